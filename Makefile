@@ -1,0 +1,52 @@
+# Two commands to start with: `make demo` shows the whole thing at work, `make test` checks it.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# DATA: a data set's folder instead of the synthetic one; BROKER: embedded, docker, or host:port of a running Kafka.
+DATA ?=
+BROKER ?= embedded
+# Further arguments for every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
+PIP_ARGS ?=
+
+.PHONY: install demo test fast lint types contracts schemas clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt setuptools wheel
+	@# torch first and by its exact pin: asked for through others, it may come with gigabytes of CUDA.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
+		--no-build-isolation -e '.[demo,lora,benchmarks,dev]'
+	@touch $@
+
+demo: install
+	@exec $(BIN)/exitstream demo --broker $(BROKER) $(if $(DATA),--data $(DATA))
+
+# Everything CI checks. Fast checks come first.
+test: install lint types contracts
+	$(BIN)/python -m pytest -q tests --ignore=tests/integration
+	$(BIN)/python -m pytest -q tests/integration
+
+# What tells within a minute whether something basic broke.
+fast: install
+	$(BIN)/python -m pytest -q -x tests -m "not slow and not docker" --ignore=tests/integration
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+contracts: install
+	$(BIN)/lint-imports --no-cache
+
+# Writes schemas/generated anew from the Structs.
+schemas: install
+	$(BIN)/exitstream schemas generate
+
+clean:
+	rm -rf .demo out build dist *.egg-info

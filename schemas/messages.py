@@ -1,0 +1,174 @@
+"""Every message exitstream reads or writes, as tagged msgspec Structs.
+
+Evolution rules: a new field has a default; a field or tag name is never reused; `SCHEMA_VERSION` grows when a reader of the
+old version could misread the new one. Times are Unix milliseconds, embeddings little-endian bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+SCHEMA_VERSION = 1
+"""Version of the whole set of messages; travels in the `schema-version` header of every record."""
+
+Identifier = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=1024, description="An opaque id, any Unicode, not empty.")
+]
+UnixMillis = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999, description="Unix time in milliseconds.")]
+Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+
+InteractionKind = Literal["impression", "click", "purchase", "rating", "like", "dislike", "view", "removal", "other"]
+"""What the user did. `removal` withdraws an earlier interaction of the same user and item."""
+
+MadeBy = Literal["confident", "final", "deadline", "graph"]
+"""How a score came about: an early head was confident enough; the final head answered; time ran out and the deepest head
+reached answered; no head could be reached in time and the calibrated graph score answered."""
+
+QualityFloor = Literal["graph", "first_head", "final_head"]
+"""The least a requester accepts, even at the price of being late."""
+
+RequestStatus = Literal["ok", "late", "empty"]
+"""`late`: the deadline had passed when the scores were made; `empty`: the request named no candidates."""
+
+EmbeddingDtype = Literal["float16", "float32"]
+
+
+class Interaction(msgspec.Struct, tag="interaction", frozen=True, kw_only=True):
+    """One thing a user did with (or was shown of) an item.
+
+    `positive` says whether it counts as a click for the model: None leaves it to the settings' list of positive kinds.
+    `weight` is the strength of the edge in the graph; of several interactions of one pair the latest in event time counts.
+    """
+
+    event_id: Identifier
+    user_id: Identifier
+    item_id: Identifier
+    kind: InteractionKind
+    event_time_ms: UnixMillis
+    positive: bool | None = None
+    weight: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] = 1.0
+
+
+class Item(msgspec.Struct, tag="item", frozen=True, kw_only=True):
+    """An entry of the catalogue. Title and attributes are plain text: nothing in them is ever a control token."""
+
+    item_id: Identifier
+    title: str | None = None
+    attributes: dict[str, str] = {}
+
+
+class ImpressionRequest(msgspec.Struct, tag="impression-request", frozen=True, kw_only=True):
+    """Score these candidates for this user, until `created_time_ms + budget_ms` (None: the worker's default budget)."""
+
+    request_id: Identifier
+    user_id: Identifier
+    candidate_item_ids: list[Identifier]
+    created_time_ms: UnixMillis
+    budget_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] | None = None
+    quality_floor: QualityFloor = "graph"
+    context: dict[str, str] = {}
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of evidence that stood in the prompt."""
+
+    kind: Literal["past_item", "similar_user", "similar_item"]
+    id: Identifier
+    similarity: float
+    positive: bool | None = None
+    """Whether that user clicked the candidate / this user clicked that item; None where it is a rate over many."""
+
+
+class CandidateScore(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate's calibrated click-through rate and how it was made."""
+
+    item_id: Identifier
+    ctr: Probability
+    made_by: MadeBy
+    exit_layer: Annotated[int, msgspec.Meta(ge=0)]
+    """Number of decoder layers that were run for it; 0 for a graph score."""
+    confidence: Probability
+    """Estimate that the final head would not have changed the answer; for `final` 1, for `graph` 0."""
+    neighbours: list[Neighbour] = []
+
+
+class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds spent per step of one request, in the order of the steps."""
+
+    transit_ms: float = 0.0
+    """From the request's created time until the worker decoded it (the clocks of two machines)."""
+    queue_ms: float = 0.0
+    retrieve_ms: float = 0.0
+    prompt_ms: float = 0.0
+    infer_ms: float = 0.0
+
+
+class ImpressionScores(msgspec.Struct, tag="impression-scores", frozen=True, kw_only=True):
+    """The answer to one `ImpressionRequest`: a score per distinct candidate, in the order of the request."""
+
+    request_id: Identifier
+    user_id: Identifier
+    status: RequestStatus
+    scores: list[CandidateScore]
+    model_version: str
+    created_time_ms: UnixMillis
+    deadline_ms: UnixMillis
+    scored_time_ms: UnixMillis
+    exit_threshold: float
+    """The threshold in force when the last of its candidates left."""
+    lateness_ms: float = 0.0
+    """How long after the deadline the scores were made; 0 when in time."""
+    embedding_version: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Version of the user's embedding that was used; 0 when there was none."""
+    embedding_age_ms: float | None = None
+    """Age of the newest event that the user's embedding knows of; None when there was none."""
+    step_times: StepTimes = StepTimes()
+
+
+class PastInteraction(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """An entry of a user's recent history; packed as an array because there are many."""
+
+    item_id: Identifier
+    event_time_ms: UnixMillis
+    positive: bool
+    event_id: Identifier
+
+
+class Embedding(msgspec.Struct, frozen=True, kw_only=True):
+    """A vector of `dim` numbers as little-endian bytes of `dtype`."""
+
+    data: bytes
+    dtype: EmbeddingDtype
+    dim: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    """Grows with every publication of this id."""
+
+
+class UserState(msgspec.Struct, tag="user-state", frozen=True, kw_only=True):
+    """What the worker needs to know of a user; the latest one replaces all before it."""
+
+    user_id: Identifier
+    embedding: Embedding | None
+    recent: list[PastInteraction]
+    """The last K interactions, oldest first."""
+    impressions: Annotated[int, msgspec.Meta(ge=0)]
+    """Interactions ever seen of this user, positive or not."""
+    positives: Annotated[int, msgspec.Meta(ge=0)]
+    last_event_time_ms: UnixMillis
+    published_time_ms: UnixMillis
+
+
+class ItemState(msgspec.Struct, tag="item-state", frozen=True, kw_only=True):
+    """What the worker needs to know of an item; the latest one replaces all before it."""
+
+    item_id: Identifier
+    embedding: Embedding | None
+    impressions: Annotated[int, msgspec.Meta(ge=0)]
+    positives: Annotated[int, msgspec.Meta(ge=0)]
+    last_event_time_ms: UnixMillis
+    published_time_ms: UnixMillis
+
+
+Message = Interaction | Item | ImpressionRequest | ImpressionScores | UserState | ItemState
