@@ -1,0 +1,1 @@
+"""One script per question; each prints JSON and draws its plot."""

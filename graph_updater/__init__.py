@@ -1,0 +1,1 @@
+"""Keeps LightGCN embeddings fresh per interaction and publishes what moved."""

@@ -1,0 +1,1 @@
+"""The models and what they read: LightGCN, the exit transformer, the prompt, calibration, the bundle on disk."""

@@ -1,0 +1,1 @@
+"""Plumbing without domain knowledge: settings, Kafka, offsets, deadlines, snapshots, life cycle, telemetry."""

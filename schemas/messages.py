@@ -1,7 +1,7 @@
 """Every message exitstream reads or writes, as tagged msgspec Structs.
 
-Evolution rules: a new field has a default; a field or tag name is never reused; `SCHEMA_VERSION` grows when a reader of the
-old version could misread the new one. Times are Unix milliseconds, embeddings little-endian bytes.
+Evolution rules: a new field has a default; a field or tag name is never reused; `SCHEMA_VERSION` grows when a reader
+of the old version could misread the new one. Times are Unix milliseconds, embeddings little-endian bytes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ InteractionKind = Literal["impression", "click", "purchase", "rating", "like", "
 """What the user did. `removal` withdraws an earlier interaction of the same user and item."""
 
 MadeBy = Literal["confident", "final", "deadline", "graph"]
-"""How a score came about: an early head was confident enough; the final head answered; time ran out and the deepest head
-reached answered; no head could be reached in time and the calibrated graph score answered."""
+"""How a score came about: an early head was confident enough; the final head answered; time ran out and the deepest
+head reached answered; no head could be reached in time and the calibrated graph score answered."""
 
 QualityFloor = Literal["graph", "first_head", "final_head"]
 """The least a requester accepts, even at the price of being late."""
@@ -39,7 +39,7 @@ class Interaction(msgspec.Struct, tag="interaction", frozen=True, kw_only=True):
     """One thing a user did with (or was shown of) an item.
 
     `positive` says whether it counts as a click for the model: None leaves it to the settings' list of positive kinds.
-    `weight` is the strength of the edge in the graph; of several interactions of one pair the latest in event time counts.
+    `weight` is the strength of the edge in the graph; of one pair's interactions the latest in event time counts.
     """
 
     event_id: Identifier

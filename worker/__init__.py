@@ -1,0 +1,1 @@
+"""Scores impression requests within their latency budget."""
