@@ -1,0 +1,192 @@
+"""The one prompt builder: evidence in, token sequences out. Training and serving both call it, so there is no skew.
+
+A prompt is a prefix shared by all candidates (the user and what they did) and one suffix per candidate (the evidence for
+it, the candidate, the question). Words come from the tokenizer; a soft token is a position whose input vector is
+projected from numbers (a user's or item's embedding, a candidate's statistics) instead of looked up. The answer is read
+at a suffix's last token. A suffix's positions go on where the prefix ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, UserEvidence, Vector
+from models.features import FEATURES, evidence_features, graph_features
+from models.text import Text
+
+
+class SoftKind(IntEnum):
+    """Which projection turns a soft token's numbers into an input vector."""
+
+    USER = 0
+    ITEM = 1
+    STATISTICS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLimits:
+    """How much evidence goes into a prompt: counts of entries, and of tokens per title."""
+
+    recent_items: int = 16
+    title_tokens: int = 8
+    candidate_title_tokens: int = 16
+    past_items: int = 4
+    similar_users: int = 6
+    similar_items: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """Tokens of a prefix or a suffix, n of them, s of which are soft.
+
+    `soft_values` rows are as wide as the larger of the embedding's dimension and the number of statistics; the
+    projection of each kind reads the leading columns that are its own.
+    """
+
+    token_ids: NDArray[np.int32]  # (n,), 0 where soft
+    soft_positions: NDArray[np.int32]  # (s,) indices into token_ids
+    soft_kinds: NDArray[np.int8]  # (s,)
+    soft_values: NDArray[np.float32]  # (s, width)
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request as the model reads it."""
+
+    prefix: TokenSequence
+    suffixes: Sequence[TokenSequence]
+
+
+class PromptBuilder:
+    """Lays evidence out as tokens.
+
+    Args:
+        text: the tokenizer.
+        embedding_dim: width of users' and items' embeddings.
+        limits: how much evidence to show.
+    """
+
+    def __init__(self, text: Text, embedding_dim: int, limits: PromptLimits) -> None:
+        self.limits = limits
+        self.soft_width = max(embedding_dim, len(FEATURES))
+        self._embedding_dim = embedding_dim
+        self._words = {phrase: text.encode(phrase) for phrase in _PHRASES}
+        self._start = text.start_tokens
+
+    def build(self, evidence: Evidence) -> Prompt:
+        """The prompt of one request, a suffix per candidate in the order of the evidence."""
+        statistics = self._statistics(evidence)
+        return Prompt(
+            prefix=self._prefix(evidence.user),
+            suffixes=[
+                self._suffix(candidate, numbers)
+                for candidate, numbers in zip(evidence.candidates, statistics, strict=True)
+            ],
+        )
+
+    def _statistics(self, evidence: Evidence) -> NDArray[np.float32]:  # (candidates, len(FEATURES))
+        items = [candidate.item for candidate in evidence.candidates]
+        user = evidence.user
+        embeddings = np.zeros((len(items), self._embedding_dim), np.float32)
+        for row, item in enumerate(items):
+            if item.embedding is not None:
+                embeddings[row] = item.embedding
+        counts = np.array([(item.impressions, item.positives) for item in items], np.float32).reshape(-1, 2)
+        from_graph = graph_features(user.embedding, (user.impressions, user.positives), embeddings, counts)
+        from_evidence = [evidence_features(user, candidate) for candidate in evidence.candidates]
+        return np.concatenate([from_graph, np.array(from_evidence, np.float32).reshape(len(items), -1)], axis=1)
+
+    def _prefix(self, user: UserEvidence) -> TokenSequence:
+        line = _Line(self.soft_width)
+        line.words(self._start)
+        line.words(self._words["User"])
+        line.soft(SoftKind.USER, user.embedding)
+        line.words(self._words["history:"])
+        for past in user.recent[-self.limits.recent_items :]:
+            self._past_item(line, past, self.limits.title_tokens)
+        return line.finish()
+
+    def _suffix(self, candidate: CandidateEvidence, statistics: NDArray[np.float32]) -> TokenSequence:
+        line = _Line(self.soft_width)
+        line.words(self._words["Similar:"])
+        for past in candidate.past[: self.limits.past_items]:
+            self._past_item(line, past, 0)
+        for near in candidate.similar_items[: self.limits.similar_items]:
+            self._item(line, near.item, 0)
+        line.words(self._words["Others:"])
+        for voter in candidate.similar_users[: self.limits.similar_users]:
+            line.words(self._answer(voter.positive))
+        line.words(self._words["Candidate:"])
+        self._item(line, candidate.item, self.limits.candidate_title_tokens)
+        line.soft(SoftKind.STATISTICS, statistics)
+        line.words(self._words["Click?"])
+        return line.finish()
+
+    def _past_item(self, line: _Line, past: PastItem, title_tokens: int) -> None:
+        self._item(line, past.item, title_tokens)
+        line.words(self._answer(past.positive))
+
+    def _item(self, line: _Line, item: ItemFacts, title_tokens: int) -> None:
+        line.soft(SoftKind.ITEM, item.embedding)
+        line.words(item.title_tokens[:title_tokens])
+
+    def _answer(self, positive: bool) -> Sequence[int]:
+        return self._words["yes"] if positive else self._words["no"]
+
+
+_PHRASES = ("User", "history:", "Similar:", "Others:", "Candidate:", "Click?", "yes", "no")
+
+
+class _Line:
+    """A token sequence in the making."""
+
+    def __init__(self, soft_width: int) -> None:
+        self._token_ids: list[int] = []
+        self._soft: list[tuple[int, SoftKind, Vector | None]] = []
+        self._soft_width = soft_width
+
+    def words(self, token_ids: Sequence[int]) -> None:
+        self._token_ids.extend(token_ids)
+
+    def soft(self, kind: SoftKind, numbers: Vector | None) -> None:
+        """A soft token; None stands for an id without embedding and reads as zeros."""
+        self._soft.append((len(self._token_ids), kind, numbers))
+        self._token_ids.append(0)
+
+    def finish(self) -> TokenSequence:
+        values = np.zeros((len(self._soft), self._soft_width), np.float32)
+        for row, (_, _, numbers) in enumerate(self._soft):
+            if numbers is not None:
+                values[row, : len(numbers)] = numbers
+        return TokenSequence(
+            token_ids=np.array(self._token_ids, np.int32),
+            soft_positions=np.array([position for position, _, _ in self._soft], np.int32),
+            soft_kinds=np.array([kind for _, kind, _ in self._soft], np.int8),
+            soft_values=values,
+        )
+
+
+def render(prompt: TokenSequence, text: Text) -> str:
+    """A sequence as a person reads it: words decoded, soft tokens as ⟨user⟩, ⟨item⟩, ⟨statistics⟩."""
+    soft = {
+        int(position): f"⟨{SoftKind(kind).name.lower()}⟩"
+        for position, kind in zip(prompt.soft_positions, prompt.soft_kinds, strict=True)
+    }
+    pieces: list[str] = []
+    run: list[int] = []
+    for position, token in enumerate(prompt.token_ids.tolist()):
+        if position in soft:
+            pieces += [text.decode(run), soft[position]]
+            run = []
+        else:
+            run.append(token)
+    pieces.append(text.decode(run))
+    return " ".join(piece.strip() for piece in pieces if piece.strip())

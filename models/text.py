@@ -1,0 +1,78 @@
+"""Words to token ids and back. Catalogue text is text: no title can put a control token into a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from schemas.messages import Item
+
+START_TOKEN: Final = "<|start|>"  # noqa: S105 - a token of the vocabulary, no secret
+MAX_TITLE_CHARACTERS: Final = 512
+"""Characters of an item's text that are looked at; the rest could not reach the prompt anyway."""
+
+
+class Text:
+    """A tokenizer as the prompt builder needs it.
+
+    Args:
+        tokenizer: any Hugging Face fast tokenizer's core.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        # Special tokens that occur in a text must be split like any other text.
+        tokenizer.encode_special_tokens = True
+        self._tokenizer = tokenizer
+        start = tokenizer.token_to_id(START_TOKEN)
+        self.start_tokens: Sequence[int] = [] if start is None else [start]
+
+    @classmethod
+    def load(cls, path: Path) -> Text:
+        """From a `tokenizer.json`, ours or any Hugging Face model's."""
+        return cls(Tokenizer.from_file(str(path)))
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocabulary_size: int) -> Text:
+        """A byte-level BPE tokenizer fitted to the catalogue's texts and the prompt's own phrases."""
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary_size,
+            special_tokens=[START_TOKEN],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        return cls(tokenizer)
+
+    def save(self, path: Path) -> None:
+        """Write the `tokenizer.json`."""
+        self._tokenizer.save(str(path))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of token ids."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a plain text, never a control token."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of token ids."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def encode_item(self, item: Item) -> list[int]:
+        """Token ids of an item's catalogue text; empty for an item without any."""
+        text = item_text(item.title, item.attributes)
+        return self.encode(text) if text else []
+
+
+def item_text(title: str | None, attributes: Mapping[str, str]) -> str:
+    """The words of an item: its title, then its attributes' values in the order of their names."""
+    parts = [title or "", *(attributes[name] for name in sorted(attributes))]
+    return ", ".join(part for part in parts if part)[:MAX_TITLE_CHARACTERS]
