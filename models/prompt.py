@@ -1,7 +1,7 @@
 """The one prompt builder: evidence in, token sequences out. Training and serving both call it, so there is no skew.
 
-A prompt is a prefix shared by all candidates (the user and what they did) and one suffix per candidate (the evidence for
-it, the candidate, the question). Words come from the tokenizer; a soft token is a position whose input vector is
+A prompt is a prefix shared by all candidates (the user and what they did) and one suffix per candidate (the evidence
+for it, the candidate, the question). Words come from the tokenizer; a soft token is a position whose input vector is
 projected from numbers (a user's or item's embedding, a candidate's statistics) instead of looked up. The answer is read
 at a suffix's last token. A suffix's positions go on where the prefix ends.
 """
