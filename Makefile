@@ -8,14 +8,14 @@ BROKER ?= embedded
 # Further arguments for every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
 PIP_ARGS ?=
 
-.PHONY: install demo test fast lint types contracts schemas clean
+.PHONY: install demo test fast lint types contracts wheels schemas clean
 
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt setuptools wheel
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt setuptools
 	@# torch first and by its exact pin: asked for through others, it may come with gigabytes of CUDA.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
@@ -43,6 +43,14 @@ types: install
 
 contracts: install
 	$(BIN)/lint-imports --no-cache
+
+# Fills deploy/wheels, for an image build that reaches no package index.
+wheels: install
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --dest deploy/wheels $(PIP_ARGS) \
+		"$$(grep '^torch==' constraints.txt)"
+	$(BIN)/python deploy/requirements.py lora >deploy/wheels/requirements.txt
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --dest deploy/wheels --find-links deploy/wheels \
+		$(PIP_ARGS) -c constraints.txt setuptools -r deploy/wheels/requirements.txt
 
 # Writes schemas/generated anew from the Structs.
 schemas: install
