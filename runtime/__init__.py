@@ -1,1 +1,1 @@
-"""Plumbing without domain knowledge: settings, Kafka, offsets, deadlines, snapshots, life cycle, telemetry."""
+"""Plumbing without domain knowledge: settings, Kafka, delivery, snapshots, lifecycle, telemetry. Imports only schemas."""

@@ -1,0 +1,108 @@
+"""Every error that ends a program of ours, for people: what was wrong, where, and what to do.
+
+    ExitstreamError
+    ├── SettingsError              a setting is unknown, malformed or contradicts another
+    ├── BundleError                a model bundle is missing, torn, or of another version
+    ├── SnapshotError              a snapshot cannot be written, or was asked for and cannot be read
+    ├── MissingDependency          an optional package that this command needs is not installed
+    ├── Stalled                    records wait, but nothing has moved for too long
+    └── BrokerError                Kafka, or the way to it
+        ├── BrokerUnreachable      no connection: address, password, certificate
+        ├── NotAuthorized          connected, but not allowed to
+        ├── TopicMissing           a topic that must be there is not
+        ├── TopicsNotCreated       the broker refused to create a topic
+        ├── OffsetsOutOfRange      what was to be read next is not kept any more
+        ├── RecordTooLarge         one record exceeds what may be sent; the sink stays usable
+        ├── DeliveryFailed         the broker refused a record for good
+        └── TransactionFailed      a transaction did not happen, or its outcome is unknown
+            ├── Fenced             another producer holds the transactional id now
+            └── TransactionTimedOut
+
+The command line prints one line and exits with status 1 for any of them; a traceback is always a bug of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from runtime.records import TopicPartition
+
+
+class ExitstreamError(Exception):
+    """Base of all errors for people. `str(error)` is one line, or one per finding."""
+
+
+class SettingsError(ExitstreamError):
+    """A setting is unknown, malformed or contradicts another. Names the key and where it came from."""
+
+
+class BundleError(ExitstreamError):
+    """A model bundle is missing, torn, or of a version that this program cannot read."""
+
+
+class SnapshotError(ExitstreamError):
+    """A snapshot cannot be written or, where one was named, cannot be read."""
+
+
+class MissingDependency(ExitstreamError):
+    """An optional package is not installed. Names the extra that brings it."""
+
+
+class Stalled(ExitstreamError):
+    """Records wait in a partition, but nothing has moved for too long: a restart is the remedy."""
+
+
+class BrokerError(ExitstreamError):
+    """Something is wrong with Kafka or the way to it."""
+
+
+class BrokerUnreachable(BrokerError):
+    """No connection to any broker. Names the cause per address: refused, wrong password, certificate, ..."""
+
+
+class NotAuthorized(BrokerError):
+    """Connected, but this user may not do what was asked."""
+
+
+class TopicMissing(BrokerError):
+    """A topic that must be there is not."""
+
+
+class TopicsNotCreated(BrokerError):
+    """The broker refused to create a topic. Names topic and reason."""
+
+
+class OffsetsOutOfRange(BrokerError):
+    """The broker no longer keeps (or never had) what was to be read next.
+
+    Attributes:
+        offsets: the offset asked for, by partition.
+    """
+
+    def __init__(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self.offsets = dict(offsets)
+        places = ", ".join(f"{partition} at offset {offset}" for partition, offset in self.offsets.items())
+        super().__init__(
+            f"not kept by the broker any more: {places}; read from the earliest again, and raise the topic's retention "
+            "above the longest time this program may be down"
+        )
+
+
+class RecordTooLarge(BrokerError):
+    """One record exceeds `kafka.max_record_bytes` or the broker's limit. The sink stays usable."""
+
+
+class DeliveryFailed(BrokerError):
+    """The broker refused a record for good. What depended on it has not been committed."""
+
+
+class TransactionFailed(BrokerError):
+    """A transaction was rolled back, or its outcome is unknown until its id is initialised anew."""
+
+
+class Fenced(TransactionFailed):
+    """Another producer holds the transactional id now, or the broker gave up on a transaction of ours."""
+
+
+class TransactionTimedOut(TransactionFailed):
+    """A transaction did not finish in time; only a new producer of the same id can tell whether it happened."""

@@ -1,0 +1,50 @@
+"""What crosses the adapter's border: plain records and partitions. Imports nothing, so anything may import it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class TopicPartition(NamedTuple):
+    """One partition of a topic. Prints as `topic[partition]`."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A record as it was read."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    timestamp_ms: int = -1
+
+    @property
+    def source(self) -> TopicPartition:
+        """The partition it was read from."""
+        return TopicPartition(self.topic, self.partition)
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class OutRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record to be written. `value` None is a tombstone; without `partition` the key's hash chooses."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int | None = None
+    timestamp_ms: int | None = None

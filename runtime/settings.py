@@ -1,0 +1,154 @@
+"""Settings shared by all programs: frozen groups, filled from one TOML file and the environment (which wins).
+
+A program composes the groups with its own and loads the whole:
+
+    class WorkerSettings(ProgramSettings):
+        kafka: KafkaSettings = KafkaSettings()
+        worker: WorkerGroup = WorkerGroup()
+
+    settings = load_settings(WorkerSettings, config_path)
+
+One file may hold the sections of several programs. `[kafka] bootstrap_servers` is `EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS`
+in the environment; lists and tables are JSON there. Reading them is `runtime.settings_sources`' part.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from runtime.topic_specs import TopicSpec
+from schemas.codec import WireFormat
+
+
+class Group(BaseModel):
+    """Base of every section: frozen, unknown keys rejected, values never printed in errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
+
+
+class ProgramSettings(Group):
+    """Base of a program's whole settings; its fields are sections. Made directly, it reads no environment."""
+
+
+class KafkaSettings(Group):
+    """How to reach Kafka and how to use it."""
+
+    bootstrap_servers: str = Field("localhost:9092", min_length=1, description="host:port, several comma-separated")
+    client_id: str = Field("exitstream", min_length=1)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    tls_ca_file: Path | None = Field(None, description="CA certificates (PEM); None: the system's")
+    tls_cert_file: Path | None = Field(None, description="our certificate for mutual TLS (PEM)")
+    tls_key_file: Path | None = Field(None, description="its key (PEM); None: in the certificate's file")
+    tls_key_password: SecretStr | None = None
+    tls_verify_hostname: bool = True
+
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    wire_format: WireFormat = "msgpack"
+    compression: Literal["none", "zstd", "gzip", "snappy"] = Field(
+        "none", description="lz4 is left out: its level here doubles latency"
+    )
+    max_record_bytes: int = Field(1_000_000, ge=1_024, description="longer records are refused, in and out")
+    linger_ms: int = Field(2, ge=0, description="wait for more records to send together")
+    batch_bytes: int = Field(262_144, ge=1_024)
+
+    connect_timeout_s: float = Field(15.0, gt=0, description="until the start gives up on the broker")
+    request_timeout_ms: int = Field(20_000, ge=100)
+    stop_timeout_s: float = Field(5.0, gt=0)
+    session_timeout_ms: int = Field(15_000, ge=1_000, description="a silent member leaves the group after this")
+    max_poll_interval_ms: int = Field(300_000, ge=1_000)
+    fetch_max_wait_ms: int = Field(100, ge=1, description="how long the broker may hold an empty fetch")
+    commit_interval_ms: int = Field(500, ge=1)
+    revocation_limit_s: float = Field(5.0, gt=0, description="how long a rebalance waits for work in flight")
+    transaction_timeout_ms: int = Field(10_000, ge=100)
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        if self.security_protocol.startswith("SASL") and (self.sasl_username is None or self.sasl_password is None):
+            raise ValueError(f"{self.security_protocol} needs sasl_username and sasl_password")
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_key_file without tls_cert_file: name the certificate as well")
+        if "SSL" not in self.security_protocol and (self.tls_ca_file or self.tls_cert_file):
+            raise ValueError(
+                f"TLS files are named but security_protocol is {self.security_protocol}: use SSL or SASL_SSL"
+            )
+        if self.batch_bytes > self.max_record_bytes:
+            raise ValueError("batch_bytes exceeds max_record_bytes: no batch may be larger than the largest record")
+        return self
+
+
+class TopicSettings(Group):
+    """Names of the topics and how `exitstream topics create` makes them."""
+
+    interactions: str = "interactions"
+    items: str = "items"
+    impression_requests: str = "impression-requests"
+    ctr_scores: str = "ctr-scores"
+    user_states: str = "user-states"
+    item_states: str = "item-states"
+    dead_letter_suffix: str = Field(".dead-letter", min_length=1)
+
+    partitions: int = Field(4, ge=1)
+    replication_factor: int = Field(1, ge=1)
+    min_insync_replicas: int = Field(1, ge=1)
+    retention_ms: int = Field(7 * 86_400_000, ge=-1, description="of the logs; -1: for ever")
+    dead_letter_retention_ms: int = Field(30 * 86_400_000, ge=-1)
+    tombstone_retention_ms: int = Field(86_400_000, ge=0, description="how long compacted topics show a removal")
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        names = [*self.logs, *self.compacted]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two topics share a name: {', '.join(sorted(names))}")
+        if self.min_insync_replicas > self.replication_factor:
+            raise ValueError("min_insync_replicas exceeds replication_factor: nothing could ever be written")
+        return self
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Topics kept by time."""
+        return self.interactions, self.impression_requests, self.ctr_scores
+
+    @property
+    def compacted(self) -> tuple[str, ...]:
+        """Topics that keep the latest record per key."""
+        return self.items, self.user_states, self.item_states
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Topics written by others, whose undecodable records go to dead letters."""
+        return self.interactions, self.items, self.impression_requests
+
+    def dead_letter(self, topic: str) -> str:
+        """The name of a topic's dead-letter topic."""
+        return topic + self.dead_letter_suffix
+
+    def specs(self) -> list[TopicSpec]:
+        """What must be there, dead-letter topics included."""
+        safety = {"min.insync.replicas": str(self.min_insync_replicas)}
+        log = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms), **safety}
+        table = {"cleanup.policy": "compact", "delete.retention.ms": str(self.tombstone_retention_ms), **safety}
+        letters = {"cleanup.policy": "delete", "retention.ms": str(self.dead_letter_retention_ms), **safety}
+        return [
+            *(TopicSpec(name, self.partitions, self.replication_factor, log) for name in self.logs),
+            *(TopicSpec(name, self.partitions, self.replication_factor, table) for name in self.compacted),
+            *(TopicSpec(self.dead_letter(name), 1, self.replication_factor, letters) for name in self.inputs),
+        ]
+
+
+class TelemetrySettings(Group):
+    """Logs, metrics and the HTTP status endpoint."""
+
+    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    http_host: str = Field("127.0.0.1", description="loopback unless told otherwise")
+    http_port: int = Field(0, ge=0, le=65_535, description="0: any free port")
+    http_enabled: bool = True
+    stall_not_ready_s: float = Field(30.0, gt=0, description="lag without progress until not ready")
+    stall_exit_s: float = Field(120.0, gt=0, description="lag without progress until the program ends")
+    drain_limit_s: float = Field(20.0, gt=0, description="how long SIGTERM waits for work in flight")
