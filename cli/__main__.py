@@ -1,0 +1,5 @@
+"""`python -m cli` is `exitstream`."""
+
+from cli.main import run
+
+run()

@@ -1,0 +1,153 @@
+"""The `exitstream` command. Each subcommand imports what it needs when it runs, so that `--help` is quick.
+
+What a user got wrong ends in one line on standard error and status 1; a traceback is always a bug of ours.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from runtime.errors import ExitstreamError
+
+app = typer.Typer(
+    name="exitstream",
+    help="Real-time CTR scoring over Kafka: fresh graph embeddings, early-exit language model, latency budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+topics_app = typer.Typer(help="Kafka topics.", no_args_is_help=True)
+schemas_app = typer.Typer(help="Message contracts.", no_args_is_help=True)
+app.add_typer(topics_app, name="topics")
+app.add_typer(schemas_app, name="schemas")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file; EXITSTREAM_* variables win over it.", envvar="EXITSTREAM_CONFIG"),
+]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of MovieLens, Book-Crossing or Amazon Reviews files; without: synthetic data."),
+]
+BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of a trained model bundle.")]
+
+
+def run() -> None:
+    """Entry point: runs the command and turns an error for people into one line."""
+    try:
+        app()
+    except ExitstreamError as error:
+        sys.stderr.write(f"exitstream: {error}\n")
+        sys.exit(1)
+
+
+@app.command()
+def demo(
+    data: DataFolder = None,
+    broker: Annotated[str, typer.Option(help="embedded, docker, or host:port of a running Kafka.")] = "embedded",
+    requests: Annotated[int, typer.Option(min=1, help="Impression requests to replay.")] = 600,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 20.0,
+    folder: Annotated[Path, typer.Option(help="Where the bundle, the logs and the report are kept.")] = Path(".demo"),
+) -> None:
+    """Train (once), start broker, updater and worker, replay a data set in time order and report."""
+    from cli.demo import DemoOptions, run_demo
+
+    run_demo(DemoOptions(data=data, broker=broker, requests=requests, rate=rate, folder=folder))
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write the bundle to.")],
+    data: DataFolder = None,
+) -> None:
+    """Train a model bundle from an event log."""
+    from cli.offline import train_bundle
+
+    train_bundle(data, out)
+
+
+@app.command()
+def evaluate(bundle: BundleFolder, data: DataFolder = None) -> None:
+    """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""
+    from cli.offline import evaluate_bundle
+
+    evaluate_bundle(bundle, data)
+
+
+@app.command()
+def score(
+    request: Annotated[Path, typer.Argument(help="JSON file of an impression request; - for standard input.")],
+    bundle: BundleFolder,
+    data: DataFolder = None,
+    config: ConfigFile = None,
+    from_kafka: Annotated[
+        bool, typer.Option("--from-kafka", help="Read states from Kafka, not from a data set.")
+    ] = False,
+) -> None:
+    """Answer one request at a prompt and show why: the prompt, the neighbours and each head's answer."""
+    from cli.score import explain_request
+
+    explain_request(request, bundle, data, config, from_kafka=from_kafka)
+
+
+@app.command()
+def updater(config: ConfigFile = None) -> None:
+    """Run the graph updater: interactions and items in, fresh user and item states out."""
+    from graph_updater.app import run as run_updater
+    from graph_updater.settings import load
+
+    run_updater(load(config))
+
+
+@app.command()
+def worker(config: ConfigFile = None) -> None:
+    """Run the scoring worker: impression requests in, CTR scores out."""
+    from worker.app import run as run_worker
+    from worker.settings import load
+
+    run_worker(load(config))
+
+
+@app.command()
+def replay(
+    data: DataFolder = None,
+    requests: Annotated[int, typer.Option(min=1, help="Impression requests to send.")] = 600,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 20.0,
+    config: ConfigFile = None,
+) -> None:
+    """Send a data set's catalogue, history and requests to Kafka in time order and report on the scores."""
+    from cli.replay import run_replay
+
+    run_replay(data, requests, rate, config)
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(help="Loopback port; 0 for any.")] = 0,
+) -> None:
+    """Run the embedded broker (for demos and tests: keeps 5 MB per partition, compacts nothing)."""
+    from runtime.embedded_broker import serve
+
+    serve(port)
+
+
+@topics_app.command("create")
+def create_topics(config: ConfigFile = None) -> None:
+    """Create the topics that are missing; report on those that differ; never delete."""
+    from cli.topics import create
+
+    create(config)
+
+
+@schemas_app.command("generate")
+def generate_schemas(
+    folder: Annotated[Path, typer.Option(help="Where to write them.")] = Path("schemas/generated"),
+) -> None:
+    """Write the JSON Schemas and the AsyncAPI document from the message types."""
+    from schemas.contracts import generate
+
+    generate(folder)

@@ -1,0 +1,145 @@
+"""Child processes of a demo: started by the commands of production, watched, and never left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from runtime.errors import ExitstreamError
+
+STOP_PATIENCE_S: Final = 15.0
+"""How long a process may drain before it is killed."""
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class ProcessFailed(ExitstreamError):
+    """A child process ended or never became ready. Names the log that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One `exitstream` subcommand to run beside us.
+
+    Attributes:
+        name: for messages and the log file.
+        arguments: of the `exitstream` command.
+        http_port: where it serves /readyz and /metrics.
+    """
+
+    name: str
+    arguments: Sequence[str]
+    http_port: int
+
+
+class Processes:
+    """Starts programs and ends them all on exit, also when this process is killed (Linux).
+
+    Args:
+        environment: added to ours for every child.
+        log_folder: each child's output goes to `<name>.log` there.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log_folder: Path) -> None:
+        self._environment = {**os.environ, **environment}
+        self._log_folder = log_folder
+        self._running: dict[str, tuple[Program, subprocess.Popen[bytes]]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, program: Program) -> None:
+        """Run the program in the background, its output in its log."""
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **self._environment,
+            "EXITSTREAM_TELEMETRY__HTTP_PORT": str(program.http_port),
+        }
+        with self._log(program.name).open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                [sys.executable, "-m", "cli", *program.arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for us; we then stop the children in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads are running yet that could hold a lock
+            )
+        self._running[program.name] = (program, process)
+
+    def wait_ready(self, patience_s: float) -> None:
+        """Return when every program's /readyz says so.
+
+        Raises:
+            ProcessFailed: one ended, or was not ready in time.
+        """
+        give_up = time.monotonic() + patience_s
+        for program, _ in list(self._running.values()):
+            while not self._is_ready(program):
+                self.check()
+                if time.monotonic() > give_up:
+                    raise ProcessFailed(
+                        f"{program.name} is not ready after {patience_s:.0f} s; see {self._log(program.name)}"
+                    )
+                time.sleep(0.1)
+
+    def check(self) -> None:
+        """Raise ProcessFailed if any program has ended."""
+        for program, process in self._running.values():
+            if process.poll() is not None:
+                log = self._log(program.name)
+                lines = log.read_text(errors="replace").strip().splitlines()
+                last = lines[-1] if lines else "nothing was logged"
+                raise ProcessFailed(f"{program.name} ended with status {process.returncode}: {last} (log: {log})")
+
+    def stop(self) -> None:
+        """Ask all to drain, last started first; kill what does not within its patience."""
+        for _, process in reversed(self._running.values()):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for _, process in reversed(self._running.values()):
+            try:
+                process.wait(STOP_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running.clear()
+
+    def metrics(self, name: str) -> str:
+        """The text of a program's /metrics page."""
+        program, _ = self._running[name]
+        with urllib.request.urlopen(f"http://127.0.0.1:{program.http_port}/metrics", timeout=5) as page:
+            return str(page.read().decode())
+
+    def _log(self, name: str) -> Path:
+        return self._log_folder / f"{name}.log"
+
+    @staticmethod
+    def _is_ready(program: Program) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{program.http_port}/readyz", timeout=2) as page:
+                return bool(page.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+def _die_with_parent() -> None:
+    """Between fork and exec: ask Linux to end the child when we are gone, however we went."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
