@@ -3,6 +3,7 @@
     ExitstreamError
     ├── SettingsError              a setting is unknown, malformed or contradicts another
     ├── BundleError                a model bundle is missing, torn, or of another version
+    ├── DatasetError               a data set is not there, unknown, or mostly unreadable
     ├── SnapshotError              a snapshot cannot be written, or was asked for and cannot be read
     ├── MissingDependency          an optional package that this command needs is not installed
     ├── Stalled                    records wait, but nothing has moved for too long
@@ -38,6 +39,10 @@ class SettingsError(ExitstreamError):
 
 class BundleError(ExitstreamError):
     """A model bundle is missing, torn, or of a version that this program cannot read."""
+
+
+class DatasetError(ExitstreamError):
+    """A data set is missing, of no known kind, or mostly unreadable. Says what was looked for."""
 
 
 class SnapshotError(ExitstreamError):

@@ -1,0 +1,124 @@
+"""Amazon Reviews, the 2018 and 2023 releases (McAuley Lab): JSON lines, maybe gzipped, with `meta*` files for titles.
+
+A click is a rating of at least 4 of 5. Of the meta files only products that somebody reviewed are kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from schemas.messages import Item
+from training.datasets.event_log import EventLog
+from training.datasets.lines import Lines
+from training.datasets.ratings import Rating, checked_rating, in_time_order
+
+CLICK_RATING: Final = 4.0
+PATTERNS: Final = ("*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz")
+MAX_CATEGORIES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """How one release's lines are read. `parse_review` tells it from the other: it fails on the other's lines."""
+
+    year: int
+    parse_review: Callable[[str], Rating]
+    parse_product: Callable[[str], Item]
+
+
+def read(folder: Path, release: Release) -> EventLog:
+    """The event log of a folder of review and meta files.
+
+    Raises:
+        DatasetError: a file cannot be read or is mostly malformed.
+    """
+    lines = Lines()
+    name = folder.resolve().name
+    ratings = [rating for path in review_files(folder) for _, rating in lines.read(path, release.parse_review)]
+    reviewed = {rating.item_id for rating in ratings}
+    products = {
+        item.item_id: item
+        for path in _meta_files(folder)
+        for _, item in lines.read(path, release.parse_product)
+        if item.item_id in reviewed
+    }
+    interactions = in_time_order(name, enumerate(ratings, start=1), CLICK_RATING)
+    return EventLog(name, list(products.values()), interactions, lines.skipped, lines.first_skipped)
+
+
+def review_files(folder: Path) -> list[Path]:
+    """JSON-lines files that are not product data, by name."""
+    return [path for path in _json_files(folder) if not path.name.startswith("meta")]
+
+
+def _meta_files(folder: Path) -> list[Path]:
+    return [path for path in _json_files(folder) if path.name.startswith("meta")]
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    return iter(sorted({path for pattern in PATTERNS for path in folder.glob(pattern)}))
+
+
+class _Review2018(msgspec.Struct):
+    reviewerID: str  # noqa: N815 - the data's own name
+    asin: str
+    overall: float
+    unixReviewTime: int  # noqa: N815 - the data's own name
+
+
+class _Review2023(msgspec.Struct):
+    user_id: str
+    parent_asin: str
+    rating: float
+    timestamp: int
+
+
+_REVIEW_2018: Final = msgspec.json.Decoder(_Review2018)
+_REVIEW_2023: Final = msgspec.json.Decoder(_Review2023)
+
+
+def _review_2018(line: str) -> Rating:
+    review = _REVIEW_2018.decode(line)
+    return checked_rating(review.reviewerID, review.asin, review.overall, review.unixReviewTime * 1_000)
+
+
+def _review_2023(line: str) -> Rating:
+    review = _REVIEW_2023.decode(line)
+    return checked_rating(review.user_id, review.parent_asin, review.rating, review.timestamp)
+
+
+def _product_2018(line: str) -> Item:
+    fields = json.loads(line)
+    return _product(fields["asin"], fields, brand="brand", categories="category")
+
+
+def _product_2023(line: str) -> Item:
+    fields = json.loads(line)
+    return _product(fields["parent_asin"], fields, brand="store", categories="categories")
+
+
+def _product(item_id: str, fields: dict[str, Any], *, brand: str, categories: str) -> Item:
+    """Attributes are often missing, null or of another type: then they are left out."""
+    attributes: dict[str, str] = {}
+    if isinstance(fields.get(brand), str) and fields[brand]:
+        attributes["brand"] = fields[brand]
+    names = fields.get(categories)
+    if isinstance(names, list):
+        # The first category names the whole department, which every product of the file shares.
+        named = [name for name in names[1:] if isinstance(name, str)][:MAX_CATEGORIES]
+        if named:
+            attributes["categories"] = ", ".join(named)
+    title = fields.get("title")
+    return Item(item_id=str(item_id), title=title if isinstance(title, str) and title else None, attributes=attributes)
+
+
+RELEASES: Final = (
+    Release(2018, _review_2018, _product_2018),
+    Release(2023, _review_2023, _product_2023),
+)

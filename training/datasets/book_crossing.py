@@ -1,0 +1,64 @@
+"""Book-Crossing's CSV dump (Ziegler et al., 2005): `;`-separated, quoted, Latin-1, without time stamps.
+
+Only explicit ratings (1 to 10) are read: an implicit 0 says that a book was met, not whether it was liked. A click is
+a rating of at least 5. For want of times the events are put into a fixed pseudo-random order, one a second: it mixes
+users and books evenly, so that histories grow as they would in a stream, and it is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import zlib
+from pathlib import Path
+from typing import Final
+
+from schemas.messages import Item
+from training.datasets.event_log import EventLog
+from training.datasets.lines import Lines
+from training.datasets.ratings import Rating, checked_rating, in_time_order
+
+RATINGS_FILE: Final = "BX-Book-Ratings.csv"
+BOOKS_FILE: Final = "BX-Books.csv"
+CLICK_RATING: Final = 5.0
+START_MS: Final = 1_100_000_000_000
+"""November 2004, when the data was collected."""
+
+
+def read(folder: Path) -> EventLog:
+    """The event log of a Book-Crossing folder; without `BX-Books.csv` the books have no titles.
+
+    Raises:
+        DatasetError: a file cannot be read or is mostly malformed.
+    """
+    lines = Lines()
+    ratings = list(lines.read(folder / RATINGS_FILE, _rating, encoding="latin-1", header_lines=1))
+    explicit = [(number, rating) for number, rating in ratings if rating.value > 0]
+    rated = {rating.item_id for _, rating in explicit}
+    items: list[Item] = []
+    if (folder / BOOKS_FILE).exists():
+        books = lines.read(folder / BOOKS_FILE, _book, encoding="latin-1", header_lines=1)
+        items = [book for _, book in books if book.item_id in rated]
+    interactions = in_time_order("book-crossing", _in_pseudo_order(explicit), CLICK_RATING)
+    return EventLog("book-crossing", items, interactions, lines.skipped, lines.first_skipped)
+
+
+def _rating(line: str) -> Rating:
+    user, book, value = next(csv.reader((line,), delimiter=";", escapechar="\\"))
+    return checked_rating(user, book, float(value), 0)
+
+
+def _book(line: str) -> Item:
+    fields = next(csv.reader((line,), delimiter=";", escapechar="\\"))
+    isbn, title, author = fields[:3]
+    if not isbn:
+        raise ValueError("empty ISBN")
+    return Item(item_id=isbn, title=title or None, attributes={"author": author} if author else {})
+
+
+def _in_pseudo_order(ratings: list[tuple[int, Rating]]) -> list[tuple[int, Rating]]:
+    """The ratings with times that follow a checksum of user and book."""
+    shuffled = sorted(ratings, key=lambda row: (zlib.crc32(f"{row[1].user_id} {row[1].item_id}".encode()), row[0]))
+    return [
+        (number, rating._replace(time_ms=START_MS + position * 1_000))
+        for position, (number, rating) in enumerate(shuffled)
+    ]

@@ -1,0 +1,55 @@
+"""Which data set lies in a folder: told from its files, never from its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runtime.errors import DatasetError
+from training.datasets import amazon, book_crossing, movielens
+from training.datasets.event_log import EventLog
+from training.datasets.lines import Lines
+
+LOOKED_FOR = (
+    *(f"{layout.ratings_file} with {layout.items_file} (MovieLens)" for layout in movielens.LAYOUTS),
+    f"{book_crossing.RATINGS_FILE} (Book-Crossing)",
+    "*.json or *.jsonl, also .gz, of Amazon Reviews 2018 or 2023",
+)
+
+
+def read_folder(folder: Path) -> EventLog:
+    """The event log of whichever known data set the folder holds.
+
+    Raises:
+        DatasetError: there is no such folder, none of the known files is in it, or they hold nothing readable.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder; give the folder that holds the data set's files")
+    log = _read_recognised(folder)
+    if log is None:
+        raise DatasetError(f"no known data set in {folder}; looked for {'; '.join(LOOKED_FOR)}")
+    if not log.interactions:
+        raise DatasetError(f"the data set in {folder} holds no interactions")
+    return log
+
+
+def _read_recognised(folder: Path) -> EventLog | None:
+    for layout in movielens.LAYOUTS:
+        if (folder / layout.ratings_file).exists() and (folder / layout.items_file).exists():
+            return movielens.read(folder, layout)
+    if (folder / book_crossing.RATINGS_FILE).exists():
+        return book_crossing.read(folder)
+    for release in amazon.RELEASES:
+        if _begins_like(folder, release):
+            return amazon.read(folder, release)
+    return None
+
+
+def _begins_like(folder: Path, release: amazon.Release) -> bool:
+    """Whether the first line of a review file is one of this release's."""
+    for path in amazon.review_files(folder):
+        try:
+            next(iter(Lines().read(path, release.parse_review)), None)
+        except DatasetError:
+            continue
+        return True
+    return False

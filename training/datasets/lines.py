@@ -1,0 +1,77 @@
+"""Reading files line by line: one that cannot be read is counted and told, and stops nothing unless most are so."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from io import BufferedReader
+from pathlib import Path
+from typing import Final, TypeVar
+
+from runtime.errors import DatasetError
+
+T = TypeVar("T")
+
+JUDGED_AFTER: Final = 1_000
+"""Lines read before a file that is mostly unreadable is given up, so that a wrong huge file fails at once."""
+
+
+class Lines:
+    """Parses lines of text files and keeps count of those that could not be parsed.
+
+    Attributes:
+        skipped: unreadable lines so far, over all files.
+        first_skipped: the first of them: where it was and what was wrong.
+    """
+
+    def __init__(self) -> None:
+        self.skipped = 0
+        self.first_skipped = ""
+
+    def read(
+        self, path: Path, parse: Callable[[str], T], encoding: str = "utf-8", header_lines: int = 0
+    ) -> Iterator[tuple[int, T]]:
+        """Line numbers and parsed lines of a file, gzipped if its name ends in `.gz`. Empty lines are passed over.
+
+        `parse` raises ValueError, KeyError or IndexError for a line it cannot read.
+
+        Raises:
+            DatasetError: when more than half of the lines cannot be parsed, or the file cannot be read.
+        """
+        good = bad = 0
+        for number, line in _numbered_lines(path, encoding):
+            if number <= header_lines or not line:
+                continue
+            try:
+                parsed = parse(line)
+            except (ValueError, KeyError, IndexError) as error:
+                bad += 1
+                self._note(path, number, line, error)
+                if bad > good and bad + good >= JUDGED_AFTER:
+                    break
+                continue
+            good += 1
+            yield number, parsed
+        if bad > good:
+            raise DatasetError(
+                f"{path}: {bad} of {bad + good} lines read are not as expected; the first: {self.first_skipped}"
+            )
+
+    def _note(self, path: Path, number: int, line: str, error: Exception) -> None:
+        self.skipped += 1
+        if not self.first_skipped:
+            self.first_skipped = f"{path.name} line {number}: {error or type(error).__name__} in {line[:80]!r}"
+
+
+def _numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    """Lines end at line feeds only: titles hold other characters that Unicode counts as line ends."""
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file, start=1):
+                yield number, line.decode(encoding, errors="replace").rstrip("\r\n")
+    except (OSError, EOFError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
+
+
+def _open(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")

@@ -1,0 +1,110 @@
+"""MovieLens: 100K's own layout, 1M's and 10M's `.dat` files, and the CSV files of the later releases (GroupLens).
+
+A click is a rating of at least 4 of 5.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from schemas.messages import Item
+from training.datasets.event_log import EventLog
+from training.datasets.lines import Lines
+from training.datasets.ratings import Rating, checked_rating, in_time_order
+
+CLICK_RATING: Final = 4.0
+GENRES_100K: Final = (
+    *(
+        "unknown",
+        "Action",
+        "Adventure",
+        "Animation",
+        "Children's",
+        "Comedy",
+        "Crime",
+        "Documentary",
+        "Drama",
+        "Fantasy",
+    ),
+    *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+"""The flags at the end of a line of `u.item`, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One release's files and how their lines are read."""
+
+    ratings_file: str
+    items_file: str
+    encoding: str
+    header_lines: int
+    rating: Callable[[str], Rating]
+    item: Callable[[str], Item]
+
+
+def read(folder: Path, layout: Layout) -> EventLog:
+    """The event log of a MovieLens folder.
+
+    Raises:
+        DatasetError: a file cannot be read or is mostly malformed.
+    """
+    lines = Lines()
+    name = folder.resolve().name
+    items_path, ratings_path = folder / layout.items_file, folder / layout.ratings_file
+    items = [item for _, item in lines.read(items_path, layout.item, layout.encoding, layout.header_lines)]
+    ratings = lines.read(ratings_path, layout.rating, layout.encoding, layout.header_lines)
+    interactions = in_time_order(name, ratings, CLICK_RATING)
+    return EventLog(name, items, interactions, lines.skipped, lines.first_skipped)
+
+
+def _rating_from(fields: list[str]) -> Rating:
+    user, item, value, seconds = fields
+    return checked_rating(user, item, float(value), int(seconds) * 1_000)
+
+
+def _rating_100k(line: str) -> Rating:
+    return _rating_from(line.split("\t"))
+
+
+def _rating_dat(line: str) -> Rating:
+    return _rating_from(line.split("::"))
+
+
+def _rating_csv(line: str) -> Rating:
+    return _rating_from(line.split(","))
+
+
+def _item_100k(line: str) -> Item:
+    fields = line.split("|")
+    flags = fields[-len(GENRES_100K) :]
+    genres = [genre for genre, flag in zip(GENRES_100K, flags, strict=True) if flag == "1"]
+    return _item(fields[0], fields[1], genres)
+
+
+def _item_dat(line: str) -> Item:
+    item_id, title, genres = line.split("::")
+    return _item(item_id, title, genres.split("|"))
+
+
+def _item_csv(line: str) -> Item:
+    item_id, title, genres = next(csv.reader((line,)))
+    return _item(item_id, title, genres.split("|"))
+
+
+def _item(item_id: str, title: str, genres: list[str]) -> Item:
+    if not item_id:
+        raise ValueError("empty item id")
+    named = [genre for genre in genres if genre not in {"", "unknown", "(no genres listed)"}]
+    return Item(item_id=item_id, title=title or None, attributes={"genres": ", ".join(named)} if named else {})
+
+
+LAYOUTS: Final = (
+    Layout("u.data", "u.item", "latin-1", 0, _rating_100k, _item_100k),
+    Layout("ratings.dat", "movies.dat", "latin-1", 0, _rating_dat, _item_dat),
+    Layout("ratings.csv", "movies.csv", "utf-8", 1, _rating_csv, _item_csv),
+)

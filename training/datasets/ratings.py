@@ -1,0 +1,49 @@
+"""From one data set's ratings to interactions in time order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from schemas.messages import Interaction
+
+
+class Rating(NamedTuple):
+    """A user's rating of an item, as the public data sets give it."""
+
+    user_id: str
+    item_id: str
+    value: float
+    time_ms: int
+
+
+def checked_rating(user_id: str, item_id: str, value: float, time_ms: int) -> Rating:
+    """A rating fit for an interaction.
+
+    Raises:
+        ValueError: an id is empty, the value is no number or the time lies before 1970.
+    """
+    if not user_id or not item_id:
+        raise ValueError("empty user or item id")
+    if value != value:  # noqa: PLR0124 - NaN alone differs from itself
+        raise ValueError("the rating is not a number")
+    if time_ms < 0:
+        raise ValueError("the time lies before 1970")
+    return Rating(user_id, item_id, value, time_ms)
+
+
+def in_time_order(name: str, ratings: Iterable[tuple[int, Rating]], click_rating: float) -> list[Interaction]:
+    """Interactions of numbered ratings, stably sorted by time; a rating of at least `click_rating` is a click."""
+    interactions = [
+        Interaction(
+            event_id=f"{name}-{number}",
+            user_id=rating.user_id,
+            item_id=rating.item_id,
+            kind="rating",
+            event_time_ms=rating.time_ms,
+            positive=rating.value >= click_rating,
+        )
+        for number, rating in ratings
+    ]
+    interactions.sort(key=lambda interaction: interaction.event_time_ms)
+    return interactions
