@@ -1,0 +1,213 @@
+"""What the exit heads' logits mean: calibrated click-through rates and the confidence that decides an exit.
+
+Three things are fitted offline (`training.calibrate`) and applied here:
+- per head, Platt scaling (Platt 1999): `ctr = sigmoid(slope * logit + intercept)`;
+- per head but the last, a logistic regression that estimates how likely the final head's calibrated logit lies within
+  `tolerance` of this head's;
+- a logistic regression over `models.features.GRAPH_FEATURES`, the score where no head can be reached in time.
+
+Pure NumPy: nothing here needs a model to be loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from models.features import GRAPH_FEATURES
+
+Criterion = Literal["calibrated", "ratio"]
+"""What decides an exit: the fitted confidence, or the paper's plain ratio of positive to negative and its trend."""
+
+CONFIDENCE_FEATURES: Final = ("bias", "logit", "distance", "change", "trend", "spread", "entropy")
+MAX_LOGIT: Final = 30.0
+"""Beyond this a probability is 0 or 1 in float32 anyway; the bound keeps features finite."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontierPoint:
+    """What one exit threshold costs and loses, measured on held-out data."""
+
+    threshold: float
+    token_layer_share: float
+    """Token-layers executed, as a share of those at full depth."""
+    metric_loss: float
+    """How much worse than full depth the promised metric is."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExitCalibration:
+    """Everything between the heads' raw logits and what a score says.
+
+    Args:
+        slopes: (heads,) Platt slopes.
+        intercepts: (heads,) Platt intercepts.
+        confidence_weights: (heads - 1, len(CONFIDENCE_FEATURES)).
+        tolerance: how far, in calibrated log-odds, an early answer may lie from the final one and count as the same.
+        calm_threshold: the exit threshold without load.
+        floor_threshold: the lowest exit threshold ever used.
+        frontier: what each threshold costs and loses, by rising threshold.
+        graph_mean: (len(GRAPH_FEATURES),) subtracted from the graph features.
+        graph_scale: (len(GRAPH_FEATURES),) then divided by; never 0.
+        graph_weights: (len(GRAPH_FEATURES),).
+        graph_bias: intercept of the graph score.
+        criterion: what `confidence` computes and the thresholds and the frontier are given in.
+
+    Raises:
+        ValueError: a part has the wrong shape or holds numbers that are not finite.
+    """
+
+    slopes: Floats
+    intercepts: Floats
+    confidence_weights: Floats
+    tolerance: float
+    calm_threshold: float
+    floor_threshold: float
+    frontier: tuple[FrontierPoint, ...]
+    graph_mean: Floats
+    graph_scale: Floats
+    graph_weights: Floats
+    graph_bias: float
+    criterion: Criterion = "calibrated"
+
+    def __post_init__(self) -> None:
+        shapes = {
+            "slopes": (self.heads,),
+            "intercepts": (self.heads,),
+            "confidence_weights": (self.heads - 1, len(CONFIDENCE_FEATURES)),
+            "graph_mean": (len(GRAPH_FEATURES),),
+            "graph_scale": (len(GRAPH_FEATURES),),
+            "graph_weights": (len(GRAPH_FEATURES),),
+        }
+        for name, shape in shapes.items():
+            _check_array(name, getattr(self, name), shape)
+        if self.floor_threshold > self.calm_threshold:
+            raise ValueError(f"floor_threshold {self.floor_threshold} lies above calm_threshold {self.calm_threshold}")
+
+    @property
+    def heads(self) -> int:
+        """Number of exit heads, the final one included."""
+        return len(self.slopes)
+
+    def calibrated_logit(self, head: int, logit: ArrayLike) -> Floats:
+        """Log-odds of a click from a head's raw logits, any shape."""
+        return np.asarray(np.asarray(logit, np.float64) * self.slopes[head] + self.intercepts[head])
+
+    def ctr(self, head: int, logit: ArrayLike) -> Floats:
+        """Click-through rates from a head's raw logits, any shape."""
+        return sigmoid(self.calibrated_logit(head, logit))
+
+    def confidence(self, head: int, logits_so_far: ArrayLike) -> Floats:
+        """How likely going deeper than `head` would not change the answer.
+
+        Args:
+            head: index of the deepest head reached.
+            logits_so_far: (n, head + 1) raw logits of the heads up to this one.
+
+        Returns:
+            (n,) within [0, 1]; 1 at the final head.
+        """
+        logits = np.asarray(logits_so_far, np.float64)
+        if head == self.heads - 1:
+            return np.ones(len(logits))
+        if self.criterion == "ratio":
+            return ratio_confidence(logits)
+        calibrated = logits * self.slopes[: head + 1] + self.intercepts[: head + 1]
+        return sigmoid(confidence_features(calibrated) @ self.confidence_weights[head])
+
+    def graph_ctr(self, features: ArrayLike) -> Floats:
+        """Click-through rates (n,) from graph features (n, len(GRAPH_FEATURES)), no head asked."""
+        standardised = (np.asarray(features, np.float64) - self.graph_mean) / self.graph_scale
+        return sigmoid(standardised @ self.graph_weights + self.graph_bias)
+
+    def to_json(self) -> str:
+        """The calibration as a JSON object."""
+        parts = {name: _plain(part) for name, part in asdict(self).items()}
+        return json.dumps(parts, indent=1, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ExitCalibration:
+        """What `to_json` wrote.
+
+        Raises:
+            ValueError: fields are missing, unknown or of the wrong shape.
+        """
+        parts = json.loads(text)
+        known = {field.name for field in fields(cls)}
+        if set(parts) != known:
+            raise ValueError(f"calibration fields differ from the expected ones: {sorted(set(parts) ^ known)}")
+        return cls(**_parsed(parts))
+
+
+def confidence_features(calibrated_logits: Floats) -> Floats:
+    """What the answer's path over the heads tells about its end.
+
+    Args:
+        calibrated_logits: (n, k) calibrated logits of the first k heads.
+
+    Returns:
+        (n, len(CONFIDENCE_FEATURES)): 1; the latest logit z; |z|; |step| and step, the change since the head before
+        (0 at the first); the range covered over all heads so far; the entropy of the latest answer in bits.
+    """
+    path = np.clip(calibrated_logits, -MAX_LOGIT, MAX_LOGIT)
+    latest = path[:, -1]
+    step = latest - path[:, -2] if path.shape[1] > 1 else np.zeros(len(path))
+    ones = np.ones(len(path))
+    return np.stack([ones, latest, np.abs(latest), np.abs(step), step, np.ptp(path, axis=1), _entropy(latest)], axis=1)
+
+
+def ratio_confidence(logits: Floats) -> Floats:
+    """The plain criterion of OptiRAG-Rec (arXiv 2501.02173): positive against negative probability, and their trend.
+
+    The ratio p : 1 - p (or its inverse, whichever is larger) as a share of 1. A trend over heads that goes against the
+    present side counts as if its last step were taken once more.
+
+    Args:
+        logits: (n, k) logits of the first k heads.
+
+    Returns:
+        (n,) within [0, 1]: 0.5 where both answers are equally likely, less where the trend is about to cross over.
+    """
+    path = np.clip(logits, -MAX_LOGIT, MAX_LOGIT)
+    latest = path[:, -1]
+    step = latest - path[:, -2] if path.shape[1] > 1 else np.zeros(len(path))
+    side = np.where(latest < 0, -1.0, 1.0)
+    return sigmoid(np.minimum(np.abs(latest), side * (latest + step)))
+
+
+def sigmoid(logit: Floats) -> Floats:
+    """Probability of a log-odds, without overflow."""
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logit)))
+
+
+def _entropy(logit: Floats) -> Floats:
+    """Bits of entropy of a yes-or-no answer with this log-odds."""
+    distance = np.abs(logit)
+    nats = np.log1p(np.exp(-distance)) + distance * sigmoid(-distance)
+    return np.asarray(nats / np.log(2))
+
+
+def _check_array(name: str, part: Floats, shape: tuple[int, ...]) -> None:
+    if part.shape != shape:
+        raise ValueError(f"calibration part {name} has shape {part.shape}, expected {shape}")
+    if not np.isfinite(part).all():
+        raise ValueError(f"calibration part {name} holds numbers that are not finite")
+
+
+def _plain(part: Any) -> Any:  # noqa: ANN401 - a field of any type on its way into JSON
+    return part.tolist() if isinstance(part, np.ndarray) else part
+
+
+def _parsed(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists of numbers back into arrays, the frontier back into points."""
+    parsed = {name: np.array(part, np.float64) if isinstance(part, list) else part for name, part in parts.items()}
+    parsed["frontier"] = tuple(FrontierPoint(**point) for point in parts["frontier"])
+    parsed["confidence_weights"] = parsed["confidence_weights"].reshape(-1, len(CONFIDENCE_FEATURES))
+    return parsed
