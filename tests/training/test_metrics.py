@@ -1,0 +1,59 @@
+"""Metrics agree with their plain definitions."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.messages import Interaction
+from training.metrics import RunningMeans, auc, expected_calibration_error, log_loss
+
+scored = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.25, 0.5, 0.75, 0.9])), min_size=1, max_size=40)
+
+
+@given(scored)
+def test_auc_is_the_share_of_pairs_in_the_right_order(examples):
+    """AUC counts, over all clicked and unclicked pairs, those in the right order, ties half."""
+    labels, scores = zip(*examples, strict=True)
+    pairs = [
+        1.0 if up > down else 0.5 if up == down else 0.0
+        for clicked, up in examples
+        if clicked
+        for other, down in examples
+        if not other
+    ]
+    if pairs:
+        assert auc(labels, scores) == pytest.approx(sum(pairs) / len(pairs))
+    else:
+        assert math.isnan(auc(labels, scores))
+
+
+@given(scored)
+def test_log_loss_is_the_mean_negative_log_likelihood(examples):
+    """Log loss equals its definition."""
+    expected = np.mean([-math.log(score if clicked else 1 - score) for clicked, score in examples])
+    assert log_loss(*zip(*examples, strict=True)) == pytest.approx(expected)
+
+
+def test_a_certain_mistake_costs_a_finite_loss():
+    """A score of exactly 0 for a click does not make the loss infinite."""
+    assert math.isfinite(log_loss([True], [0.0]))
+
+
+def test_calibration_error_is_zero_for_true_rates_and_the_gap_otherwise():
+    """Scores that equal the click rates have no calibration error; scores that are 0.2 too high have 0.2."""
+    labels = [True, False] * 50
+    assert expected_calibration_error(labels, [0.5] * 100, bins=1) == pytest.approx(0.0)
+    assert expected_calibration_error(labels, [0.7] * 100, bins=1) == pytest.approx(0.2)
+
+
+def test_running_means_know_only_what_was_added():
+    """A mean moves with an event only after the event has been added."""
+    means = RunningMeans()
+    event = Interaction(event_id="e", user_id="u", item_id="i", kind="click", event_time_ms=1, positive=True)
+    before = means.score("u", "i")
+    means.add(event)
+    assert before == pytest.approx(1.0)
+    assert means.score("u", "i") > means.score("v", "j") - 1e-12
