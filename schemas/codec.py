@@ -5,9 +5,8 @@ Everything wrong with a record's bytes is a `MalformedRecord` whose message says
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from typing import Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -26,9 +25,11 @@ _ENCODERS: Final[dict[WireFormat, msgspec.msgpack.Encoder | msgspec.json.Encoder
     "msgpack": msgspec.msgpack.Encoder(),
     "json": msgspec.json.Encoder(),
 }
+_LONGEST_VERSION: Final = 9  # digits; Python refuses to read numbers of thousands of them
+_QUOTED: Final = 40  # how much of a strange header an error repeats
 
 M = TypeVar("M", bound=Message)
-Headers = Iterable[tuple[str, bytes]]
+Headers = Iterable[tuple[str, bytes | None]]
 
 
 class MalformedRecord(ValueError):
@@ -45,6 +46,10 @@ def encode(message: Message, wire_format: WireFormat = "msgpack") -> bytes:
     return _ENCODERS[wire_format].encode(message)
 
 
+class _Nothing(msgspec.Struct, tag=""):
+    """Second member of every decoder's union: only where there is a choice does msgspec insist on the tag."""
+
+
 class MessageDecoder(Generic[M]):
     """Reads records of one message type, strictly: right tag, no newer version, exact types, finite numbers.
 
@@ -56,9 +61,10 @@ class MessageDecoder(Generic[M]):
     def __init__(self, message_type: type[M], max_bytes: int = 1_048_576) -> None:
         self._name = message_type.__name__
         self._max_bytes = max_bytes
-        self._decoders: dict[WireFormat, msgspec.msgpack.Decoder[M] | msgspec.json.Decoder[M]] = {
-            "msgpack": msgspec.msgpack.Decoder(message_type),
-            "json": msgspec.json.Decoder(message_type),
+        expected: Any = message_type | _Nothing
+        self._decoders: dict[WireFormat, msgspec.msgpack.Decoder[M | _Nothing] | msgspec.json.Decoder[M | _Nothing]] = {
+            "msgpack": msgspec.msgpack.Decoder(expected),
+            "json": msgspec.json.Decoder(expected),
         }
 
     def decode(self, value: bytes | None, headers: Headers = ()) -> M:
@@ -71,23 +77,24 @@ class MessageDecoder(Generic[M]):
             MalformedRecord: whatever is wrong with the record, in words.
         """
         if value is None:
-            raise MalformedRecord(f"empty value where a {self._name} was expected")
+            raise MalformedRecord(f"empty value where the message {self._name} was expected")
         if len(value) > self._max_bytes:
-            raise MalformedRecord(f"{len(value)} bytes, more than the {self._max_bytes} allowed for a {self._name}")
+            raise MalformedRecord(f"{len(value)} bytes, more than the {self._max_bytes} allowed for {self._name}")
         named = dict(headers)
         self._check_version(named.get(VERSION_HEADER))
         try:
             message = self._decoders[self._wire_format(value, named.get(FORMAT_HEADER))].decode(value)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedRecord(f"not a {self._name}: {error}") from error
-        self._check_finite(message)
+            raise MalformedRecord(f"not a valid {self._name}: {error}") from error
+        if isinstance(message, _Nothing):
+            raise MalformedRecord(f"not a valid {self._name}: Invalid value '' - at `$.type`")
         return message
 
     def _check_version(self, header: bytes | None) -> None:
         if header is None:
             return
-        if not header.isdigit():
-            raise MalformedRecord(f"the header {VERSION_HEADER} holds {header!r}, not a number")
+        if not header.isdigit() or len(header) > _LONGEST_VERSION:
+            raise MalformedRecord(f"the header {VERSION_HEADER} holds {header[:_QUOTED]!r}, not a version number")
         if int(header) > SCHEMA_VERSION:
             raise MalformedRecord(f"schema version {int(header)} is newer than {SCHEMA_VERSION}, the newest known here")
 
@@ -96,12 +103,5 @@ class MessageDecoder(Generic[M]):
             return "json" if value[:1] == b"{" else "msgpack"
         if header not in _FORMAT_OF:
             known = ", ".join(content.decode() for content in _FORMAT_OF)
-            raise MalformedRecord(f"unknown {FORMAT_HEADER} {header!r}; known are {known}")
+            raise MalformedRecord(f"unknown {FORMAT_HEADER} {header[:_QUOTED]!r}; known are {known}")
         return _FORMAT_OF[header]
-
-    def _check_finite(self, message: M) -> None:
-        """MessagePack carries NaN and infinity where JSON cannot; neither may reach a sum."""
-        for field in msgspec.structs.fields(message):
-            value = getattr(message, field.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                raise MalformedRecord(f"not a {self._name}: `$.{field.encode_name}` is {value}, not a finite number")

@@ -6,6 +6,7 @@ of the old version could misread the new one. Times are Unix milliseconds, embed
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Literal
 
 import msgspec
@@ -17,6 +18,8 @@ Identifier = Annotated[
     str, msgspec.Meta(min_length=1, max_length=1024, description="An opaque id, any Unicode, not empty.")
 ]
 UnixMillis = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999, description="Unix time in milliseconds.")]
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+"""Any number but NaN and the infinities, which MessagePack carries: a bound lets the decoder itself refuse them."""
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
 InteractionKind = Literal["impression", "click", "purchase", "rating", "like", "dislike", "view", "removal", "other"]
@@ -76,7 +79,7 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Literal["past_item", "similar_user", "similar_item"]
     id: Identifier
-    similarity: float
+    similarity: Finite
     positive: bool | None = None
     """Whether that user clicked the candidate / this user clicked that item; None where it is a rate over many."""
 
@@ -97,12 +100,12 @@ class CandidateScore(msgspec.Struct, frozen=True, kw_only=True):
 class StepTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds spent per step of one request, in the order of the steps."""
 
-    transit_ms: float = 0.0
+    transit_ms: Finite = 0.0
     """From the request's created time until the worker decoded it (the clocks of two machines)."""
-    queue_ms: float = 0.0
-    retrieve_ms: float = 0.0
-    prompt_ms: float = 0.0
-    infer_ms: float = 0.0
+    queue_ms: Finite = 0.0
+    retrieve_ms: Finite = 0.0
+    prompt_ms: Finite = 0.0
+    infer_ms: Finite = 0.0
 
 
 class ImpressionScores(msgspec.Struct, tag="impression-scores", frozen=True, kw_only=True):
@@ -116,13 +119,13 @@ class ImpressionScores(msgspec.Struct, tag="impression-scores", frozen=True, kw_
     created_time_ms: UnixMillis
     deadline_ms: UnixMillis
     scored_time_ms: UnixMillis
-    exit_threshold: float
+    exit_threshold: Finite
     """The threshold in force when the last of its candidates left."""
-    lateness_ms: float = 0.0
+    lateness_ms: Finite = 0.0
     """How long after the deadline the scores were made; 0 when in time."""
     embedding_version: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Version of the user's embedding that was used; 0 when there was none."""
-    embedding_age_ms: float | None = None
+    embedding_age_ms: Finite | None = None
     """Age of the newest event that the user's embedding knows of; None when there was none."""
     step_times: StepTimes = StepTimes()
 
