@@ -1,0 +1,35 @@
+"""`exitstream topics create`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from rich.console import Console
+
+from runtime.kafka.topics import TopicReport, create_missing_topics
+from runtime.settings import KafkaSettings, ProgramSettings, TopicSettings
+from runtime.settings_sources import load_settings
+
+
+class BrokerSettings(ProgramSettings):
+    """What a command needs that only talks to the broker."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+
+
+def create(config: Path | None) -> None:
+    """Create what is missing and say what is there and what differs."""
+    settings = load_settings(BrokerSettings, config)
+    show(asyncio.run(create_missing_topics(settings.kafka, settings.topics.specs())), Console(highlight=False))
+
+
+def show(report: TopicReport, console: Console) -> None:
+    """One line per topic made, one for those present, one per difference."""
+    for name in report.created:
+        console.print(f"created  {name}")
+    if report.present:
+        console.print(f"present  {', '.join(report.present)}")
+    for difference in report.differences:
+        console.print(f"differs  {difference} (left as it is)")
