@@ -1,7 +1,7 @@
 """Plays a plan through Kafka: catalogue and history as fast as they go, then requests at a steady rate, in time order.
 
-Arrivals do not wait for answers (open loop), so an overloaded worker cannot slow down what measures it. Times of the data
-set are moved to the present: the history ends now, and what happens on a page happens when it is sent.
+Arrivals do not wait for answers (open loop), so an overloaded worker cannot slow down what measures it. Times of the
+data set are moved to the present: the history ends now, and what happens on a page happens when it is sent.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ ANSWER_PATIENCE_S: Final = 20.0
 
 class StatesMissing(ExitstreamError):
     """The history was sent, but no user states came of it."""
+
+
+_Page = tuple[float, Sequence[Interaction]]
+"""When to send what happened on a page (monotonic seconds), and what."""
 
 
 @dataclass(slots=True)
@@ -104,29 +108,29 @@ class Player:
             await states.stop()
 
     async def _send_impressions(self, sink: RecordSink) -> None:
-        started = self.clock.monotonic()
-        pages: asyncio.Queue[tuple[float, Sequence[Interaction]]] = asyncio.Queue()
-        clicking = asyncio.create_task(self._send_clicks(sink, pages))
-        try:
-            for number, impression in enumerate(self.plan.impressions):
-                due = started + number / self.rate
-                await self._sleep_until(due)
-                await sink.send(self._request(impression))
-                self.sent.append(impression)
-                pages.put_nowait((due + CLICK_DELAY_S, impression.events))
-            await pages.join()
-        finally:
-            clicking.cancel()
-            await asyncio.gather(clicking, return_exceptions=True)
+        pages: asyncio.Queue[_Page | None] = asyncio.Queue()
+        async with asyncio.TaskGroup() as sending:
+            sending.create_task(self._send_requests(sink, pages))
+            sending.create_task(self._send_clicks(sink, pages))
+        await sink.flush()
 
-    async def _send_clicks(self, sink: RecordSink, pages: asyncio.Queue[tuple[float, Sequence[Interaction]]]) -> None:
-        while True:
-            due, events = await pages.get()
+    async def _send_requests(self, sink: RecordSink, pages: asyncio.Queue[_Page | None]) -> None:
+        started = self.clock.monotonic()
+        for number, impression in enumerate(self.plan.impressions):
+            due = started + number / self.rate
+            await self._sleep_until(due)
+            await sink.send(self._request(impression))
+            self.sent.append(impression)
+            pages.put_nowait((due + CLICK_DELAY_S, impression.events))
+        pages.put_nowait(None)
+
+    async def _send_clicks(self, sink: RecordSink, pages: asyncio.Queue[_Page | None]) -> None:
+        while (page := await pages.get()) is not None:
+            due, events = page
             await self._sleep_until(due)
             for event in events:
                 now = _at(event, self.clock.wall_ms())
                 await sink.send(self._record(self.topics.interactions, event.user_id, now))
-            pages.task_done()
 
     async def _gather(self, scores: TopicFollower) -> None:
         decoder = MessageDecoder(ImpressionScores)
