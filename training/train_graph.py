@@ -1,0 +1,149 @@
+"""LightGCN's base embeddings, fitted on an early slice of the log so that later examples are not in them.
+
+The model is LightGCN (He et al., SIGIR 2020) with torch-geometric's `LGConv`, made inductive: users have no base
+embedding, so z of a user comes from clicked items alone. In every step each user keeps a random share of their
+interactions as history; the graph is made of the clicks among those, and the loss asks for the rest. So no embedding is
+judged on an edge it was made of, and short histories are trained as well as long ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from torch import Tensor, nn
+from torch.nn import functional
+from torch_geometric.nn import LGConv
+
+from models.graph_base import GraphBase, text_tokens
+from models.text import Text
+from schemas.messages import Interaction, Item
+from training.clicks import is_click
+
+
+@dataclass(frozen=True, slots=True)
+class GraphOptions:
+    """How the base embeddings are fitted."""
+
+    dim: int = 32
+    layers: int = 2
+    steps: int = 400
+    learning_rate: float = 0.01
+    regularisation: float = 1e-3
+    """Weight of the embeddings' mean squared length in the loss."""
+    text_regularisation: float = 3.0
+    """Ridge penalty of the map from words to base embeddings."""
+    initial_std: float = 0.1
+
+
+def train_graph(
+    interactions: Sequence[Interaction],
+    items: Sequence[Item],
+    text: Text,
+    options: GraphOptions,
+    on_step: Callable[[], None] = lambda: None,
+) -> GraphBase:
+    """Base embeddings of the items that occur in `interactions`, and the map from words for all others.
+
+    Args:
+        interactions: the slice to fit to, in time order.
+        items: the catalogue.
+        text: the tokenizer.
+        options: how.
+        on_step: called after each optimisation step.
+    """
+    slice_ = _index(interactions)
+    base = _fit(slice_, options, on_step)
+    tokens = {item.item_id: text.encode_item(item) for item in items}
+    word_vectors, word_bias = _map_from_words(
+        [tokens.get(item_id, []) for item_id in slice_.item_ids], base, text.vocabulary_size, options
+    )
+    return GraphBase(
+        alphas=np.full(options.layers + 1, 1 / (options.layers + 1), np.float32),
+        item_ids=slice_.item_ids,
+        item_embeddings=base,
+        word_vectors=word_vectors,
+        word_bias=word_bias,
+    )
+
+
+class _Slice(NamedTuple):
+    """Interactions as tensors; users are nodes 0 … users - 1, items follow."""
+
+    item_ids: list[str]
+    users: int
+    user_nodes: Tensor  # (interactions,)
+    item_rows: Tensor  # (interactions,)
+    labels: Tensor  # (interactions,) float32
+
+
+def _index(interactions: Sequence[Interaction]) -> _Slice:
+    users: dict[str, int] = {}
+    items: dict[str, int] = {}
+    user_nodes = [users.setdefault(interaction.user_id, len(users)) for interaction in interactions]
+    item_rows = [items.setdefault(interaction.item_id, len(items)) for interaction in interactions]
+    labels = [is_click(interaction) for interaction in interactions]
+    return _Slice(
+        item_ids=list(items),
+        users=len(users),
+        user_nodes=torch.tensor(user_nodes, dtype=torch.int64),
+        item_rows=torch.tensor(item_rows, dtype=torch.int64),
+        labels=torch.tensor(labels, dtype=torch.float32),
+    )
+
+
+def _fit(slice_: _Slice, options: GraphOptions, on_step: Callable[[], None]) -> NDArray[np.float32]:
+    """Base embeddings (items, dim) whose propagated products, beside a bias per user and item, predict clicks."""
+    items = len(slice_.item_ids)
+    base = nn.Parameter(torch.randn(items, options.dim) * options.initial_std)
+    user_bias, item_bias = nn.Parameter(torch.zeros(slice_.users)), nn.Parameter(torch.zeros(items))
+    optimiser = torch.optim.Adam([base, user_bias, item_bias], lr=options.learning_rate)
+    for _ in range(options.steps):
+        history = torch.rand(len(slice_.labels)) < torch.rand(slice_.users)[slice_.user_nodes]
+        edges = history & (slice_.labels > 0)
+        user_vectors, item_vectors = _propagate(
+            base, slice_.users, slice_.user_nodes[edges], slice_.item_rows[edges], options.layers
+        )
+        users, items_asked = slice_.user_nodes[~history], slice_.item_rows[~history]
+        logits = (user_vectors[users] * item_vectors[items_asked]).sum(1) + user_bias[users] + item_bias[items_asked]
+        lengths = base.square().sum(1).mean() + 0.3 * (user_bias.square().mean() + item_bias.square().mean())
+        loss = functional.binary_cross_entropy_with_logits(logits, slice_.labels[~history])
+        optimiser.zero_grad()
+        (loss + options.regularisation * lengths).backward()
+        optimiser.step()
+        on_step()
+    fitted: NDArray[np.float32] = base.detach().numpy()
+    return fitted
+
+
+def _propagate(base: Tensor, users: int, user_nodes: Tensor, item_rows: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """LightGCN's z of users and of items, every layer weighing the same."""
+    item_nodes = item_rows + users
+    edge_index = torch.stack([torch.cat([user_nodes, item_nodes]), torch.cat([item_nodes, user_nodes])])
+    vectors = torch.cat([base.new_zeros(users, base.shape[1]), base])  # (nodes, dim)
+    convolution = LGConv()
+    total = vectors
+    for _ in range(layers):
+        vectors = convolution(vectors, edge_index)
+        total = total + vectors
+    z = total / (layers + 1)
+    return z[:users], z[users:]
+
+
+def _map_from_words(
+    texts: Sequence[Sequence[int]], base: NDArray[np.float32], vocabulary: int, options: GraphOptions
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Ridge regression from the distinct tokens of a text to its base embedding: (vocabulary, dim) and a bias (dim,)."""
+    bags = [text_tokens(token_ids) for token_ids in texts]
+    rows = np.repeat(np.arange(len(bags)), [len(bag) for bag in bags])
+    shares = np.concatenate([np.full(len(bag), 1 / np.sqrt(max(len(bag), 1))) for bag in bags])
+    words = csr_matrix((shares, (rows, np.concatenate(bags))), shape=(len(bags), vocabulary))
+    bias = base.mean(axis=0, dtype=np.float64)
+    gram = (words.T @ words).toarray() + options.text_regularisation * np.eye(vocabulary)
+    weights = np.linalg.solve(gram, words.T @ (base - bias))
+    return weights.astype(np.float32), bias.astype(np.float32)
