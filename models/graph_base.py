@@ -1,4 +1,4 @@
-"""What LightGCN needs to start from: the items' base embeddings, the layers' weights, and a map from words to embeddings.
+"""What LightGCN needs to start from: the items' base embeddings, the layers' weights, a map from words to embeddings.
 
 Users have no base embedding (x⁽⁰⁾ = 0): theirs comes from the items they clicked alone, so a user who appeared a second
 ago is like any other. An item without a fitted base embedding gets one from its text.
@@ -53,7 +53,7 @@ class GraphBase:
     @property
     def dim(self) -> int:
         """Width of the embeddings."""
-        return self.word_bias.shape[-1]
+        return int(self.word_bias.shape[-1])
 
     @property
     def layers(self) -> int:

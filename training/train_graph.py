@@ -114,7 +114,7 @@ def _fit(slice_: _Slice, options: GraphOptions, on_step: Callable[[], None]) -> 
         lengths = base.square().sum(1).mean() + 0.3 * (user_bias.square().mean() + item_bias.square().mean())
         loss = functional.binary_cross_entropy_with_logits(logits, slice_.labels[~history])
         optimiser.zero_grad()
-        (loss + options.regularisation * lengths).backward()
+        torch.autograd.backward(loss + options.regularisation * lengths)
         optimiser.step()
         on_step()
     fitted: NDArray[np.float32] = base.detach().numpy()
@@ -138,7 +138,7 @@ def _propagate(base: Tensor, users: int, user_nodes: Tensor, item_rows: Tensor, 
 def _map_from_words(
     texts: Sequence[Sequence[int]], base: NDArray[np.float32], vocabulary: int, options: GraphOptions
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Ridge regression from the distinct tokens of a text to its base embedding: (vocabulary, dim) and a bias (dim,)."""
+    """Ridge regression from a text's distinct tokens to its base embedding: (vocabulary, dim) and a bias (dim,)."""
     bags = [text_tokens(token_ids) for token_ids in texts]
     rows = np.repeat(np.arange(len(bags)), [len(bag) for bag in bags])
     shares = np.concatenate([np.full(len(bag), 1 / np.sqrt(max(len(bag), 1))) for bag in bags])
