@@ -125,16 +125,6 @@ def replay(
     run_replay(data, requests, rate, config)
 
 
-@app.command()
-def broker(
-    port: Annotated[int, typer.Option(help="Loopback port; 0 for any.")] = 0,
-) -> None:
-    """Run the embedded broker (for demos and tests: keeps 5 MB per partition, compacts nothing)."""
-    from runtime.embedded_broker import serve
-
-    serve(port)
-
-
 @topics_app.command("create")
 def create_topics(config: ConfigFile = None) -> None:
     """Create the topics that are missing; report on those that differ; never delete."""

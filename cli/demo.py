@@ -1,0 +1,140 @@
+"""`exitstream demo`: the whole system on one machine, from an event log to a report; nothing is left running after it.
+
+The workers are separate processes, started by the commands of production and told where Kafka is by the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.console import Console
+
+from cli.live import LiveTable
+from cli.offline import load_log, reuse_or_train
+from cli.processes import Processes, Program
+from cli.report import show_report
+from loadgen.plan import make_plan
+from loadgen.player import Player
+from loadgen.report import Report, make_report
+from loadgen.worker_metrics import WorkerFigures, read_figures
+from runtime.errors import ExitstreamError
+from runtime.kafka import create_missing_topics
+from runtime.settings import KafkaSettings, TopicSettings
+from training.datasets.event_log import EventLog
+
+READY_PATIENCE_S: Final = 120.0
+HISTORY_PATIENCE_S: Final = 180.0
+EMBEDDED_BYTES: Final = 12_000_000
+"""How much history the embedded broker may be given: it forgets beyond 5 MB in a partition, and keys are uneven."""
+BYTES_PER_EVENT: Final = 130
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line says."""
+
+    data: Path | None
+    broker: str
+    requests: int
+    rate: float
+    folder: Path
+
+
+class DemoTooLarge(ExitstreamError):
+    """The data set does not fit into the embedded broker."""
+
+
+def run_demo(options: DemoOptions) -> None:
+    """Train or reuse, start everything, play, report, stop everything."""
+    console = Console(highlight=False)
+    log = load_log(options.data)
+    _check_size(log, options.broker)
+    folder = options.folder / log.name
+    with _timed(console, "model"):
+        bundle = reuse_or_train(log, folder / "bundle", console)
+    with _broker(options.broker) as bootstrap, _programs(bootstrap, bundle, folder) as processes:
+        report, figures = asyncio.run(_play(console, log, options, bootstrap, processes))
+    show_report(report, figures, console)
+    result = {**msgspec.to_builtins(report), "worker": msgspec.to_builtins(figures)}
+    (folder / "report.json").write_text(json.dumps(result, indent=1))
+    console.print(f"[dim]report: {folder}/report.json, logs: {folder}/logs[/dim]")
+
+
+async def _play(
+    console: Console, log: EventLog, options: DemoOptions, bootstrap: str, processes: Processes
+) -> tuple[Report, WorkerFigures]:
+    kafka, topics = KafkaSettings(bootstrap_servers=bootstrap), TopicSettings()
+    player = Player(kafka, topics, make_plan(log, options.requests), options.rate)
+    with _timed(console, f"topics on {bootstrap}"):
+        await create_missing_topics(kafka, topics.specs())
+    with _timed(console, f"updater: {len(player.plan.history):,} interactions of history"):
+        processes.start(Program("updater", ["updater"], _free_port()))
+        await player.prepare(HISTORY_PATIENCE_S)
+    with _timed(console, "worker: tables filled, model warmed up"):
+        processes.start(Program("worker", ["worker"], _free_port()))
+        await asyncio.to_thread(processes.wait_ready, READY_PATIENCE_S)
+    console.print(f"{len(player.plan.impressions)} impression requests at {options.rate:g} per second:")
+    with LiveTable(player, console):
+        await player.play()
+    processes.check()
+    return make_report(player.plan, player.sent, player.answers), read_figures(processes.metrics("worker"))
+
+
+@contextmanager
+def _programs(bootstrap: str, bundle: Path, folder: Path) -> Iterator[Processes]:
+    environment = {
+        "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "EXITSTREAM_UPDATER__BUNDLE": str(bundle),
+        "EXITSTREAM_WORKER__BUNDLE": str(bundle),
+        "EXITSTREAM_UPDATER__SNAPSHOTS": "",
+    }
+    with Processes(environment, folder / "logs") as processes:
+        yield processes
+
+
+@contextmanager
+def _broker(broker: str) -> Iterator[str]:
+    """The address of the broker asked for, started if need be."""
+    if broker == "embedded":
+        from runtime.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - an optional extra
+
+        with EmbeddedBroker() as embedded:
+            yield embedded.bootstrap_servers
+    elif broker == "docker":
+        from loadgen.kafka_container import KafkaContainer  # noqa: PLC0415 - an optional extra
+
+        with KafkaContainer() as container:
+            yield container.bootstrap_servers
+    else:
+        yield broker
+
+
+def _check_size(log: EventLog, broker: str) -> None:
+    size = len(log.interactions) * BYTES_PER_EVENT
+    if broker == "embedded" and size > EMBEDDED_BYTES:
+        raise DemoTooLarge(
+            f"{len(log.interactions):,} interactions are about {size / 1e6:.0f} MB, more than the {EMBEDDED_BYTES / 1e6:.0f} "
+            "that the embedded broker keeps; use real Kafka: make demo DATA=... BROKER=docker (or BROKER=host:port)"
+        )
+
+
+@contextmanager
+def _timed(console: Console, step: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    console.print(f"[green]✓[/green] {step} [dim]({time.perf_counter() - started:.1f} s)[/dim]")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
