@@ -1,1 +1,1 @@
-"""Plumbing without domain knowledge: settings, Kafka, delivery, snapshots, lifecycle, telemetry. Imports only schemas."""
+"""Plumbing without domain knowledge: settings, Kafka, delivery, snapshots, lifecycle, telemetry."""

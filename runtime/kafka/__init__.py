@@ -1,0 +1,28 @@
+"""The Kafka adapter: the only package that imports aiokafka. Records and errors that leave it are ours.
+
+RecordSource        a member of a consumer group: batches of records, explicit commits, rebalance hooks
+TopicFollower       all partitions of some topics without a group: from given offsets or the earliest, for ever
+RecordSink          idempotent producer, every delivery awaited
+TransactionalSink   records and offsets together or not at all; fences older holders of its id
+probe, create_missing_topics, require_topics    before the start
+"""
+
+from runtime.kafka.connection import probe
+from runtime.kafka.follower import TopicFollower
+from runtime.kafka.sink import RecordSink
+from runtime.kafka.source import RebalanceHooks, RecordSource
+from runtime.kafka.topics import TopicReport, create_missing_topics, require_topics
+from runtime.kafka.transactions import Transaction, TransactionalSink
+
+__all__ = [
+    "RebalanceHooks",
+    "RecordSink",
+    "RecordSource",
+    "TopicFollower",
+    "TopicReport",
+    "Transaction",
+    "TransactionalSink",
+    "create_missing_topics",
+    "probe",
+    "require_topics",
+]

@@ -1,0 +1,128 @@
+"""All partitions of some topics, without a group: up to where they ended at the start, then on for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from aiokafka import TopicPartition as VendorPartition
+
+from runtime.errors import OffsetsOutOfRange
+from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
+from runtime.kafka.topics import require_topics
+from runtime.kafka.translation import translated
+from runtime.records import Record, TopicPartition
+from runtime.settings import KafkaSettings
+
+_QUIET_MS: Final = 2_000
+"""A partition that answered fetches for so long without giving a record is at its end, whatever the end offset says:
+behind it may lie only transaction markers, aborted records or what compaction removed.
+"""
+
+
+class TopicFollower(PartitionReader):
+    """Reads all partitions of its topics, from given offsets or the start; every process that follows reads everything.
+
+    Args:
+        settings: how to reach Kafka.
+        topics: what to read; all of them must exist.
+        start_offsets: where to go on, for example from a snapshot; partitions not named begin at `start_from`.
+        start_from: where a partition without a start offset begins.
+        out_of_range: what to do when the next offset is not kept any more. `raise` (the default) also applies to
+            `start_offsets` at the start: state that stands for records which are gone cannot be brought up to date.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topics: Iterable[str],
+        *,
+        start_offsets: Mapping[TopicPartition, int] | None = None,
+        start_from: StartFrom = "earliest",
+        out_of_range: OutOfRange = "raise",
+    ) -> None:
+        super().__init__(settings, topics, group_id=None, start_from=start_from, out_of_range=out_of_range)
+        self._start_offsets = dict(start_offsets or {})
+        self._unread: dict[TopicPartition, int] = {}
+        self._to_read = 0
+        self._seen: dict[TopicPartition, tuple[int, int]] = {}
+
+    async def start(self) -> None:
+        """Assigns all partitions and notes where they end now.
+
+        Raises:
+            TopicMissing: if one of the topics is not there.
+            OffsetsOutOfRange: if a start offset is not kept any more (or not yet there) and `out_of_range` is "raise".
+            BrokerError: if the broker cannot be asked.
+        """
+        counts = await require_topics(self._settings, self._topics)
+        partitions = [VendorPartition(topic, number) for topic, count in counts.items() for number in range(count)]
+        self._consumer = self._make_consumer()
+        try:
+            with translated(f"preparing to follow {', '.join(self._topics)}"):
+                await self._consumer.start()
+                begins = await self._consumer.beginning_offsets(partitions)
+                ends = await self._consumer.end_offsets(partitions)
+            starts = self._starts(_by_ours(begins), _by_ours(ends))
+        except BaseException:
+            await self.stop()
+            raise
+        self._consumer.assign(partitions)
+        for partition, offset in starts.items():
+            self.seek(partition, offset)
+        self._unread = {TopicPartition(*p): end for p, end in ends.items() if starts[TopicPartition(*p)] < end}
+        self._to_read = sum(end - starts[partition] for partition, end in self._unread.items())
+
+    def _starts(self, begins: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        kept = {
+            partition: offset
+            for partition, offset in self._start_offsets.items()
+            if partition in begins and begins[partition] <= offset <= ends[partition]
+        }
+        lost = {partition: offset for partition, offset in self._start_offsets.items() if partition not in kept}
+        if lost and self._out_of_range == "raise":
+            raise OffsetsOutOfRange(lost)
+        self.resets += len(lost)
+        default = begins if self._start_from == "earliest" else ends
+        fallback = begins if self._out_of_range == "earliest" else ends
+        return {
+            partition: kept.get(partition, fallback[partition] if partition in lost else default[partition])
+            for partition in begins
+        }
+
+    async def poll(self, *, max_records: int = 2_000, timeout_ms: int = 100) -> list[Record]:
+        """As in `PartitionReader`; keeps `caught_up` current."""
+        records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
+        if self._unread:
+            await self._note_progress(idle=not records)
+        return records
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was there at the start has been handed out by `poll`."""
+        return not self._unread
+
+    def progress(self) -> tuple[int, int]:
+        """Offsets handed out and offsets to hand out until caught up, as far as known."""
+        left = sum(end - self._seen.get(partition, (end, 0))[0] for partition, end in self._unread.items())
+        return self._to_read - left, self._to_read
+
+    async def _note_progress(self, *, idle: bool) -> None:
+        positions = await self.positions()
+        for partition, end in list(self._unread.items()):
+            position = positions.get(partition, end)
+            if position >= end or (idle and self._is_quiet(partition, position)):
+                del self._unread[partition]
+
+    def _is_quiet(self, partition: TopicPartition, position: int) -> bool:
+        """Whether the broker has kept answering without moving this position. Its silence proves nothing."""
+        answered_ms = self._consumer.last_poll_timestamp(VendorPartition(*partition)) or 0
+        before, since_ms = self._seen.get(partition, (-1, 0))
+        if position != before or since_ms == 0:
+            self._seen[partition] = (position, answered_ms)
+            return False
+        return answered_ms - since_ms >= _QUIET_MS
+
+
+def _by_ours(offsets: Mapping[VendorPartition, int]) -> dict[TopicPartition, int]:
+    return {TopicPartition(*partition): offset for partition, offset in offsets.items()}

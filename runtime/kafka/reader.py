@@ -1,0 +1,195 @@
+"""What the group member and the follower share: polling, pausing, positions, lag, a stop that cannot hang."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import structlog
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as VendorPartition
+from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from runtime.errors import OffsetsOutOfRange
+from runtime.kafka.connection import connection_arguments
+from runtime.kafka.translation import translate, translated
+from runtime.records import Record, TopicPartition
+from runtime.settings import KafkaSettings
+
+StartFrom = Literal["earliest", "latest"]
+OutOfRange = Literal["earliest", "latest", "raise"]
+log = structlog.get_logger(__name__)
+
+
+class PartitionReader:
+    """Base of `RecordSource` and `TopicFollower`.
+
+    Isolation is always `read_committed`: nothing that a transaction took back is ever seen. Offsets are never reset by
+    the client library, which does it silently; what happens when they are out of range is `out_of_range`'s to say.
+
+    Attributes:
+        resets: how many times a partition was read anew because its offset was out of range.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topics: Iterable[str],
+        *,
+        group_id: str | None,
+        start_from: StartFrom,
+        out_of_range: OutOfRange,
+    ) -> None:
+        self._settings = settings
+        self._topics = tuple(topics)
+        self._start_from: StartFrom = start_from
+        self._out_of_range: OutOfRange = out_of_range
+        self._doing = f"reading {', '.join(self._topics)}"
+        self._group_id = group_id
+        self._consumer: Any = None
+        self.resets = 0
+
+    def _make_consumer(self) -> AIOKafkaConsumer:
+        """Made at the start, as it binds itself to the running event loop."""
+        settings = self._settings
+        return AIOKafkaConsumer(
+            **connection_arguments(settings),
+            group_id=self._group_id,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=settings.session_timeout_ms // 5,
+            rebalance_timeout_ms=settings.session_timeout_ms + int(settings.revocation_limit_s * 1000),
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+            check_crcs=settings.check_crcs,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            max_partition_fetch_bytes=max(1_048_576, settings.max_record_bytes),
+        )
+
+    async def stop(self) -> None:
+        """Leaves the group and closes; gives up after `stop_timeout_s`: the library's own stop can hang."""
+        if self._consumer is None:
+            return
+        consumer, self._consumer = self._consumer, None
+        try:
+            await asyncio.wait_for(consumer.stop(), self._settings.stop_timeout_s)
+        except (TimeoutError, KafkaError) as error:
+            log.warning("the consumer did not stop in order", topics=self._topics, cause=repr(error))
+
+    async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
+        """The next records, in order within each partition; an empty list if none came within `timeout_ms`.
+
+        To be called all the time, also when every partition is paused: a member that does not poll loses its place. It
+        may take longer than `timeout_ms` while the group rebalances.
+
+        Raises:
+            OffsetsOutOfRange: if the next offset is not kept any more and `out_of_range` is "raise".
+            BrokerError: on anything that waiting does not mend.
+        """
+        try:
+            batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+        except NoOffsetForPartitionError as error:
+            await self._seek_end_of_range(error.args[0], self._start_from)
+            return []
+        except OffsetOutOfRangeError as error:
+            await self._recover(error.args[0])
+            return []
+        except KafkaError as error:
+            raise translate(error, self._doing) from error
+        return [
+            Record(
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                key=record.key,
+                value=record.value,
+                headers=record.headers,
+                timestamp_ms=record.timestamp,
+            )
+            for batch in batches.values()
+            for record in batch
+        ]
+
+    async def _recover(self, offsets: Mapping[VendorPartition, int]) -> None:
+        lost = {_ours(partition): offset for partition, offset in offsets.items()}
+        if self._out_of_range == "raise":
+            raise OffsetsOutOfRange(lost)
+        for partition, offset in lost.items():
+            self.resets += 1
+            log.warning(
+                "offset out of range", partition=str(partition), offset=offset, going_on_from=self._out_of_range
+            )
+            await self._seek_end_of_range(partition, self._out_of_range)
+
+    async def _seek_end_of_range(self, partition: TopicPartition | VendorPartition, end: StartFrom) -> None:
+        vendor_partition = VendorPartition(*partition)
+        if vendor_partition not in self._consumer.assignment():
+            return
+        seek = self._consumer.seek_to_beginning if end == "earliest" else self._consumer.seek_to_end
+        with translated(f"going to the {end} offset of {partition}"):
+            await seek(vendor_partition)
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """The partitions read now; changes with every rebalance."""
+        if self._consumer is None:
+            return frozenset()
+        return frozenset(_ours(partition) for partition in self._consumer.assignment())
+
+    def pause(self, partitions: Iterable[TopicPartition] | None = None) -> None:
+        """Takes in nothing more from these partitions (None: from any) until `resume`; `poll` must go on."""
+        self._consumer.pause(*self._theirs(partitions))
+
+    def resume(self, partitions: Iterable[TopicPartition] | None = None) -> None:
+        """Ends a pause. A rebalance ends all of them."""
+        self._consumer.resume(*self._theirs(partitions))
+
+    def paused(self) -> frozenset[TopicPartition]:
+        """The partitions paused now."""
+        return frozenset(_ours(partition) for partition in self._consumer.paused())
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Goes on reading from this offset."""
+        self._consumer.seek(VendorPartition(*partition), offset)
+
+    async def positions(self) -> dict[TopicPartition, int]:
+        """The next offset to be read, per assigned partition. Leaves out partitions taken away while asking."""
+        found = {}
+        for partition in self.assignment():
+            try:
+                found[partition] = await self._consumer.position(VendorPartition(*partition))
+            except IllegalStateError:
+                continue
+        return found
+
+    async def end_offsets(self) -> dict[TopicPartition, int]:
+        """The offset after the last readable record, per assigned partition, as the broker has it now.
+
+        Raises:
+            BrokerUnreachable: if the broker does not answer in time.
+        """
+        with translated(f"asking for the end of {', '.join(self._topics)}"):
+            ends = await self._consumer.end_offsets([VendorPartition(*partition) for partition in self.assignment()])
+        return {_ours(partition): offset for partition, offset in ends.items()}
+
+    async def lag(self) -> dict[TopicPartition, int]:
+        """Records not read yet, per assigned partition.
+
+        Raises:
+            BrokerUnreachable: if the broker does not answer in time.
+        """
+        ends, positions = await self.end_offsets(), await self.positions()
+        return {
+            partition: max(0, ends[partition] - offset) for partition, offset in positions.items() if partition in ends
+        }
+
+    def _theirs(self, partitions: Iterable[TopicPartition] | None) -> list[VendorPartition]:
+        """Partitions as aiokafka has them, without those that were taken away meanwhile."""
+        assigned = self._consumer.assignment()
+        wanted = assigned if partitions is None else {VendorPartition(*partition) for partition in partitions}
+        return list(wanted & assigned)
+
+
+def _ours(partition: VendorPartition) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.partition)

@@ -1,0 +1,167 @@
+"""Records out: an idempotent producer whose every delivery is awaited by someone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Self
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from runtime.errors import BrokerError, DeliveryFailed, RecordTooLarge
+from runtime.kafka.connection import connection_arguments
+from runtime.kafka.translation import translate, translated
+from runtime.records import OutRecord
+from runtime.settings import KafkaSettings
+
+_ENVELOPE_BYTES = 1_024
+log = structlog.get_logger(__name__)
+
+
+def make_producer(settings: KafkaSettings, **more: Any) -> AIOKafkaProducer:  # noqa: ANN401 - aiokafka's own arguments
+    """An idempotent aiokafka producer: acknowledged by all replicas, no duplicates by retries."""
+    with translated("preparing to write"):
+        return AIOKafkaProducer(
+            **connection_arguments(settings),
+            acks="all",
+            enable_idempotence=True,
+            compression_type=None if settings.compression == "none" else settings.compression,
+            linger_ms=settings.linger_ms,
+            max_batch_size=settings.batch_bytes,
+            max_request_size=settings.max_record_bytes + _ENVELOPE_BYTES,
+            **more,
+        )
+
+
+async def stop_producer(producer: AIOKafkaProducer, limit_s: float) -> None:
+    """Closes it; gives up after `limit_s`: the library's own stop can hang."""
+    try:
+        await asyncio.wait_for(producer.stop(), limit_s)
+    except (TimeoutError, KafkaError) as error:
+        log.warning("the producer did not stop in order", cause=repr(error))
+
+
+async def enqueue(producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Future[Any]:
+    """Hands a record to the producer; waits only for room in its buffer. The future is aiokafka's.
+
+    Raises:
+        RecordTooLarge: if it exceeds `max_record_bytes`.
+        BrokerError: if it cannot be taken.
+    """
+    with translated(f"writing to {record.topic}"):
+        acknowledged: asyncio.Future[Any] = await producer.send(
+            record.topic,
+            value=record.value,
+            key=record.key,
+            partition=record.partition,
+            timestamp_ms=record.timestamp_ms,
+            headers=list(record.headers),
+        )
+    return acknowledged
+
+
+class RecordSink:
+    """Writes records at least once, without duplicates by retries.
+
+        async with RecordSink(settings) as sink:
+            delivery = await sink.send(record)   # in the buffer
+            await delivery                       # acknowledged by all replicas in sync
+
+    While the broker is away deliveries wait; they fail only for good. The first failure that concerns more than its
+    own record also comes out of every later `send` and `flush`: what follows it must not be taken for delivered.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._producer: Any = None
+        self._in_flight: set[asyncio.Future[None]] = set()
+        self._failure: BrokerError | None = None
+
+    async def start(self) -> None:
+        """Connects.
+
+        Raises:
+            BrokerError: if there is no connection within `connect_timeout_s`.
+        """
+        self._producer = make_producer(self._settings)
+        try:
+            with translated(f"connecting to {self._settings.bootstrap_servers}"):
+                await asyncio.wait_for(self._producer.start(), self._settings.connect_timeout_s)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Sends what is buffered, then closes; gives up after `stop_timeout_s`."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await stop_producer(producer, self._settings.stop_timeout_s)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    async def send(self, record: OutRecord) -> asyncio.Future[None]:
+        """Buffers a record; returns a future that is done when all replicas in sync have it.
+
+        Raises:
+            RecordTooLarge: if it exceeds `max_record_bytes`; the sink stays usable.
+            BrokerError: if it cannot be taken, or an earlier delivery failed.
+        """
+        self._raise_failure()
+        acknowledged = await enqueue(self._producer, record)
+        delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._in_flight.add(delivery)
+        acknowledged.add_done_callback(lambda done: self._settle(delivery, done, record.topic))
+        return delivery
+
+    async def send_and_wait(self, record: OutRecord) -> None:
+        """Writes one record and waits until it is delivered."""
+        await (await self.send(record))
+
+    async def flush(self) -> None:
+        """Waits until everything sent so far is delivered.
+
+        Raises:
+            BrokerError: if something was not.
+        """
+        if self._in_flight:
+            await asyncio.wait(set(self._in_flight))
+        self._raise_failure()
+
+    @property
+    def in_flight(self) -> int:
+        """Records buffered or on their way."""
+        return len(self._in_flight)
+
+    def _settle(self, delivery: asyncio.Future[None], acknowledged: asyncio.Future[Any], topic: str) -> None:
+        self._in_flight.discard(delivery)
+        error = None if acknowledged.cancelled() else acknowledged.exception()
+        failure = _failure_of(acknowledged, error, topic)
+        if failure is not None and not isinstance(failure, RecordTooLarge) and self._failure is None:
+            self._failure = failure
+        if delivery.cancelled():
+            return
+        if failure is None:
+            delivery.set_result(None)
+        else:
+            delivery.set_exception(failure)
+            delivery.exception()  # marks it as seen: flush reports it where nobody awaits this one
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise DeliveryFailed(f"an earlier record was not delivered: {self._failure}") from self._failure
+
+
+def _failure_of(acknowledged: asyncio.Future[Any], error: BaseException | None, topic: str) -> BrokerError | None:
+    if acknowledged.cancelled():
+        return DeliveryFailed(f"writing to {topic}: the producer was stopped before the broker acknowledged")
+    if error is None:
+        return None
+    failure = translate(error, f"writing to {topic}")
+    failure.__cause__ = error
+    return failure

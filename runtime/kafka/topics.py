@@ -1,0 +1,162 @@
+"""Topics: what is there, what is missing, what differs. Adds; never deletes, never changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import IncompatibleBrokerVersion, TopicAlreadyExistsError, for_code
+
+from runtime.errors import TopicMissing, TopicsNotCreated
+from runtime.kafka.connection import connection_arguments, probe
+from runtime.kafka.translation import translated
+from runtime.settings import KafkaSettings
+from runtime.topic_specs import TopicSpec
+
+_APPEARS_WITHIN_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    """What `create_missing_topics` found and did.
+
+    Attributes:
+        created: names of the topics made now.
+        present: names of those that were there.
+        differences: one line for each thing that is not as specified; nothing of it was changed.
+    """
+
+    created: tuple[str, ...]
+    present: tuple[str, ...]
+    differences: tuple[str, ...]
+
+
+async def create_missing_topics(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> TopicReport:
+    """Makes the topics that are missing and reports how those that are there differ.
+
+    The embedded broker knows no request for it and makes every topic that is asked about, its own way: the differences
+    tell.
+
+    Raises:
+        BrokerUnreachable: if there is no connection.
+        TopicsNotCreated: if the broker refuses; those before in the list may have been made.
+    """
+    await probe(settings)
+    async with _admin(settings) as admin:
+        before = await _partition_counts(admin)
+        missing = [spec for spec in specs if spec.name not in before]
+        if _can_create(admin):
+            await _create(admin, missing)
+        else:
+            await _partition_counts(admin, [spec.name for spec in missing])
+        counts = await _wait_for(admin, [spec.name for spec in specs])
+        differences = await _differences(admin, specs, counts)
+    created = {spec.name for spec in missing}
+    return TopicReport(
+        created=tuple(spec.name for spec in missing),
+        present=tuple(spec.name for spec in specs if spec.name not in created),
+        differences=tuple(differences),
+    )
+
+
+async def require_topics(settings: KafkaSettings, topics: Iterable[str]) -> dict[str, int]:
+    """The number of partitions of each topic.
+
+    All topics are listed instead of asking for these: asking makes many brokers create what is missing, with one
+    partition and without compaction.
+
+    Raises:
+        TopicMissing: names all that are missing.
+        BrokerUnreachable: if there is no connection.
+    """
+    wanted = list(topics)
+    async with _admin(settings) as admin:
+        counts = await _partition_counts(admin)
+    missing = [name for name in wanted if name not in counts]
+    if missing:
+        raise TopicMissing(
+            f"{settings.bootstrap_servers} has no topic {', '.join(missing)}; make them with `exitstream topics create`"
+        )
+    return {name: counts[name] for name in wanted}
+
+
+@asynccontextmanager
+async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    admin = AIOKafkaAdminClient(**connection_arguments(settings))
+    try:
+        with translated(f"looking at the topics of {settings.bootstrap_servers}"):
+            await admin.start()
+            yield admin
+    finally:
+        await asyncio.wait_for(admin.close(), settings.stop_timeout_s)
+
+
+def _can_create(admin: AIOKafkaAdminClient) -> bool:
+    """Librdkafka's mock cluster names no controller, which is the one to ask for new topics."""
+    return admin._client.cluster.controller is not None  # noqa: SLF001 - aiokafka offers no other way to learn it
+
+
+async def _partition_counts(admin: AIOKafkaAdminClient, names: list[str] | None = None) -> dict[str, int]:
+    described = await admin.describe_topics(names)
+    return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}
+
+
+async def _create(admin: AIOKafkaAdminClient, missing: Sequence[TopicSpec]) -> None:
+    if not missing:
+        return
+    wanted = [
+        NewTopic(spec.name, spec.partitions, spec.replication_factor, topic_configs=dict(spec.config))
+        for spec in missing
+    ]
+    response = await admin.create_topics(wanted)
+    for name, code, *message in response.topic_errors:
+        error = for_code(code)
+        if code and error is not TopicAlreadyExistsError:
+            raise TopicsNotCreated(f"{name}: {message[0] if message and message[0] else error.__name__}")
+
+
+async def _wait_for(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, int]:
+    """Partition counts once every topic has appeared: brokers learn of new topics a moment after their creation."""
+    give_up_at = asyncio.get_running_loop().time() + _APPEARS_WITHIN_S
+    while True:
+        counts = await _partition_counts(admin)
+        missing = [name for name in names if not counts.get(name)]
+        if not missing:
+            return counts
+        if asyncio.get_running_loop().time() > give_up_at:
+            raise TopicsNotCreated(f"{', '.join(missing)} did not appear within {_APPEARS_WITHIN_S:.0f} s")
+        await asyncio.sleep(0.05)
+
+
+async def _differences(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], counts: dict[str, int]) -> list[str]:
+    configs = await _configs(admin, [spec.name for spec in specs])
+    found = []
+    for spec in specs:
+        if counts[spec.name] != spec.partitions:
+            found.append(f"{spec.name}: {counts[spec.name]} partitions, not {spec.partitions}")
+        if configs is None:
+            continue
+        actual = configs[spec.name]
+        found.extend(
+            f"{spec.name}: {key} is {actual.get(key)}, not {value}"
+            for key, value in spec.config.items()
+            if actual.get(key) != value
+        )
+    if configs is None:
+        found.append("this broker tells nothing of retention or compaction")
+    return found
+
+
+async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]] | None:
+    """The broker's configuration per topic, or None if it knows no request for it."""
+    try:
+        responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])
+    except IncompatibleBrokerVersion:
+        return None
+    resources: list[Any] = [resource for response in responses for resource in response.resources]
+    return {resource[3]: {entry[0]: entry[1] for entry in resource[4]} for resource in resources}

@@ -1,0 +1,163 @@
+"""Records and offsets together or not at all.
+
+One transactional producer per input partition, its id made of group, topic and partition: whoever is assigned the
+partition next initialises the same id, which ends the transaction of an owner of before and fences it off (the client
+library lacks the group's own fencing, KIP-447).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Self
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition as VendorPartition
+from aiokafka.errors import IllegalOperation, KafkaError
+
+from runtime.errors import BrokerError, Fenced, TransactionTimedOut
+from runtime.kafka.sink import enqueue, make_producer, stop_producer
+from runtime.kafka.translation import translated
+from runtime.records import OutRecord, TopicPartition
+from runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+
+class Transaction:
+    """What can be done inside a transaction. Made by `TransactionalSink.transaction`."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+        self._sent: list[asyncio.Future[Any]] = []
+
+    async def send(self, record: OutRecord) -> None:
+        """Adds a record; it can be read once the transaction is committed.
+
+        Raises:
+            RecordTooLarge: if it exceeds `max_record_bytes`; caught inside the transaction, this one can go on.
+            BrokerError: if it cannot be taken; the transaction is over.
+        """
+        with _usable(f"writing to {record.topic} in a transaction"):
+            self._sent.append(await enqueue(self._producer, record))
+
+    async def commit_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Adds the group's next offsets to be read.
+
+        Raises:
+            BrokerError: if the broker refuses; the transaction is over.
+        """
+        with _usable(f"adding offsets of {group_id} to a transaction"):
+            await self._producer.send_offsets_to_transaction(
+                {VendorPartition(*partition): offset for partition, offset in offsets.items()}, group_id
+            )
+
+    async def delivered(self) -> None:
+        """Waits for every record. The library would commit a transaction of which the broker refused a part.
+
+        Raises:
+            BrokerError: if the broker refused one.
+        """
+        with _usable("writing in a transaction"):
+            await asyncio.gather(*self._sent)
+
+
+class TransactionalSink:
+    """A producer with a transactional id.
+
+        async with sink.transaction() as transaction:
+            await transaction.send(record)
+            await transaction.commit_offsets(group_id, {partition: next_offset})
+
+    Args:
+        settings: how to reach Kafka.
+        transactional_id: whoever starts with this id last fences all others off.
+    """
+
+    def __init__(self, settings: KafkaSettings, transactional_id: str) -> None:
+        self._settings = settings
+        self.transactional_id = transactional_id
+        self._limit_s = settings.transaction_timeout_ms / 1000
+        self._producer: Any = None
+
+    async def start(self) -> None:
+        """Takes over the id: ends an open transaction of its earlier holder and fences that one off.
+
+        Raises:
+            BrokerError: if this does not succeed within `connect_timeout_s`.
+        """
+        self._producer = make_producer(
+            self._settings,
+            transactional_id=self.transactional_id,
+            transaction_timeout_ms=self._settings.transaction_timeout_ms,
+        )
+        try:
+            with translated(f"taking over the transactional id {self.transactional_id}"):
+                await asyncio.wait_for(self._producer.start(), self._settings.connect_timeout_s)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Closes; gives up after `stop_timeout_s`. The broker takes back a transaction left open."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await stop_producer(producer, self._settings.stop_timeout_s)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One transaction: committed at the end of the block, taken back if it raises. All of it under a time-out.
+
+        What the block raises comes out of it once the transaction has been taken back.
+
+        Raises:
+            Fenced: another producer holds the id now, or the broker gave up on us: nothing of it happened. Build a
+                new sink, if this partition is still ours.
+            TransactionTimedOut: the outcome is unknown. Build a new sink and ask for the committed offset.
+            BrokerError: nothing of it happened; the sink stays usable.
+        """
+        doing = f"a transaction of {self.transactional_id}"
+        try:
+            with translated(doing):
+                async with asyncio.timeout(self._limit_s) as limit:
+                    with _usable(doing):
+                        await self._producer.begin_transaction()
+                    transaction = Transaction(self._producer)
+                    try:
+                        yield transaction
+                        await transaction.delivered()
+                    except Exception:
+                        await self._abort()
+                        raise
+                    with _usable(doing):
+                        await self._producer.commit_transaction()
+        except BrokerError as error:
+            if limit.expired():
+                raise TransactionTimedOut(f"{doing} did not finish within {self._limit_s:g} s") from error
+            raise
+
+    async def _abort(self) -> None:
+        """Takes the open transaction back. A failure here is of no interest: the broker does the same in time."""
+        try:
+            await self._producer.abort_transaction()
+        except (KafkaError, AssertionError) as error:
+            log.info("abort refused", transactional_id=self.transactional_id, cause=repr(error))
+
+
+@contextmanager
+def _usable(doing: str) -> Iterator[None]:
+    """Translates; a producer that was fenced in the background refuses further calls by assertions and usage errors."""
+    try:
+        with translated(doing):
+            yield
+    except (AssertionError, IllegalOperation) as error:
+        raise Fenced(f"{doing}: the producer was fenced off or failed before ({error})") from error

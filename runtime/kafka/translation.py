@@ -1,0 +1,90 @@
+"""aiokafka's exceptions as ours. Done once, here; the vendor's exception stays attached as the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from aiokafka import errors as vendor
+
+from runtime.errors import (
+    BrokerError,
+    BrokerUnreachable,
+    Fenced,
+    NotAuthorized,
+    RecordTooLarge,
+    TopicMissing,
+)
+from runtime.kafka.connection import in_words
+
+_UNREACHABLE: Final = (
+    vendor.KafkaConnectionError,
+    vendor.NodeNotReadyError,
+    vendor.SaslAuthenticationFailed,
+    vendor.KafkaTimeoutError,
+    vendor.RequestTimedOutError,
+    TimeoutError,
+)
+_TRANSLATIONS: Final[tuple[tuple[tuple[type[BaseException], ...], type[BrokerError], str], ...]] = (
+    (
+        (
+            vendor.ProducerFenced,
+            vendor.InvalidProducerEpoch,
+            vendor.InvalidProducerIdMapping,
+            vendor.InvalidTxnState,
+            vendor.OutOfOrderSequenceNumber,
+            vendor.UnknownProducerId,
+            vendor.TransactionCoordinatorFenced,
+        ),
+        Fenced,
+        "another producer took over, or the broker gave up waiting",
+    ),
+    (
+        (
+            vendor.TopicAuthorizationFailedError,
+            vendor.GroupAuthorizationFailedError,
+            vendor.ClusterAuthorizationFailedError,
+            vendor.TransactionalIdAuthorizationFailed,
+        ),
+        NotAuthorized,
+        "this user may not do that; grant it in the broker's ACLs",
+    ),
+    (
+        (vendor.MessageSizeTooLargeError, vendor.RecordTooLargeError, vendor.RecordListTooLargeError),
+        RecordTooLarge,
+        "too large; see kafka.max_record_bytes and the topic's max.message.bytes",
+    ),
+    (
+        (vendor.UnknownTopicOrPartitionError,),
+        TopicMissing,
+        "the topic does not exist; make it with `exitstream topics create`",
+    ),
+)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Raises what aiokafka raises inside as an error of ours that says what was being done.
+
+    Args:
+        doing: the activity, for example "reading from interactions".
+    """
+    try:
+        yield
+    except (vendor.KafkaError, TimeoutError) as error:
+        raise translate(error, doing) from error
+
+
+def translate(error: BaseException, doing: str) -> BrokerError:
+    """The error of ours for one of aiokafka's."""
+    if isinstance(error, _UNREACHABLE):
+        return BrokerUnreachable(f"{doing}: {in_words(error)}")
+    for kinds, ours, words in _TRANSLATIONS:
+        if isinstance(error, kinds):
+            return ours(f"{doing}: {words} ({_detail(error)})")
+    return BrokerError(f"{doing}: {_detail(error)}")
+
+
+def _detail(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
