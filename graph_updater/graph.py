@@ -71,8 +71,8 @@ class BipartiteGraph:
     def __init__(self, config: GraphConfig) -> None:
         self._cap = config.degree_cap
         self._half_life_ms = config.half_life_ms
-        self._window_ms = _effective_window(config)
-        self._slice_ms = max(1, self._window_ms // _SLICES_PER_WINDOW)
+        self.window_ms = _effective_window(config)
+        self._slice_ms = max(1, self.window_ms // _SLICES_PER_WINDOW)
         self._pairs_of_slice: dict[int, list[NDArray[np.int64]]] = {}
         self._oldest_slice = _ABSENT
         self.landmark_ms = _ABSENT
@@ -86,9 +86,9 @@ class BipartiteGraph:
             time=np.zeros(0, np.int64),
         )
 
-    def add_nodes(self, count: int) -> None:
-        """Appends `count` nodes without edges."""
-        self.nodes += count
+    def add_nodes(self, needed: int) -> None:
+        """Makes room for `needed` nodes in all; new ones have no edges."""
+        self.nodes = needed
         add_lists(self.adjacency.lists, self.nodes)
         grow(self.adjacency.degree, self.nodes)
 
@@ -106,15 +106,15 @@ class BipartiteGraph:
             if done == ops.user.shape[0]:
                 break
             self._grow_cells()
-        if self._window_ms:
+        if self.window_ms:
             self._remember_slices(ops)
         return EdgeChanges(changes.user[:changed], changes.item[:changed], changes.weight[:changed])
 
     def expired(self, now_ms: int) -> Iterator[EdgeOps]:
         """The removals that are due at `now_ms`, slice by slice; each is to be applied before the next is taken."""
-        if not self._window_ms:
+        if not self.window_ms:
             return
-        self._oldest_slice = max(self._oldest_slice, (now_ms - self._window_ms) // self._slice_ms + 1)
+        self._oldest_slice = max(self._oldest_slice, (now_ms - self.window_ms) // self._slice_ms + 1)
         for past in sorted(number for number in self._pairs_of_slice if number < self._oldest_slice):
             pairs = np.unique(np.concatenate(self._pairs_of_slice.pop(past)))
             last_ms = np.full(pairs.size, (past + 1) * self._slice_ms - 1, np.int64)
@@ -144,13 +144,18 @@ class BipartiteGraph:
         node = np.repeat(np.arange(self.nodes, dtype=np.int32), length)
         return node, self.adjacency.neighbour[cells], self.adjacency.weight[cells], self.adjacency.time[cells]
 
-    def nbytes(self) -> dict[str, int]:
-        """Bytes held per part."""
+    @property
+    def edge_count(self) -> int:
+        """Edges in the graph."""
+        return int(self.adjacency.lists.length.sum(dtype=np.int64)) // 2
+
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes held for the edges and for the nodes."""
         adjacency = self.adjacency
         cells = (adjacency.neighbour, adjacency.weight, adjacency.twin, adjacency.time)
         nodes = (*adjacency.lists, adjacency.degree)
         slices = sum(part.nbytes for parts in self._pairs_of_slice.values() for part in parts)
-        return {"edges": sum(c.nbytes for c in cells) + slices, "nodes": sum(c.nbytes for c in nodes)}
+        return sum(column.nbytes for column in cells) + slices, sum(column.nbytes for column in nodes)
 
     def _admitted(self, ops: EdgeOps) -> EdgeOps:
         """The operations with stored weights, without insertions that are already too old."""

@@ -107,13 +107,10 @@ class Propagation:
         )
         self._next_repair = 0
 
-    def add_nodes(self, base: NDArray[np.float32]) -> None:
-        """Appends nodes without edges; base: (new nodes, d)."""
-        first = self._graph.nodes
-        self._graph.add_nodes(base.shape[0])
+    def add_nodes(self, needed: int) -> None:
+        """Makes room for `needed` nodes in all; new ones have x⁽⁰⁾ = 0 and no edges."""
         for table in self.tables[:-1]:
-            grow(table, self._graph.nodes)
-        self.set_base(np.arange(first, self._graph.nodes, dtype=np.int32), base)
+            grow(table, needed)
 
     def set_base(self, nodes: NDArray[np.int32], base: NDArray[np.float32]) -> None:
         """Gives nodes another x⁽⁰⁾; base: (nodes, d)."""
@@ -157,9 +154,10 @@ class Propagation:
         self.tables.dirty[nodes] = 0
         return nodes
 
-    def settle(self, nodes: NDArray[np.int32], moved: NDArray[np.float32]) -> None:
-        """Says how far z of these nodes is from the one to measure movement from; `moved`: (nodes,)."""
-        self.tables.head[nodes, _MOVED] = moved
+    def settle(self, nodes: NDArray[np.int32], z: NDArray[np.float32], published: NDArray[np.float32]) -> None:
+        """Measures movement from now on from what was published of the nodes; z, published: (nodes, d)."""
+        self.tables.head[nodes, _MOVED] = np.linalg.norm(z - published, axis=1)
+        self.tables.head[nodes, _NORM] = np.linalg.norm(published, axis=1)
 
     def error_bounds(self) -> NDArray[np.float64]:
         """The bound of ‖z̃ - z‖ derived above: (nodes,)."""
