@@ -40,7 +40,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class OutRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record to be written. `value` None is a tombstone; without `partition` the key's hash chooses."""
+    """A record to be written. `value` None is a tombstone; without `partition` the key's hash chooses.
+
+    `any_size` exempts it from `kafka.max_record_bytes`: for dead letters, which are as large as what was read.
+    """
 
     topic: str
     key: bytes | None
@@ -48,3 +51,10 @@ class OutRecord(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
     partition: int | None = None
     timestamp_ms: int | None = None
+    any_size: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of key, value and headers."""
+        headers = sum(len(name) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers

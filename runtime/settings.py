@@ -53,7 +53,7 @@ class KafkaSettings(Group):
     compression: Literal["none", "zstd", "gzip", "snappy"] = Field(
         "none", description="lz4 is left out: its level here doubles latency"
     )
-    max_record_bytes: int = Field(1_000_000, ge=1_024, description="longer records are refused, in and out")
+    max_record_bytes: int = Field(1_000_000, ge=1_024, description="longer ones are refused, in and out")
     linger_ms: int = Field(2, ge=0, description="wait for more records to send together")
     batch_bytes: int = Field(262_144, ge=1_024)
 
@@ -99,6 +99,7 @@ class TopicSettings(Group):
     min_insync_replicas: int = Field(1, ge=1)
     retention_ms: int = Field(7 * 86_400_000, ge=-1, description="of the logs; -1: for ever")
     dead_letter_retention_ms: int = Field(30 * 86_400_000, ge=-1)
+    dead_letter_max_bytes: int = Field(4_194_304, ge=1_048_576, description="room for the largest record and headers")
     tombstone_retention_ms: int = Field(86_400_000, ge=0, description="how long compacted topics show a removal")
 
     @model_validator(mode="after")
@@ -134,7 +135,12 @@ class TopicSettings(Group):
         safety = {"min.insync.replicas": str(self.min_insync_replicas)}
         log = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms), **safety}
         table = {"cleanup.policy": "compact", "delete.retention.ms": str(self.tombstone_retention_ms), **safety}
-        letters = {"cleanup.policy": "delete", "retention.ms": str(self.dead_letter_retention_ms), **safety}
+        letters = {
+            "cleanup.policy": "delete",
+            "retention.ms": str(self.dead_letter_retention_ms),
+            "max.message.bytes": str(self.dead_letter_max_bytes),
+            **safety,
+        }
         return [
             *(TopicSpec(name, self.partitions, self.replication_factor, log) for name in self.logs),
             *(TopicSpec(name, self.partitions, self.replication_factor, table) for name in self.compacted),

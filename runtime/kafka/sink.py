@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -15,7 +15,8 @@ from runtime.kafka.translation import translate, translated
 from runtime.records import OutRecord
 from runtime.settings import KafkaSettings
 
-_ENVELOPE_BYTES = 1_024
+_MAX_REQUEST_BYTES: Final = 64 * 1_048_576
+"""Beyond what any broker takes: the limit of single records is checked here, by the setting."""
 log = structlog.get_logger(__name__)
 
 
@@ -29,7 +30,7 @@ def make_producer(settings: KafkaSettings, **more: Any) -> AIOKafkaProducer:  # 
             compression_type=None if settings.compression == "none" else settings.compression,
             linger_ms=settings.linger_ms,
             max_batch_size=settings.batch_bytes,
-            max_request_size=settings.max_record_bytes + _ENVELOPE_BYTES,
+            max_request_size=_MAX_REQUEST_BYTES,
             **more,
         )
 
@@ -42,11 +43,23 @@ async def stop_producer(producer: AIOKafkaProducer, limit_s: float) -> None:
         log.warning("the producer did not stop in order", cause=repr(error))
 
 
+def check_size(record: OutRecord, settings: KafkaSettings) -> None:
+    """Refuses a record before anything is done with it.
+
+    Raises:
+        RecordTooLarge: if it exceeds `max_record_bytes` and is not exempt.
+    """
+    if record.size > settings.max_record_bytes and not record.any_size:
+        raise RecordTooLarge(
+            f"a record of {record.size} bytes for {record.topic} exceeds kafka.max_record_bytes "
+            f"({settings.max_record_bytes}); raise it together with the topic's max.message.bytes"
+        )
+
+
 async def enqueue(producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Future[Any]:
     """Hands a record to the producer; waits only for room in its buffer. The future is aiokafka's.
 
     Raises:
-        RecordTooLarge: if it exceeds `max_record_bytes`.
         BrokerError: if it cannot be taken.
     """
     with translated(f"writing to {record.topic}"):
@@ -112,12 +125,17 @@ class RecordSink:
             RecordTooLarge: if it exceeds `max_record_bytes`; the sink stays usable.
             BrokerError: if it cannot be taken, or an earlier delivery failed.
         """
-        self._raise_failure()
+        check_size(record, self._settings)
+        self.raise_failure()
         acknowledged = await enqueue(self._producer, record)
         delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._in_flight.add(delivery)
         acknowledged.add_done_callback(lambda done: self._settle(delivery, done, record.topic))
         return delivery
+
+    def check_size(self, record: OutRecord) -> None:
+        """Raises RecordTooLarge for a record that `send` would refuse."""
+        check_size(record, self._settings)
 
     async def send_and_wait(self, record: OutRecord) -> None:
         """Writes one record and waits until it is delivered."""
@@ -131,7 +149,7 @@ class RecordSink:
         """
         if self._in_flight:
             await asyncio.wait(set(self._in_flight))
-        self._raise_failure()
+        self.raise_failure()
 
     @property
     def in_flight(self) -> int:
@@ -152,7 +170,12 @@ class RecordSink:
             delivery.set_exception(failure)
             delivery.exception()  # marks it as seen: flush reports it where nobody awaits this one
 
-    def _raise_failure(self) -> None:
+    def raise_failure(self) -> None:
+        """Raises what an earlier delivery failed of.
+
+        Raises:
+            DeliveryFailed: if one did.
+        """
         if self._failure is not None:
             raise DeliveryFailed(f"an earlier record was not delivered: {self._failure}") from self._failure
 

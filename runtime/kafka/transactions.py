@@ -18,7 +18,7 @@ from aiokafka import TopicPartition as VendorPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 
 from runtime.errors import BrokerError, Fenced, TransactionTimedOut
-from runtime.kafka.sink import enqueue, make_producer, stop_producer
+from runtime.kafka.sink import check_size, enqueue, make_producer, stop_producer
 from runtime.kafka.translation import translated
 from runtime.records import OutRecord, TopicPartition
 from runtime.settings import KafkaSettings
@@ -29,8 +29,9 @@ log = structlog.get_logger(__name__)
 class Transaction:
     """What can be done inside a transaction. Made by `TransactionalSink.transaction`."""
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
+    def __init__(self, producer: AIOKafkaProducer, settings: KafkaSettings) -> None:
         self._producer = producer
+        self._settings = settings
         self._sent: list[asyncio.Future[Any]] = []
 
     async def send(self, record: OutRecord) -> None:
@@ -40,6 +41,7 @@ class Transaction:
             RecordTooLarge: if it exceeds `max_record_bytes`; caught inside the transaction, this one can go on.
             BrokerError: if it cannot be taken; the transaction is over.
         """
+        check_size(record, self._settings)
         with _usable(f"writing to {record.topic} in a transaction"):
             self._sent.append(await enqueue(self._producer, record))
 
@@ -131,7 +133,7 @@ class TransactionalSink:
                 async with asyncio.timeout(self._limit_s) as limit:
                     with _usable(doing):
                         await self._producer.begin_transaction()
-                    transaction = Transaction(self._producer)
+                    transaction = Transaction(self._producer, self._settings)
                     try:
                         yield transaction
                         await transaction.delivered()

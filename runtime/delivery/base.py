@@ -1,0 +1,117 @@
+"""What both guarantees share: records in flight, waiting for them, failing once and for all."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Self
+
+import structlog
+
+from runtime.kafka import RecordSource
+from runtime.offsets import OffsetTracker
+from runtime.records import OutRecord, Record, TopicPartition
+from runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+_SHARE_FOR_FINISHING = 0.8
+"""Of the time that a rebalance waits; the rest is for the commit."""
+
+
+class Delivery(ABC):
+    """What both guarantees share: records in flight, waiting for them, failing once and for all.
+
+    Implements `RebalanceHooks`.
+    """
+
+    def __init__(self, settings: KafkaSettings, source: RecordSource) -> None:
+        self._settings = settings
+        self._source = source
+        self._tracker = OffsetTracker()
+        self._moved = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @abstractmethod
+    async def finished(self, record: Record, outputs: Sequence[OutRecord]) -> None:
+        """Takes over the outputs of a record; it counts as done once they are delivered.
+
+        Raises:
+            RecordTooLarge: if one of them exceeds `max_record_bytes`; none was taken over, so the owner can finish the
+                record with other outputs.
+            BrokerError: if delivering has become impossible.
+        """
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Commits until cancelled.
+
+        Raises:
+            BrokerError: if delivering or committing has become impossible.
+        """
+
+    @abstractmethod
+    async def _settle(self, partitions: frozenset[TopicPartition] | None) -> None:
+        """Commits what is done in these partitions, or in all."""
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Connects."""
+
+    @abstractmethod
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Closes the connections."""
+
+    def started(self, record: Record) -> bool:
+        """Notes a record as in flight. False if its partition was taken away meanwhile: drop it, others will do it."""
+        return self._tracker.started(record.source, record.offset)
+
+    def in_flight(self, partitions: Iterable[TopicPartition] | None = None) -> int:
+        """Records taken in and not yet done, of these partitions or of all."""
+        return self._tracker.in_flight(partitions)
+
+    async def drain(self, limit_s: float) -> bool:
+        """Waits until everything in flight is done, then commits. False if the limit came first: the rest is done again
+        after the restart.
+        """
+        drained = await self._until_idle(None, limit_s)
+        await self._settle(None)
+        return drained
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Begins with these partitions."""
+        self._tracker.assign(partitions)
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Waits for work in flight, commits, forgets the partitions."""
+        limit_s = self._settings.revocation_limit_s * _SHARE_FOR_FINISHING
+        if not await self._until_idle(partitions, limit_s):
+            log.warning("records in flight will be done again", records=self._tracker.in_flight(partitions))
+        try:
+            await self._settle(partitions)
+        finally:
+            self._tracker.revoke(partitions)
+
+    async def _until_idle(self, partitions: frozenset[TopicPartition] | None, limit_s: float) -> bool:
+        try:
+            async with asyncio.timeout(limit_s):
+                while self._tracker.in_flight(partitions):
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _done(self, partition: TopicPartition, offset: int) -> None:
+        self._tracker.done(partition, offset)
+        self._moved.set()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+            self._failure.exception()  # marks it as seen: it is raised by `run`, or by the next call
+
+    def _raise_failure(self) -> None:
+        if self._failure.done():
+            self._failure.result()

@@ -1,0 +1,179 @@
+"""Exactly once: the outputs of a run of records and the offset after it, in one transaction.
+
+Each input partition has a lane: a transactional producer of its own, and a task that always commits what has become
+committable since its last transaction. While one transaction is on its way the next one's records gather, so the batch
+grows with the load by itself. A record that is done waits for the unfinished ones before it in its partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final, Self
+
+import structlog
+
+from runtime.delivery.base import Delivery
+from runtime.errors import TransactionFailed
+from runtime.kafka import RecordSource, TransactionalSink
+from runtime.kafka.sink import check_size
+from runtime.offsets import PartitionProgress
+from runtime.records import OutRecord, Record, TopicPartition
+from runtime.settings import KafkaSettings
+
+_ATTEMPTS: Final = 3
+_MAX_RECORDS: Final = 1_000
+"""Input records per transaction, so that a backlog does not make one outlast its time-out."""
+
+_OnCommitted = Callable[[TopicPartition, Sequence[int]], None]
+
+log = structlog.get_logger(__name__)
+
+
+class ExactlyOnceDelivery(Delivery):
+    """Outputs and offsets in transactions, one lane per input partition.
+
+    The order that neither loses nor repeats:
+        1. at assignment the lane takes over the partition's transactional id, which ends what an earlier owner had
+           open and fences it off; only then the source reads the committed offset;
+        2. a transaction holds all outputs of an unbroken run of finished records and the offset after it;
+        3. when one fails or its outcome is unknown, the lane takes over its own id anew, asks for the committed offset
+           and repeats the transaction only if that lies before it.
+    """
+
+    def __init__(self, settings: KafkaSettings, source: RecordSource) -> None:
+        super().__init__(settings, source)
+        self._lanes: dict[TopicPartition, _Lane] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._close(frozenset(self._lanes))
+
+    def started(self, record: Record) -> bool:
+        """As in `Delivery`."""
+        lane = self._lanes.get(record.source)
+        if lane is None or not super().started(record):
+            return False
+        lane.started(record.offset)
+        return True
+
+    async def finished(self, record: Record, outputs: Sequence[OutRecord]) -> None:
+        """As in `Delivery`; does not wait."""
+        self._raise_failure()
+        for output in outputs:
+            check_size(output, self._settings)
+        lane = self._lanes.get(record.source)
+        if lane is not None:  # else the partition has a new owner, who does it again
+            lane.finished(record.offset, outputs)
+
+    async def run(self) -> None:
+        """As in `Delivery`; the lanes commit by themselves."""
+        await asyncio.wait([self._failure])
+        self._raise_failure()
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Takes over the transactional ids."""
+        await super().on_assigned(partitions)
+        lanes = [_Lane(partition, self._settings, self._source) for partition in partitions]
+        self._lanes.update({lane.partition: lane for lane in lanes})
+        await asyncio.gather(*(lane.open(self._committed, self._fail) for lane in lanes))
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Waits for work in flight and its transactions, then lets go of the ids."""
+        await super().on_revoked(partitions)
+        await self._close(partitions)
+
+    async def _settle(self, partitions: frozenset[TopicPartition] | None) -> None:
+        """Nothing to do: a record is done only once its transaction is committed."""
+
+    async def _close(self, partitions: frozenset[TopicPartition]) -> None:
+        lanes = [lane for partition in partitions if (lane := self._lanes.pop(partition, None)) is not None]
+        await asyncio.gather(*(lane.close() for lane in lanes))
+
+    def _committed(self, partition: TopicPartition, offsets: Sequence[int]) -> None:
+        for offset in offsets:
+            self._done(partition, offset)
+
+
+class _Lane:
+    """The transactions of one input partition, one after the other."""
+
+    def __init__(self, partition: TopicPartition, settings: KafkaSettings, source: RecordSource) -> None:
+        self.partition = partition
+        self._source = source
+        self._sink = TransactionalSink(settings, f"{source.group_id}.{partition.topic}.{partition.partition}")
+        self._progress = PartitionProgress()
+        self._outputs: dict[int, Sequence[OutRecord]] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self, committed: _OnCommitted, failed: Callable[[BaseException], None]) -> None:
+        """Takes over the transactional id and begins to work."""
+        await self._sink.start()
+        self._task = asyncio.create_task(self._work(committed), name=f"transactions of {self.partition}")
+
+        def report(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                failed(error)
+
+        self._task.add_done_callback(report)
+
+    async def close(self) -> None:
+        """Ends the work, in the middle of a transaction if need be: the next owner's takes that back."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self._sink.stop()
+
+    def started(self, offset: int) -> None:
+        """Notes a record that later ones have to wait for."""
+        self._progress.started(offset)
+
+    def finished(self, offset: int, outputs: Sequence[OutRecord]) -> None:
+        """Takes over what is to be written for a record."""
+        self._outputs[offset] = outputs
+        self._progress.done(offset)
+        self._wake.set()
+
+    async def _work(self, committed: _OnCommitted) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while offsets := self._next_run():
+                await self._commit(offsets)
+                for offset in offsets:
+                    del self._outputs[offset]
+                committed(self.partition, offsets)
+
+    def _next_run(self) -> list[int]:
+        """The oldest finished records before the first unfinished one."""
+        return sorted(offset for offset in self._outputs if offset < self._progress.next_offset)[:_MAX_RECORDS]
+
+    async def _commit(self, offsets: list[int]) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self._transact(offsets)
+            except TransactionFailed as error:
+                log.warning("transaction failed", partition=str(self.partition), attempt=attempt, cause=str(error))
+                if attempt == _ATTEMPTS:
+                    raise
+                if await self._happened_after_all(offsets):
+                    return
+            else:
+                return
+
+    async def _transact(self, offsets: list[int]) -> None:
+        async with self._sink.transaction() as transaction:
+            for offset in offsets:
+                for output in self._outputs[offset]:
+                    await transaction.send(output)
+            await transaction.commit_offsets(self._source.group_id, {self.partition: offsets[-1] + 1})
+
+    async def _happened_after_all(self, offsets: list[int]) -> bool:
+        """Takes the id over anew, which decides the fate of the failed transaction, and looks what it was."""
+        await self._sink.stop()
+        await self._sink.start()
+        committed = (await self._source.committed([self.partition]))[self.partition]
+        return committed is not None and committed > offsets[-1]

@@ -1,0 +1,105 @@
+"""Which offsets may be committed while records finish out of order. Pure; knows nothing of Kafka.
+
+A partition's committable offset is the one after its longest unbroken run of finished records: committing anything
+later would lose an unfinished record when the process dies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from runtime.records import TopicPartition
+
+
+class OffsetTracker:
+    """Records in flight, per assigned partition.
+
+    Offsets of a partition start in increasing order, with gaps (transaction markers, compaction). Calls about
+    partitions that are not assigned (any more) have no effect: their records are the next owner's.
+    """
+
+    def __init__(self) -> None:
+        self._partitions: dict[TopicPartition, PartitionProgress] = {}
+
+    def assign(self, partitions: Iterable[TopicPartition]) -> None:
+        """Begins with these partitions, knowing nothing of what was in flight in them before."""
+        for partition in partitions:
+            self._partitions[partition] = PartitionProgress()
+
+    def revoke(self, partitions: Iterable[TopicPartition]) -> None:
+        """Forgets these partitions."""
+        for partition in partitions:
+            self._partitions.pop(partition, None)
+
+    def started(self, partition: TopicPartition, offset: int) -> bool:
+        """Notes a record as in flight. False if its partition is not assigned: it should not be worked on."""
+        progress = self._partitions.get(partition)
+        if progress is None:
+            return False
+        progress.started(offset)
+        return True
+
+    def done(self, partition: TopicPartition, offset: int) -> None:
+        """Notes a record as finished: its outputs are delivered."""
+        progress = self._partitions.get(partition)
+        if progress is not None:
+            progress.done(offset)
+
+    def committable(self) -> dict[TopicPartition, int]:
+        """The next offset to be read, for each partition where it moved since `committed` was last told."""
+        return {
+            partition: progress.next_offset
+            for partition, progress in self._partitions.items()
+            if progress.next_offset > progress.committed_offset
+        }
+
+    def committed(self, offsets: dict[TopicPartition, int]) -> None:
+        """Notes what has been committed."""
+        for partition, offset in offsets.items():
+            progress = self._partitions.get(partition)
+            if progress is not None:
+                progress.committed_offset = max(progress.committed_offset, offset)
+
+    def in_flight(self, partitions: Iterable[TopicPartition] | None = None) -> int:
+        """Records started but not finished, of these partitions or of all."""
+        chosen = self._partitions if partitions is None else partitions
+        return sum(self._partitions[partition].in_flight for partition in chosen if partition in self._partitions)
+
+
+class PartitionProgress:
+    """One partition. Every operation is O(1), amortised.
+
+    Attributes:
+        in_flight: records started but not finished.
+        next_offset: the one after the longest unbroken run of finished records; -1 before there is any.
+        committed_offset: the highest told as committed; -1 before.
+    """
+
+    __slots__ = ("_finished", "committed_offset", "in_flight", "next_offset")
+
+    def __init__(self) -> None:
+        # Insertion order is offset order: the front is the oldest record that holds the others back.
+        self._finished: dict[int, bool] = {}
+        self.in_flight = 0
+        self.next_offset = -1
+        self.committed_offset = -1
+
+    def started(self, offset: int) -> None:
+        """Notes a record as in flight."""
+        if offset < self.next_offset or offset in self._finished:
+            return  # read again after a seek: already finished, or still in flight
+        self._finished[offset] = False
+        self.in_flight += 1
+
+    def done(self, offset: int) -> None:
+        """Notes a record as finished; one that is not in flight is left alone."""
+        if self._finished.get(offset, True):
+            return
+        self._finished[offset] = True
+        self.in_flight -= 1
+        while self._finished:
+            oldest = next(iter(self._finished))
+            if not self._finished[oldest]:
+                break
+            del self._finished[oldest]
+            self.next_offset = oldest + 1
