@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_updater.state import BaseEmbeddings
+from graph_updater.base_embeddings import BaseEmbeddings
 from models.graph_base import GraphBase
 from models.text import Text, item_text
 

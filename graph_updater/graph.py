@@ -25,7 +25,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from graph_updater.config import GraphConfig
-from graph_updater.lists import NO_BLOCK, Lists, add_lists, empty_lists, free_block, grow, is_full, take_block
+from graph_updater.lists import (
+    NO_BLOCK,
+    Lists,
+    add_lists,
+    cells_of,
+    empty_lists,
+    free_block,
+    grow,
+    is_full,
+    lay_out,
+    take_block,
+)
 
 MAX_HALF_LIVES: Final = 48
 _RESCALE_HALF_LIVES: Final = 32
@@ -61,6 +72,15 @@ class EdgeChanges(NamedTuple):
     weight: NDArray[np.float32]  # (changes,)
 
 
+class Edges(NamedTuple):
+    """Edges as columns, each seen from one of its ends."""
+
+    node: NDArray[np.int32]  # (edges,)
+    neighbour: NDArray[np.int32]  # (edges,)
+    weight: NDArray[np.float32]  # (edges,) stored weight
+    time: NDArray[np.int64]  # (edges,) event time in ms
+
+
 class BipartiteGraph:
     """Edges between nodes numbered from 0; users and items share the numbers.
 
@@ -74,7 +94,7 @@ class BipartiteGraph:
         self.window_ms = _effective_window(config)
         self._slice_ms = max(1, self.window_ms // _SLICES_PER_WINDOW)
         self._pairs_of_slice: dict[int, list[NDArray[np.int64]]] = {}
-        self._oldest_slice = _ABSENT
+        self.oldest_slice = _ABSENT
         self.landmark_ms = _ABSENT
         self.nodes = 0
         self.adjacency = Adjacency(
@@ -114,8 +134,8 @@ class BipartiteGraph:
         """The removals that are due at `now_ms`, slice by slice; each is to be applied before the next is taken."""
         if not self.window_ms:
             return
-        self._oldest_slice = max(self._oldest_slice, (now_ms - self.window_ms) // self._slice_ms + 1)
-        for past in sorted(number for number in self._pairs_of_slice if number < self._oldest_slice):
+        self.oldest_slice = max(self.oldest_slice, (now_ms - self.window_ms) // self._slice_ms + 1)
+        for past in sorted(number for number in self._pairs_of_slice if number < self.oldest_slice):
             pairs = np.unique(np.concatenate(self._pairs_of_slice.pop(past)))
             last_ms = np.full(pairs.size, (past + 1) * self._slice_ms - 1, np.int64)
             user, item = (pairs >> 32).astype(np.int32), (pairs & 0xFFFFFFFF).astype(np.int32)
@@ -131,18 +151,42 @@ class BipartiteGraph:
         return 0.25 ** (half_lives // 2) if half_lives > _RESCALE_HALF_LIVES else 1.0
 
     def rescale(self, factor: float) -> None:
-        """Multiplies all weights by `factor`, a power of four from `rescale_factor`, and moves the landmark to match."""
+        """Multiplies all weights by a factor from `rescale_factor` and moves the landmark to match."""
         self.adjacency.weight[:] *= np.float32(factor)
         self.adjacency.degree[:] *= factor
         self.landmark_ms -= round(np.log2(factor)) * self._half_life_ms
 
-    def edges(self) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
-        """Every half of every edge, in list order: its node, neighbour, stored weight and event time."""
-        lists = self.adjacency.lists
-        length = lists.length[: self.nodes].astype(np.int64)
-        cells = _cells(lists.start[: self.nodes].astype(np.int64), length)
-        node = np.repeat(np.arange(self.nodes, dtype=np.int32), length)
-        return node, self.adjacency.neighbour[cells], self.adjacency.weight[cells], self.adjacency.time[cells]
+    def edges_of(self, nodes: NDArray[np.int32]) -> Edges:
+        """The nodes' halves of their edges, list after list."""
+        adjacency = self.adjacency
+        cells = cells_of(adjacency.lists, nodes)
+        return Edges(
+            node=np.repeat(nodes, adjacency.lists.length[nodes]),
+            neighbour=adjacency.neighbour[cells],
+            weight=adjacency.weight[cells],
+            time=adjacency.time[cells],
+        )
+
+    def restore(self, edges: Edges, landmark_ms: int, oldest_slice: int) -> None:
+        """Fills an empty graph, whose nodes are there, with edges that were taken from the users' side."""
+        self.landmark_ms, self.oldest_slice = landmark_ms, oldest_slice
+        adjacency, count = self.adjacency, edges.node.size
+        node = np.concatenate([edges.node, edges.neighbour])
+        lengths = np.bincount(node, minlength=self.nodes)
+        cells = lay_out(adjacency.lists, lengths)
+        for column in (adjacency.neighbour, adjacency.weight, adjacency.twin, adjacency.time):
+            grow(column, cells)
+        order = np.argsort(node, kind="stable")
+        place = np.empty(2 * count, np.int32)
+        place[order] = np.arange(2 * count) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        at = adjacency.lists.start[node] + place
+        adjacency.neighbour[at] = np.concatenate([edges.neighbour, edges.node])
+        adjacency.twin[at] = np.concatenate([place[count:], place[:count]])
+        adjacency.weight[at] = np.tile(edges.weight, 2)
+        adjacency.time[at] = np.tile(edges.time, 2)
+        adjacency.degree[: self.nodes] = np.bincount(node, np.tile(edges.weight, 2), minlength=self.nodes)
+        if self.window_ms:
+            self._remember_slices(EdgeOps(edges.node, edges.neighbour, edges.weight, edges.time))
 
     @property
     def edge_count(self) -> int:
@@ -160,8 +204,8 @@ class BipartiteGraph:
     def _admitted(self, ops: EdgeOps) -> EdgeOps:
         """The operations with stored weights, without insertions that are already too old."""
         user, item, weight, time = ops
-        if self._oldest_slice != _ABSENT:
-            keep = (weight == 0.0) | (time // self._slice_ms >= self._oldest_slice)
+        if self.oldest_slice != _ABSENT:
+            keep = (weight == 0.0) | (time // self._slice_ms >= self.oldest_slice)
             user, item, weight, time = user[keep], item[keep], weight[keep], time[keep]
         if self._half_life_ms and self.landmark_ms != _ABSENT:
             weight = (weight * np.exp2((time - self.landmark_ms) / self._half_life_ms)).astype(np.float32)
@@ -171,8 +215,10 @@ class BipartiteGraph:
         inserted = ops.weight > 0.0
         slices = ops.time[inserted] // self._slice_ms
         pairs = (ops.user[inserted].astype(np.int64) << 32) | ops.item[inserted]
-        for number in np.unique(slices).tolist():
-            self._pairs_of_slice.setdefault(number, []).append(pairs[slices == number])
+        order = np.argsort(slices, kind="stable")
+        numbers, firsts = np.unique(slices[order], return_index=True)
+        for number, part in zip(numbers.tolist(), np.split(pairs[order], firsts[1:]), strict=False):
+            self._pairs_of_slice.setdefault(number, []).append(part)
 
     def _grow_cells(self) -> None:
         adjacency = self.adjacency
@@ -186,12 +232,6 @@ def _effective_window(config: GraphConfig) -> int:
     """The window in ms, where decay alone also ends an edge's life before float32 does; 0 for none."""
     windows = [config.window_ms, MAX_HALF_LIVES * config.half_life_ms]
     return min((window for window in windows if window), default=0)
-
-
-def _cells(start: NDArray[np.int64], length: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The cells of all lists, one list after the other."""
-    ends = np.cumsum(length)
-    return np.arange(length.sum()) + np.repeat(start - (ends - length), length)
 
 
 @njit(cache=True, nogil=True)

@@ -18,7 +18,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from graph_updater.lists import NO_BLOCK, Lists, add_lists, empty_lists, free_block, grow, is_full, take_block
+from graph_updater.lists import (
+    NO_BLOCK,
+    Lists,
+    add_lists,
+    cells_of,
+    empty_lists,
+    free_block,
+    grow,
+    is_full,
+    lay_out,
+    take_block,
+)
 
 NEUTRAL: Final = 0
 NEGATIVE: Final = 1
@@ -109,6 +120,20 @@ class Histories:
             for at, (item, time, judgement) in zip(range(0, len(events), _EVENT_BYTES), rows, strict=True)
             if judgement != WITHDRAWN
         ]
+
+    def entries_of(self, users: NDArray[np.int32]) -> Entries:
+        """All entries, markers included, of these users, history after history."""
+        cells = cells_of(self.lists, users)
+        return Entries(*(column[cells] for column in self.cells))
+
+    def restore(self, lengths: NDArray[np.int64], entries: Entries) -> None:
+        """Fills empty histories; lengths: (nodes,), entries in the order of the nodes."""
+        cells = lay_out(self.lists, lengths)
+        at = cells_of(self.lists, np.arange(lengths.size, dtype=np.int32))
+        for column, values in zip(self.cells, entries, strict=True):
+            grow(column, cells)
+            column[at] = values
+        self.mentions[: lengths.size] = np.bincount(entries.item, minlength=lengths.size)
 
     def clear(self, user: int) -> None:
         """Forgets a user's history."""

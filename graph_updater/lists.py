@@ -1,9 +1,9 @@
 """Many short lists that grow, in one index space: the memory layout under the adjacency and the histories.
 
-A list lies in one block of cells. Blocks come in sizes 4, 6, 8, 12, 16, 24, … (each at most half as large again as the
-last), so a full list wastes at most a third; a block that was outgrown is linked into the free list of its size and used
-again. The cells themselves are columns (NumPy arrays) that the owner of the lists declares; the link of a free block is
-kept in its first cell of one of them.
+A list lies in one block of cells. Blocks come in sizes 4, 6, 8, 12, 16, 24, … (each at most half as large again as
+the last), so a list wastes at most a third of its block; a block that was outgrown is linked into the free list of its
+size and used again. The cells themselves are columns (NumPy arrays) that the owner of the lists declares; the link of a
+free block is kept in its first cell of one of them.
 
 Arrays grow one at a time and by an eighth. `ndarray.resize` reallocates in place; on Linux the allocator moves large
 arrays by remapping their pages, so that growing never holds two copies, elsewhere at most one array's.
@@ -49,6 +49,25 @@ def add_lists(lists: Lists, needed: int) -> None:
     for column in (lists.start, lists.length, lists.size_class):
         grow(column, needed)
     lists.size_class[before:] = NO_BLOCK
+
+
+def lay_out(lists: Lists, lengths: NDArray[np.int64]) -> int:
+    """Gives empty lists blocks for so many entries each, one after the other; the number of cells this takes."""
+    count = lengths.shape[0]
+    lists.length[:count] = lengths
+    size_class = np.searchsorted(BLOCK_SIZES, lengths)
+    ends = np.cumsum(np.where(lengths > 0, BLOCK_SIZES[size_class], 0))
+    lists.size_class[:count] = np.where(lengths > 0, size_class, NO_BLOCK)
+    lists.start[1:count] = ends[:-1]
+    lists.tail[0] = ends[-1] if count else 0
+    return int(lists.tail[0])
+
+
+def cells_of(lists: Lists, nodes: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The cells of these lists' entries, list after list."""
+    lengths = lists.length[nodes].astype(np.int64)
+    before = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) + np.repeat(lists.start[nodes] - before, lengths)
 
 
 def grow(array: NDArray[np.generic], needed: int) -> None:

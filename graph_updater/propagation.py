@@ -1,33 +1,33 @@
-"""LightGCN embeddings kept fresh per edge: residual push, layer by layer within a micro-batch, with a bound on the error.
+"""LightGCN embeddings kept fresh per edge: residual push, layer by layer within a micro-batch, with a bound.
 
-**What is kept.** LightGCN (He et al., SIGIR 2020) propagates x⁽ˡ⁺¹⁾ = D^-½ A D^-½ x⁽ˡ⁾ and answers z = Σ αₗ x⁽ˡ⁾, where A holds
-the edge weights and D their sums. With y⁽ˡ⁾ = D^-½ x⁽ˡ⁾ and S⁽ˡ⁾ᵥ = Σᵤ w_uv y⁽ˡ⁾ᵤ,
+**What is kept.** LightGCN (He et al., SIGIR 2020) propagates x⁽ˡ⁺¹⁾ = D^-½ A D^-½ x⁽ˡ⁾ and answers z = Σ αₗ x⁽ˡ⁾; A
+holds the edges' weights w, D their sums d per node. With y⁽ˡ⁾ = D^-½ x⁽ˡ⁾ and S⁽ˡ⁾ᵥ = Σᵤ w_uv y⁽ˡ⁾ᵤ,
 
     y⁽⁰⁾ᵥ = x⁽⁰⁾ᵥ / √dᵥ        y⁽ˡ⁺¹⁾ᵥ = S⁽ˡ⁾ᵥ / dᵥ        zᵥ = α₀ x⁽⁰⁾ᵥ + Σₗ αₗ₊₁ S⁽ˡ⁾ᵥ / √dᵥ
 
-Kept per node and layer 0 … L-1: the sum S and ŷ, the value of y that the neighbours' sums contain, so that always
-S⁽ˡ⁾ᵥ = Σᵤ w_uv ŷ⁽ˡ⁾ᵤ. A changed edge changes two sums and two degrees. Then, for l = 0 … L-1, every node whose residual
-‖y⁽ˡ⁾ - ŷ⁽ˡ⁾‖ exceeds its limit tᵤ⁽ˡ⁾ gives the difference to its neighbours' sums and sets ŷ = y.
+Kept per node and layer 0 … L-1: the sum S and ŷ, the value of y that the neighbours' sums contain, so that
+S⁽ˡ⁾ᵥ = Σᵤ w_uv ŷ⁽ˡ⁾ᵤ at all times. A changed edge changes two sums and two degrees. Then, for l = 0 … L-1, every node
+whose residual ‖y⁽ˡ⁾ - ŷ⁽ˡ⁾‖ exceeds its limit t⁽ˡ⁾ gives the difference to its neighbours' sums and sets ŷ = y.
 
-**The bound.** Let ỹ be y computed from the kept sums, and e⁽ˡ⁾ᵥ a bound of its error: e⁽⁰⁾ᵥ = 0. After a micro-batch every
-residual is within its limit, so every sum is within
+**The bound.** Let ỹ be y as the kept sums give it, and e⁽ˡ⁾ᵥ a bound of its error: e⁽⁰⁾ᵥ = 0. After a micro-batch every
+residual is within its limit, so by the triangle inequality, whatever the limits are,
 
-    b⁽ˡ⁾ᵥ = Σᵤ w_uv (t⁽ˡ⁾ᵤ + e⁽ˡ⁾ᵤ),     e⁽ˡ⁺¹⁾ᵥ = b⁽ˡ⁾ᵥ / dᵥ,     ‖z̃ᵥ - zᵥ‖ ≤ Σₗ αₗ₊₁ b⁽ˡ⁾ᵥ / √dᵥ
+    b⁽ˡ⁾ᵥ = Σᵤ w_uv (t⁽ˡ⁾ᵤ + e⁽ˡ⁾ᵤ)        e⁽ˡ⁺¹⁾ᵥ = b⁽ˡ⁾ᵥ / dᵥ        ‖z̃ᵥ - zᵥ‖ ≤ Σₗ αₗ₊₁ b⁽ˡ⁾ᵥ / √dᵥ
 
-of exact, by the triangle inequality, whatever the limits are. `error_bounds` computes the right-hand side for every
-node. With ε = 0 all limits are 0 and the embeddings are exact up to rounding.
+with b⁽ˡ⁾ᵥ bounding the error of S⁽ˡ⁾ᵥ. `error_bounds` computes the last for every node. With ε = 0 all limits are 0
+and embeddings are exact up to rounding.
 
-**The limits.** t⁽ˡ⁾ᵤ = ε cₗ max(‖ỹ⁽ˡ⁾ᵤ‖, sᵤ), with cₗ = α₁₊ / (L αₗ₊) and αₗ₊ = Σ_{k>l} αₖ, the weight with which an error in
-layer l can reach z, scaled so that the layers share alike. sᵤ is what the most sensitive neighbour bears: the least
-‖zᵥ‖ √(nᵥ/dᵥ) over the neighbours v of u, which have nᵥ edges. Errors of size t from nᵥ neighbours that point in unrelated
-directions add up to t √(Σw²/dᵥ) ≈ t √(dᵥ/nᵥ) in zᵥ, hence to ε relative to ‖zᵥ‖. So a hub, whose share in any one
-neighbour is small, need not be passed on to thousands each time it has changed by a few per cent; and where
-neighbours are small (a new user without x⁽⁰⁾), the limit is relative to y itself.
+**The limits.** t⁽ˡ⁾ᵤ = ε cₗ max(‖ỹ⁽ˡ⁾ᵤ‖, sᵤ). cₗ = β₀ / (L βₗ), where βₗ = Σ α over the layers above l is the weight
+with which an error in layer l reaches z, lets the layers share alike. sᵤ is what the most sensitive neighbour bears: the
+least ‖zᵥ‖ √(nᵥ/dᵥ) over the neighbours v of u, which have nᵥ edges. Errors of size t from nᵥ neighbours in unrelated
+directions add up to t √(Σw²/dᵥ) ≈ t √(dᵥ/nᵥ) in zᵥ, hence to about ε relative to ‖zᵥ‖. So a hub, whose share in any
+one neighbour is small, is not passed on to thousands each time it has changed by a few per cent; and where neighbours
+are small (a new user without x⁽⁰⁾) the limit is relative to y itself.
 
-**Looking only where it can matter.** ρ⁽ˡ⁾ᵥ bounds the residual from above without looking at it: a push of δ over an edge
-of weight w adds w‖δ‖/dᵥ. Only when ρ exceeds the limit is the residual computed, and pushed if it exceeds it too. In the
-same way μᵥ bounds how far zᵥ has moved since it was last taken: `take_dirty` names only nodes that can have turned by
-more than asked for.
+**Looking only where it can matter.** ρ⁽ˡ⁾ᵥ bounds the residual from above without looking at it: a push of δ over an
+edge of weight w adds w‖δ‖/dᵥ. Only once ρ exceeds the limit is the residual computed, and pushed if it exceeds the
+limit too. In the same way μᵥ bounds how far zᵥ has moved since it was last taken, so that `take_dirty` names only
+nodes that can have turned by more than asked for.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Tables(NamedTuple):
     queue: NDArray[np.int32]  # (nodes, 2) the queues of this and of the next layer
     dirty: NDArray[np.uint8]  # (nodes,) whether in `moved`
     moved: NDArray[np.int32]  # (nodes,) nodes that may have turned by more than asked for
-    count: NDArray[np.int64]  # (1,) how many of `moved` there are
+    moved_count: NDArray[np.int64]  # (1,) how many of `moved` there are
 
 
 class Weights(NamedTuple):
@@ -103,7 +103,7 @@ class Propagation:
             queue=np.zeros((0, 2), np.int32),
             dirty=np.zeros(0, np.uint8),
             moved=np.zeros(0, np.int32),
-            count=np.zeros(1, np.int64),
+            moved_count=np.zeros(1, np.int64),
         )
         self._next_repair = 0
 
@@ -115,6 +115,10 @@ class Propagation:
     def set_base(self, nodes: NDArray[np.int32], base: NDArray[np.float32]) -> None:
         """Gives nodes another x⁽⁰⁾; base: (nodes, d)."""
         self.tables.base[nodes] = base
+        self.look_at(nodes)
+
+    def look_at(self, nodes: NDArray[np.int32]) -> None:
+        """Passes on what changed at these nodes from outside, and calls them dirty."""
         _refresh(self.tables, self._graph.adjacency, self._weights, nodes)
 
     def apply(self, changes: EdgeChanges) -> None:
@@ -130,7 +134,12 @@ class Propagation:
     def resum(self, nodes: NDArray[np.int32]) -> None:
         """Computes the sums and degrees of these nodes anew from their neighbours' ŷ."""
         _resum(self.tables, self._graph.adjacency, nodes)
-        _refresh(self.tables, self._graph.adjacency, self._weights, nodes)
+        self.look_at(nodes)
+
+    def recompute(self) -> None:
+        """Computes everything anew from x⁽⁰⁾ and the edges, exactly: whole layers, as LightGCN itself does."""
+        everybody = np.arange(self._graph.nodes, dtype=np.int32)
+        _recompute(self.tables, self._graph.adjacency, self._weights, everybody)
 
     def rescale(self, factor: float) -> None:
         """Follows `BipartiteGraph.rescale`: y falls with the root of the weights, S rises with it."""
@@ -141,16 +150,16 @@ class Propagation:
             self.tables.head[:, column] /= root
 
     def embeddings(self, nodes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """z of the nodes: (nodes, d)."""
+        """The embeddings z of the nodes: (nodes, d)."""
         z = np.empty((nodes.shape[0], self.dim), np.float32)
         _embed(self.tables, self._weights, nodes, z)
         return z
 
     def take_dirty(self) -> NDArray[np.int32]:
-        """Nodes that may have turned by more than asked for since they were last taken here; new ones are among them."""
-        count = int(self.tables.count[0])
+        """Nodes, new ones among them, that may have turned by more than asked for since they were last taken."""
+        count = int(self.tables.moved_count[0])
         nodes = self.tables.moved[:count].copy()
-        self.tables.count[0] = 0
+        self.tables.moved_count[0] = 0
         self.tables.dirty[nodes] = 0
         return nodes
 
@@ -161,8 +170,9 @@ class Propagation:
 
     def error_bounds(self) -> NDArray[np.float64]:
         """The bound of ‖z̃ - z‖ derived above: (nodes,)."""
-        node, neighbour, weight, _ = self._graph.edges()
-        nodes, degree = self._graph.nodes, self._graph.adjacency.degree[: self._graph.nodes]
+        nodes = self._graph.nodes
+        node, neighbour, weight, _ = self._graph.edges_of(np.arange(nodes, dtype=np.int32))
+        degree = self._graph.adjacency.degree[:nodes]
         inverse = np.divide(1.0, degree, out=np.zeros(nodes), where=degree > 0)
         error, bound = np.zeros(nodes), np.zeros(nodes)
         for layer in range(self.layers):
@@ -228,7 +238,7 @@ def _look_at(tables: Tables, graph: Adjacency, weights: Weights, nodes: NDArray[
         head, edges = tables.head[v], graph.lists.length[v]
         if edges == 0:
             tables.sums[v, :] = 0.0
-            head[_ROOT], head[_BEARS], head[_SLACK] = 0.0, 0.0, np.inf
+            head[_ROOT], head[_SLACK] = 0.0, np.inf
         else:
             head[_ROOT] = 1.0 / np.sqrt(graph.degree[v])
         _combine(tables, weights, v, z)
@@ -330,13 +340,13 @@ def _give(
 def _call_dirty(tables: Tables, v: int) -> None:
     if not tables.dirty[v]:
         tables.dirty[v] = 1
-        tables.moved[tables.count[0]] = v
-        tables.count[0] += 1
+        tables.moved[tables.moved_count[0]] = v
+        tables.moved_count[0] += 1
 
 
 @njit(cache=True, nogil=True, fastmath=FLOAT)
 def _combine(tables: Tables, weights: Weights, v: int, z: NDArray[np.float32]) -> None:
-    """z = α₀ x⁽⁰⁾ + Σ αₗ₊₁ S⁽ˡ⁾ / √d of one node; z: (d,)."""
+    """Computes z = α₀ x⁽⁰⁾ + Σ αₗ₊₁ S⁽ˡ⁾ / √d of one node; z: (d,)."""
     dim = z.shape[0]
     for k in range(dim):
         z[k] = weights.alphas[0] * tables.base[v, k]
@@ -366,3 +376,32 @@ def _resum(tables: Tables, graph: Adjacency, nodes: NDArray[np.int32]) -> None:
             for k in range(tables.sums.shape[1]):
                 tables.sums[v, k] += weight * tables.given[u, k]
         graph.degree[v] = degree
+
+
+@njit(cache=True, nogil=True, fastmath=FLOAT)
+def _recompute(tables: Tables, graph: Adjacency, weights: Weights, nodes: NDArray[np.int32]) -> None:
+    """Sets ŷ to y, layer by layer, then the sums that follow; at last the limits."""
+    dim = tables.base.shape[1]
+    for layer in range(tables.sums.shape[1] // dim):
+        first = layer * dim
+        for v in nodes:
+            root = np.float32(1.0 / np.sqrt(graph.degree[v])) if graph.lists.length[v] else np.float32(0.0)
+            for k in range(dim):
+                if layer == 0:
+                    tables.given[v, k] = root * tables.base[v, k]
+                else:
+                    tables.given[v, first + k] = root * root * tables.sums[v, first - dim + k]
+        for v in nodes:
+            tables.sums[v, first : first + dim] = 0.0
+            start = graph.lists.start[v]
+            for cell in range(start, start + graph.lists.length[v]):
+                u, weight = graph.neighbour[cell], graph.weight[cell]
+                for k in range(dim):
+                    tables.sums[v, first + k] += weight * tables.given[u, first + k]
+    _look_at(tables, graph, weights, nodes)
+    for v in nodes:
+        start = graph.lists.start[v]
+        tables.head[v, _SLACK] = np.inf
+        for cell in range(start, start + graph.lists.length[v]):
+            tables.head[v, _SLACK] = min(tables.head[v, _SLACK], tables.head[graph.neighbour[cell], _BEARS])
+    _push(tables, graph, weights, nodes)

@@ -1,0 +1,152 @@
+"""Everything that is kept per user and item, in step: id, facts, edges, embedding, history. Row i of each is node i."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_updater.config import GraphConfig
+from graph_updater.graph import BipartiteGraph
+from graph_updater.histories import Histories
+from graph_updater.identities import ITEM, USER, Identities
+from graph_updater.lists import grow
+from graph_updater.propagation import Propagation
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """Columns of what is known of every node beside its edges and history."""
+
+    kind: NDArray[np.uint8]  # USER, ITEM or NOBODY
+    impressions: NDArray[np.int64]
+    positives: NDArray[np.int64]
+    last_event_ms: NDArray[np.int64]
+    version: NDArray[np.int64]  # of the last publication; 0 for none yet
+    changed: NDArray[np.bool_]  # history or counts changed since the last publication
+    in_catalogue: NDArray[np.bool_]  # an item that stays without interactions
+    published: NDArray[np.float16] | NDArray[np.float32]  # (nodes, d) the embedding last published
+
+    @classmethod
+    def empty(cls, dim: int, dtype: str) -> NodeFacts:
+        """Columns of no rows; `dtype` is that of published embeddings."""
+        whole_numbers = ("impressions", "positives", "last_event_ms", "version")
+        return cls(
+            kind=np.zeros(0, np.uint8),
+            **{name: np.zeros(0, np.int64) for name in whole_numbers},
+            changed=np.zeros(0, np.bool_),
+            in_catalogue=np.zeros(0, np.bool_),
+            published=np.zeros((0, dim), dtype),
+        )
+
+    def columns(self) -> dict[str, NDArray[np.generic]]:
+        """All of them by name."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Bytes held in arrays; ids and their dictionaries come on top, about 200 bytes each.
+
+    Attributes:
+        per_edge: both halves of an edge, with the room that its lists leave.
+        per_node: a user's or an item's embeddings, sums, counts and published embedding, without edges and history.
+        per_past_interaction: an entry of a history, with the room that histories leave.
+        total: all of it.
+    """
+
+    per_edge: float
+    per_node: float
+    per_past_interaction: float
+    total: int
+
+
+class Nodes:
+    """The tables and their common numbering.
+
+    Args:
+        config: settings of the engine.
+        dim: numbers in an embedding.
+        alphas: the layers' weights.
+    """
+
+    def __init__(self, config: GraphConfig, dim: int, alphas: tuple[float, ...]) -> None:
+        self.dim = dim
+        self.ids = Identities()
+        self.graph = BipartiteGraph(config)
+        self.propagation = Propagation(
+            self.graph, dim, alphas, epsilon=config.epsilon, min_cosine=config.publish_min_cosine
+        )
+        self.histories = Histories(config.history_length)
+        self.facts = NodeFacts.empty(dim, config.embedding_dtype)
+
+    def __len__(self) -> int:
+        return len(self.ids.names)
+
+    def users(self, ids: Iterable[str]) -> tuple[NDArray[np.int32], list[int]]:
+        """The nodes of users, and which of them were made just now."""
+        nodes, new = self.ids.user_nodes(ids)
+        self._welcome(new, USER)
+        return np.array(nodes, np.int32), new
+
+    def items(self, ids: Iterable[str]) -> tuple[NDArray[np.int32], list[int]]:
+        """The nodes of items, and which of them were made just now."""
+        nodes, new = self.ids.item_nodes(ids)
+        self._welcome(new, ITEM)
+        return np.array(nodes, np.int32), new
+
+    def make_room(self) -> None:
+        """Gives every numbered node its rows."""
+        room = len(self)
+        self.graph.add_nodes(room)
+        self.propagation.add_nodes(room)
+        self.histories.add_nodes(room)
+        for column in self.facts.columns().values():
+            grow(column, room)
+
+    def names_of(self, nodes: NDArray[np.int32]) -> list[str]:
+        """The nodes' ids."""
+        names = self.ids.names
+        return [names[node] for node in nodes.tolist()]
+
+    def everybody(self) -> NDArray[np.int32]:
+        """All nodes that are a user or an item."""
+        return np.flatnonzero(self.facts.kind[: len(self)]).astype(np.int32)
+
+    def idle(self, cutoff_ms: int, kind: int) -> NDArray[np.int32]:
+        """Nodes of that kind that have no edge, met nothing since the cutoff and are named nowhere."""
+        nodes, facts = len(self), self.facts
+        idle = (facts.kind[:nodes] == kind) & (facts.last_event_ms[:nodes] < cutoff_ms)
+        idle &= self.graph.adjacency.lists.length[:nodes] == 0
+        idle &= ~facts.in_catalogue[:nodes] & (self.histories.mentions[:nodes] == 0)
+        return np.flatnonzero(idle).astype(np.int32)
+
+    def release(self, nodes: NDArray[np.int32], kind: int) -> list[str]:
+        """Forgets idle nodes of that kind; their ids."""
+        self.propagation.set_base(nodes, np.zeros((nodes.size, self.dim), np.float32))
+        for column in self.facts.columns().values():
+            column[nodes] = 0
+        for node in nodes.tolist():
+            self.histories.clear(node)
+        table = self.ids.users if kind == USER else self.ids.items
+        return [self.ids.release(table, node) for node in nodes.tolist()]
+
+    def memory_report(self) -> MemoryReport:
+        """Bytes held, in all and per edge, node and past interaction."""
+        edges, rows = self.graph.nbytes()
+        rows += self.propagation.nbytes() + sum(column.nbytes for column in self.facts.columns().values())
+        past = self.histories.nbytes()
+        return MemoryReport(
+            per_edge=edges / max(1, self.graph.edge_count),
+            per_node=rows / max(1, len(self)),
+            per_past_interaction=past / max(1, self.histories.entry_count),
+            total=edges + rows + past,
+        )
+
+    def _welcome(self, new: list[int], kind: int) -> None:
+        if new:
+            self.make_room()
+            self.facts.kind[new] = kind
+            self.propagation.look_at(np.array(new, np.int32))

@@ -1,0 +1,189 @@
+"""The state as a set of arrays, copied node by node between micro-batches so that the stream never waits for it.
+
+What is kept: ids, facts, x⁽⁰⁾, edges (once, from the user's side), histories. What is not: sums and pushed values, six
+rows a node at three layers. They follow from x⁽⁰⁾ and the edges; computing them anew (`Propagation.recompute`) is
+quick and exact, and keeps the snapshot small.
+
+The copy:
+1. `UpdaterState.start_snapshot` begins it; from then on the state marks every node that it changes.
+2. Each `step`, between two micro-batches, copies the next few thousand nodes.
+3. After the last step `finish` copies the marked nodes once more. The copy is the state of this moment; take the
+   offsets now.
+4. `Cut.merge` puts the parts together. It touches the copy alone, so it may run in another thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_updater.base_embeddings import BaseEmbeddings
+from graph_updater.config import GraphConfig
+from graph_updater.graph import Edges
+from graph_updater.histories import Entries
+from graph_updater.identities import USER
+from graph_updater.nodes import Nodes
+
+SNAPSHOT_VERSION: Final = 1
+_EDGES: Final = "edge"
+_HISTORY: Final = "history"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class ForeignSnapshot(ValueError):
+    """The snapshot cannot be this updater's state; the text says why."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Copies of some nodes: columns with a row per node, and lists, flat, with their lengths as one of the columns."""
+
+    nodes: NDArray[np.int32]
+    names: list[str]
+    rows: Arrays
+    lists: dict[str, Arrays]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The state of one moment, in parts; of a node that is in several the last counts."""
+
+    parts: list[Part]
+    metadata: dict[str, Any]
+
+    def merge(self) -> tuple[Arrays, dict[str, Any]]:
+        """All nodes in their order, as arrays by name, and the metadata (plain JSON types)."""
+        nodes = np.concatenate([part.nodes for part in self.parts])
+        last = np.zeros(int(nodes.max(initial=-1)) + 1, np.int64)
+        np.maximum.at(last, nodes, np.arange(nodes.size))
+        names = [name for part in self.parts for name in part.names]
+        blob = msgspec.msgpack.encode([names[row] for row in last.tolist()])
+        arrays: Arrays = {"names": np.frombuffer(blob, np.uint8)}
+        rows = {name: np.concatenate([part.rows[name] for part in self.parts]) for name in self.parts[0].rows}
+        for kind in self.parts[0].lists:
+            cells = _picked(rows[f"{kind}_count"], last)
+            for name in self.parts[0].lists[kind]:
+                arrays[f"{kind}_{name}"] = np.concatenate([part.lists[kind][name] for part in self.parts])[cells]
+        arrays.update({name: column[last] for name, column in rows.items()})
+        return arrays, self.metadata
+
+
+class SnapshotCopy:
+    """A copy in the making; see the module's steps.
+
+    Args:
+        nodes: what is copied.
+        alphas: the layers' weights, told in the metadata.
+        expired: the state's lists of users and items that left and are still to be published.
+    """
+
+    def __init__(self, nodes: Nodes, alphas: tuple[float, ...], expired: tuple[list[str], list[str]]) -> None:
+        self._source = nodes
+        self._alphas = alphas
+        self._expired = expired
+        self._parts: list[Part] = []
+        self._walked = 0
+        self._marked: list[NDArray[np.int32]] = []
+
+    def mark(self, nodes: NDArray[np.int32]) -> None:
+        """Says that these nodes have changed."""
+        self._marked.append(nodes[nodes < self._walked])
+
+    def step(self, count: int = 4096) -> bool:
+        """Copies the next `count` nodes; True when all have been copied."""
+        end = min(len(self._source), self._walked + count)
+        self._parts.append(_copy(self._source, np.arange(self._walked, end, dtype=np.int32)))
+        self._walked = end
+        return end == len(self._source)
+
+    def finish(self) -> Cut:
+        """Copies what is new or has changed since it was copied. The cut is the state of this moment."""
+        while not self.step():
+            pass
+        if self._marked:
+            self._parts.append(_copy(self._source, np.unique(np.concatenate(self._marked))))
+        graph = self._source.graph
+        metadata = {
+            "version": SNAPSHOT_VERSION,
+            "dim": self._source.dim,
+            "alphas": list(self._alphas),
+            "landmark_ms": graph.landmark_ms,
+            "oldest_slice": graph.oldest_slice,
+            "expired_users": list(self._expired[0]),
+            "expired_items": list(self._expired[1]),
+        }
+        return Cut(self._parts, metadata)
+
+
+def restore_nodes(
+    config: GraphConfig, base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+) -> Nodes:
+    """The tables that a merged cut holds.
+
+    Raises:
+        ForeignSnapshot: see `UpdaterState.restore`.
+    """
+    _check(base, arrays, metadata)
+    nodes = Nodes(config, base.dim, base.alphas)
+    nodes.ids.restore(msgspec.msgpack.decode(arrays["names"].tobytes(), type=list[str]), arrays["kind"])
+    nodes.make_room()
+    count = len(nodes)
+    for name, column in nodes.facts.columns().items():
+        column[:count] = arrays[name]
+    owner = np.repeat(np.arange(count, dtype=np.int32), arrays["edge_count"])
+    edges = Edges(owner, *(arrays[f"{_EDGES}_{name}"] for name in ("neighbour", "weight", "time")))
+    nodes.graph.restore(edges, metadata["landmark_ms"], metadata["oldest_slice"])
+    entries = Entries(*(arrays[f"{_HISTORY}_{name}"] for name in Entries._fields))
+    nodes.histories.restore(arrays["history_count"], entries)
+    nodes.propagation.tables.base[:count] = arrays["base"]
+    nodes.propagation.recompute()
+    return nodes
+
+
+def _copy(source: Nodes, nodes: NDArray[np.int32]) -> Part:
+    """Copies everything that is kept of these nodes."""
+    facts = {name: column[nodes] for name, column in source.facts.columns().items()}
+    owners = nodes[facts["kind"] == USER]
+    edge_count, history_count = np.zeros(nodes.size, np.int64), np.zeros(nodes.size, np.int64)
+    edge_count[facts["kind"] == USER] = source.graph.adjacency.lists.length[owners]
+    history_count[facts["kind"] == USER] = source.histories.lists.length[owners]
+    edges = source.graph.edges_of(owners)
+    return Part(
+        nodes=nodes,
+        names=source.names_of(nodes),
+        rows={
+            **facts,
+            "base": source.propagation.tables.base[nodes],
+            f"{_EDGES}_count": edge_count,
+            f"{_HISTORY}_count": history_count,
+        },
+        lists={
+            _EDGES: {"neighbour": edges.neighbour, "weight": edges.weight, "time": edges.time},
+            _HISTORY: source.histories.entries_of(owners)._asdict(),
+        },
+    )
+
+
+def _picked(lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the lists of these rows lie, list after list, where the lists of all rows lie one after the other."""
+    starts = np.cumsum(lengths) - lengths
+    chosen = lengths[rows]
+    return np.arange(chosen.sum()) + np.repeat(starts[rows] - (np.cumsum(chosen) - chosen), chosen)
+
+
+def _check(base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
+    """Refuses what this version and this model cannot continue."""
+    version, dim = metadata.get("version"), metadata.get("dim")
+    if version != SNAPSHOT_VERSION:
+        raise ForeignSnapshot(f"the snapshot has version {version}; this updater reads version {SNAPSHOT_VERSION}")
+    if dim != base.dim:
+        raise ForeignSnapshot(f"the snapshot holds embeddings of {dim} numbers, the model bundle of {base.dim}")
+    missing = {"names", "kind", "base", "edge_count", "history_count"} - arrays.keys()
+    if missing:
+        raise ForeignSnapshot(f"the snapshot lacks {', '.join(sorted(missing))}")
