@@ -7,6 +7,7 @@
     ├── SnapshotError              a snapshot cannot be written, or was asked for and cannot be read
     ├── MissingDependency          an optional package that this command needs is not installed
     ├── Stalled                    records wait, but nothing has moved for too long
+    ├── DrainTimedOut              asked to stop, but work in flight did not finish in time
     └── BrokerError                Kafka, or the way to it
         ├── BrokerUnreachable      no connection: address, password, certificate
         ├── NotAuthorized          connected, but not allowed to
@@ -55,6 +56,10 @@ class MissingDependency(ExitstreamError):
 
 class Stalled(ExitstreamError):
     """Records wait in a partition, but nothing has moved for too long: a restart is the remedy."""
+
+
+class DrainTimedOut(ExitstreamError):
+    """A program did not finish its work in flight in time after it was asked to stop; it is done again later."""
 
 
 class BrokerError(ExitstreamError):

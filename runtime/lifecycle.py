@@ -1,0 +1,143 @@
+"""Start, drain, stop. SIGTERM or SIGINT asks a program to finish what it has; a second one, or the limit, cuts it off.
+
+async def main(stopping: asyncio.Event) -> None:
+async with owned_tasks() as spawn:
+spawn(delivery.run(), "commits")
+while not stopping.is_set():
+...
+# drain: stop taking in, finish, deliver, commit, leave
+
+run_service(main, drain_limit_s=20)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import structlog
+
+from runtime.errors import DrainTimedOut
+
+Main = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+log = structlog.get_logger(__name__)
+
+
+def run_service(main: Main, drain_limit_s: float = 20.0) -> None:
+    """Runs a program's main coroutine on uvloop (where there is one) until it ends or has drained.
+
+    Args:
+        main: gets an event that is set when the program should drain and end.
+        drain_limit_s: how long it may take to end from then on.
+
+    Raises:
+        DrainTimedOut: if it took longer.
+        Exception: what `main` raises.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_supervised(main, drain_limit_s))
+
+
+@asynccontextmanager
+async def owned_tasks() -> AsyncIterator[Spawn]:
+    """Background tasks with an owner: when one dies the block is cancelled and its error comes out of it; at the end of
+    the block all of them are cancelled and awaited.
+
+    Unlike a bare TaskGroup it raises the first error itself, so that an error for people stays one line.
+    """
+    children: set[asyncio.Task[None]] = set()
+    try:
+        async with asyncio.TaskGroup() as group:
+
+            def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+                child = group.create_task(work, name=name)
+                children.add(child)
+                child.add_done_callback(children.discard)
+                return child
+
+            try:
+                yield spawn
+            finally:
+                for child in children:
+                    child.cancel()
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from errors
+
+
+async def watch_loop_lag(observe: Callable[[float], None], interval_s: float = 0.1) -> None:
+    """Tells, for ever, how many seconds late the event loop woke this task: what blocks the loop shows here."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + interval_s
+        await asyncio.sleep(interval_s)
+        observe(max(0.0, loop.time() - due))
+
+
+async def _supervised(main: Main, drain_limit_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    work = asyncio.create_task(main(stopping), name="main")
+
+    def on_signal(number: signal.Signals) -> None:
+        if stopping.is_set():
+            log.warning("stopping at once", signal=number.name)
+            work.cancel()
+        else:
+            log.info("draining", signal=number.name, limit_s=drain_limit_s)
+            stopping.set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        await _until_done(work, stopping, drain_limit_s)
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _until_done(work: asyncio.Task[None], stopping: asyncio.Event, drain_limit_s: float) -> None:
+    asked = asyncio.create_task(stopping.wait(), name="until asked to stop")
+    try:
+        await asyncio.wait([work, asked], return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            await asyncio.wait([work], timeout=drain_limit_s)
+        if not work.done():
+            work.cancel()
+            await asyncio.wait([work])
+            raise DrainTimedOut(
+                f"work in flight did not finish within {drain_limit_s:g} s (telemetry.drain_limit_s); "
+                "what was not committed is done again after the restart"
+            )
+        await _result(work)
+    finally:
+        asked.cancel()
+        if not work.done():
+            work.cancel()
+            await asyncio.wait([work])
+
+
+async def _result(work: Awaitable[None]) -> None:
+    """The task's error; being cut off by a second signal is the user's wish, not an error."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        log.warning("cut off")
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = errors.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - there is none for Windows
+
+    return uvloop.new_event_loop

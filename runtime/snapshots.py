@@ -1,0 +1,180 @@
+"""Snapshots of state: arrays and metadata (offsets among it) in one file, atomic, checksummed, versioned.
+
+A folder or any fsspec address (`s3://...`, with the package that knows it) holds the newest few. Writing needs arrays
+that nobody changes meanwhile; it runs in a thread and releases the interpreter where it counts. The file's layout is
+`runtime.snapshot_file`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import fsspec
+import numpy as np
+import structlog
+from fsspec.implementations.local import LocalFileSystem
+
+from runtime.errors import SnapshotError
+from runtime.snapshot_file import Foreign, Torn, read_snapshot, write_snapshot
+
+_NAME: Final = re.compile(r"snapshot-(\d{12})\.exs")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """State as it was saved.
+
+    Attributes:
+        sequence: grows with every snapshot of its store.
+        arrays: by name; writable, ours alone.
+        metadata: what `save` was given.
+    """
+
+    sequence: int
+    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]]
+    metadata: dict[str, Any]
+
+
+class SnapshotStore:
+    """The snapshots of one kind of state under one address.
+
+    Args:
+        address: a folder or an fsspec address; made if missing.
+        kind: what the state is; snapshots of another kind are refused.
+        version: of the state's layout; snapshots of another version are refused.
+        keep: how many of the newest are kept.
+
+    Raises:
+        SnapshotError: if the address cannot be used.
+    """
+
+    def __init__(self, address: str | Path, *, kind: str, version: int, keep: int = 3) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, not {keep}")
+        self.address = str(address)
+        self._kind = kind
+        self._version = version
+        self._keep = keep
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(self.address)
+            self._files.makedirs(self._root, exist_ok=True)
+        except (OSError, ValueError, ImportError) as error:
+            raise SnapshotError(f"snapshots cannot be kept at {self.address}: {error}") from error
+        self._is_local = isinstance(self._files, LocalFileSystem)
+
+    async def save(self, arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]], metadata: Mapping[str, Any]) -> int:
+        """`save_now` in a thread: the event loop goes on."""
+        return await asyncio.to_thread(self.save_now, arrays, metadata)
+
+    def save_now(self, arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]], metadata: Mapping[str, Any]) -> int:
+        """Writes a snapshot, then removes those beyond `keep`. A reader sees all of it or nothing.
+
+        Args:
+            arrays: contiguous or not, of any plain dtype; not to be changed until this returns.
+            metadata: anything JSON can hold.
+
+        Returns:
+            Its sequence number.
+
+        Raises:
+            SnapshotError: if it cannot be written; those before are untouched.
+        """
+        sequence = max(self.sequences(), default=0) + 1
+        path = self._path(sequence)
+        header = {"kind": self._kind, "version": self._version, "metadata": dict(metadata)}
+        try:
+            if self._is_local:
+                _write_atomically(Path(path), header, arrays)
+            else:
+                # Object stores show an object only when it is complete; elsewhere the checksums find a torn one.
+                with self._files.open(path, "wb") as file:
+                    write_snapshot(file, header, arrays)
+        except OSError as error:
+            raise SnapshotError(f"a snapshot cannot be written to {path}: {error}") from error
+        self._prune()
+        return sequence
+
+    async def load_latest(self) -> Snapshot | None:
+        """`load_latest_now` in a thread."""
+        return await asyncio.to_thread(self.load_latest_now)
+
+    def load_latest_now(self) -> Snapshot | None:
+        """The newest snapshot that is whole and ours; each one refused is logged with the reason. None if none is left.
+
+        Raises:
+            SnapshotError: if the address cannot be read at all.
+        """
+        for sequence in sorted(self.sequences(), reverse=True):
+            try:
+                return self.load(sequence)
+            except SnapshotError as error:
+                log.warning("snapshot refused", cause=str(error))
+        return None
+
+    def load(self, sequence: int) -> Snapshot:
+        """One snapshot.
+
+        Raises:
+            SnapshotError: if it is missing, torn, or of another kind or version.
+        """
+        path = self._path(sequence)
+        try:
+            with self._files.open(path, "rb") as file:
+                header, arrays = read_snapshot(file, expect={"kind": self._kind, "version": self._version})
+        except FileNotFoundError as error:
+            raise SnapshotError(f"{path} does not exist") from error
+        except Torn as error:
+            raise SnapshotError(f"{path} is torn ({error}); it was not used") from error
+        except Foreign as error:
+            raise SnapshotError(f"{path} is not ours ({error}); it was not used") from error
+        except OSError as error:
+            raise SnapshotError(f"{path} cannot be read: {error}") from error
+        return Snapshot(sequence, arrays, header["metadata"])
+
+    def sequences(self) -> list[int]:
+        """The sequence numbers that are there, whole or not.
+
+        Raises:
+            SnapshotError: if the address cannot be listed.
+        """
+        try:
+            self._files.invalidate_cache(self._root)
+            names = [Path(path).name for path in self._files.ls(self._root, detail=False)]
+        except OSError as error:
+            raise SnapshotError(f"the snapshots at {self.address} cannot be listed: {error}") from error
+        return [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
+
+    def _path(self, sequence: int) -> str:
+        return f"{self._root}/snapshot-{sequence:012d}.exs"
+
+    def _prune(self) -> None:
+        for sequence in sorted(self.sequences(), reverse=True)[self._keep :]:
+            try:
+                self._files.rm(self._path(sequence))
+            except OSError as error:
+                log.warning("an old snapshot cannot be removed", path=self._path(sequence), cause=str(error))
+
+
+def _write_atomically(path: Path, header: dict[str, Any], arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> None:
+    """Write beside, fsync, rename, fsync the folder: after a crash there is the whole file or none."""
+    beside = path.with_suffix(".tmp")  # what a killed writer leaves is overwritten by the next, of the same sequence
+    try:
+        with beside.open("wb") as file:
+            write_snapshot(file, header, arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,113 @@
+"""Structured logs and Prometheus metrics. No module-level metric state: each program makes its own `Metrics`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from runtime.settings import TelemetrySettings
+
+LATENCY_BUCKETS_S: Final = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2),
+    *(0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
+)
+"""Fine around the usual budgets, up to what a backlog shows."""
+
+
+def configure_logging(settings: TelemetrySettings, program: str) -> None:
+    """Makes structlog and the standard library log the same way, to standard error.
+
+    Args:
+        settings: format and level.
+        program: name that every line carries.
+    """
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    rendering: list[structlog.typing.Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if settings.log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    )
+    structlog.configure(
+        processors=[*shared, *rendering],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(program=program)
+    _adopt_standard_logging(shared, rendering, level)
+
+
+def _adopt_standard_logging(
+    shared: list[structlog.typing.Processor], rendering: list[structlog.typing.Processor], level: int
+) -> None:
+    """Libraries' own lines in our format. aiokafka's, chatty about every reconnection, from warnings on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for name in ("aiokafka", "aiohttp.access"):
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+class Metrics:
+    """One program's metrics. Subclasses make theirs in `__init__` with `counter`, `gauge` and `histogram`.
+
+    Names get the prefix `exitstream_<program>_`; times are in seconds, as Prometheus wants them.
+
+    Args:
+        program: for the prefix.
+    """
+
+    def __init__(self, program: str) -> None:
+        self.registry = CollectorRegistry()
+        self._prefix = f"exitstream_{program}_"
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self.event_loop_lag = self.histogram("event_loop_lag_seconds", "How late the event loop ran a due task")
+        self.consumer_lag = self.gauge("consumer_lag_records", "Records not read yet", ("topic", "partition"))
+        self.dead_letters = self.counter("dead_letters_total", "Records put aside", ("topic",))
+
+    def counter(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Counter:
+        """Something that only grows."""
+        return Counter(self._prefix + name, description, labels, registry=self.registry)
+
+    def gauge(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Gauge:
+        """Something that goes up and down."""
+        return Gauge(self._prefix + name, description, labels, registry=self.registry)
+
+    def histogram(
+        self,
+        name: str,
+        description: str,
+        labels: tuple[str, ...] = (),
+        buckets: tuple[float, ...] = LATENCY_BUCKETS_S,
+    ) -> Histogram:
+        """A distribution; by default of times in seconds."""
+        return Histogram(self._prefix + name, description, labels, buckets=buckets, registry=self.registry)
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def value(self, name: str, **labels: Any) -> float | None:  # noqa: ANN401 - label values of any kind
+        """One sample's value by its full name, for status displays and tests; None if there is none."""
+        return self.registry.get_sample_value(name, {key: str(value) for key, value in labels.items()})
