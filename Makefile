@@ -8,7 +8,7 @@ BROKER ?= embedded
 # Further arguments for every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
 PIP_ARGS ?=
 
-.PHONY: install demo test fast lint types contracts wheels schemas clean
+.PHONY: install demo test fast lint types contracts wheels generated clean
 
 install: $(VENV)/installed
 
@@ -52,9 +52,10 @@ wheels: install
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --dest deploy/wheels --find-links deploy/wheels \
 		$(PIP_ARGS) -c constraints.txt setuptools -r deploy/wheels/requirements.txt
 
-# Writes schemas/generated anew from the Structs.
-schemas: install
+# Writes what is generated anew: the message contracts and the reference of settings.
+generated: install
 	$(BIN)/exitstream schemas generate
+	$(BIN)/exitstream settings >docs/settings.md
 
 clean:
 	rm -rf .demo out build dist *.egg-info

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -91,11 +92,14 @@ async def _play(
 
 @contextmanager
 def _programs(bootstrap: str, bundle: Path, folder: Path) -> Iterator[Processes]:
+    snapshots = folder / "snapshots"
+    # Every demo has a broker of its own, in which an earlier one's offsets mean nothing.
+    shutil.rmtree(snapshots, ignore_errors=True)
     environment = {
         "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
         "EXITSTREAM_UPDATER__BUNDLE": str(bundle),
         "EXITSTREAM_WORKER__BUNDLE": str(bundle),
-        "EXITSTREAM_UPDATER__SNAPSHOTS": "",
+        "EXITSTREAM_UPDATER__SNAPSHOTS": str(snapshots),
     }
     with Processes(environment, folder / "logs") as processes:
         yield processes
@@ -122,8 +126,8 @@ def _check_size(log: EventLog, broker: str) -> None:
     size = len(log.interactions) * BYTES_PER_EVENT
     if broker == "embedded" and size > EMBEDDED_BYTES:
         raise DemoTooLarge(
-            f"{len(log.interactions):,} interactions are about {size / 1e6:.0f} MB, more than the {EMBEDDED_BYTES / 1e6:.0f} "
-            "that the embedded broker keeps; use real Kafka: make demo DATA=... BROKER=docker (or BROKER=host:port)"
+            f"{len(log.interactions):,} interactions are about {size / 1e6:.0f} MB, more than the embedded broker keeps; "
+            "use real Kafka: make demo DATA=... BROKER=docker (or BROKER=host:port)"
         )
 
 

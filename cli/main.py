@@ -125,6 +125,14 @@ def replay(
     run_replay(data, requests, rate, config)
 
 
+@app.command()
+def settings() -> None:
+    """Print the reference of all settings in Markdown."""
+    from cli.settings_reference import reference
+
+    typer.echo(reference(), nl=False)
+
+
 @topics_app.command("create")
 def create_topics(config: ConfigFile = None) -> None:
     """Create the topics that are missing; report on those that differ; never delete."""
