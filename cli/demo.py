@@ -126,7 +126,7 @@ def _check_size(log: EventLog, broker: str) -> None:
     size = len(log.interactions) * BYTES_PER_EVENT
     if broker == "embedded" and size > EMBEDDED_BYTES:
         raise DemoTooLarge(
-            f"{len(log.interactions):,} interactions (about {size / 1e6:.0f} MB) exceed what the embedded broker keeps; "
+            f"{len(log.interactions):,} interactions ({size / 1e6:.0f} MB) exceed what the embedded broker keeps; "
             "use real Kafka: make demo DATA=... BROKER=docker (or BROKER=host:port)"
         )
 
