@@ -1,8 +1,9 @@
 """A Kafka broker without Kafka, for demos and tests: librdkafka's mock cluster in a process of its own, on loopback.
 
-It speaks the real protocol (produce, fetch, groups, transactions), but it is no store: a partition keeps about its
-newest 5 MB and forgets the rest, every topic has four partitions and appears when first asked about, nothing is
-compacted, nothing survives the process. Whatever needs more runs on real Kafka.
+It speaks the real protocol, but it is no store: a partition keeps about its newest 5 MB and forgets the rest, every
+topic has four partitions and appears when first asked about, nothing is compacted, nothing survives the process.
+Transactions go through, but bind nobody: no producer is fenced off, nothing is taken back, and offsets sent in them are
+not kept. Whatever needs more runs on real Kafka.
 
     with EmbeddedBroker() as broker:
         settings = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)

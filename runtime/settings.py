@@ -63,7 +63,6 @@ class KafkaSettings(Group):
     session_timeout_ms: int = Field(15_000, ge=1_000, description="a silent member leaves the group after this")
     max_poll_interval_ms: int = Field(300_000, ge=1_000)
     fetch_max_wait_ms: int = Field(100, ge=1, description="how long the broker may hold an empty fetch")
-    check_crcs: bool = Field(True, description="off only for the embedded broker, whose transaction markers have none")
     commit_interval_ms: int = Field(500, ge=1)
     revocation_limit_s: float = Field(5.0, gt=0, description="how long a rebalance waits for work in flight")
     transaction_timeout_ms: int = Field(10_000, ge=100)

@@ -31,6 +31,7 @@ def configure_logging(settings: TelemetrySettings, program: str) -> None:
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _naming(program),
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
@@ -46,8 +47,17 @@ def configure_logging(settings: TelemetrySettings, program: str) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(program=program)
     _adopt_standard_logging(shared, rendering, level)
+
+
+def _naming(program: str) -> structlog.typing.Processor:
+    """Puts the program's name into every line, also of threads, which inherit no context."""
+
+    def add(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["program"] = program
+        return event
+
+    return add
 
 
 def _adopt_standard_logging(

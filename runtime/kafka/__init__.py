@@ -11,10 +11,11 @@ from runtime.kafka.connection import probe
 from runtime.kafka.follower import TopicFollower
 from runtime.kafka.sink import RecordSink
 from runtime.kafka.source import RebalanceHooks, RecordSource
-from runtime.kafka.topics import TopicReport, create_missing_topics, require_topics
+from runtime.kafka.topics import Cluster, TopicReport, create_missing_topics, require_topics
 from runtime.kafka.transactions import Transaction, TransactionalSink
 
 __all__ = [
+    "Cluster",
     "RebalanceHooks",
     "RecordSink",
     "RecordSource",

@@ -55,9 +55,11 @@ class TopicFollower(PartitionReader):
             OffsetsOutOfRange: if a start offset is not kept any more (or not yet there) and `out_of_range` is "raise".
             BrokerError: if the broker cannot be asked.
         """
-        counts = await require_topics(self._settings, self._topics)
-        partitions = [VendorPartition(topic, number) for topic, count in counts.items() for number in range(count)]
-        self._consumer = self._make_consumer()
+        cluster = await require_topics(self._settings, self._topics)
+        partitions = [
+            VendorPartition(topic, number) for topic, count in cluster.partitions.items() for number in range(count)
+        ]
+        self._consumer = self._make_consumer(cluster)
         try:
             with translated(f"preparing to follow {', '.join(self._topics)}"):
                 await self._consumer.start()

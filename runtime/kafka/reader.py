@@ -13,6 +13,7 @@ from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionE
 
 from runtime.errors import OffsetsOutOfRange
 from runtime.kafka.connection import connection_arguments
+from runtime.kafka.topics import Cluster
 from runtime.kafka.translation import translate, translated
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
@@ -50,7 +51,7 @@ class PartitionReader:
         self._consumer: Any = None
         self.resets = 0
 
-    def _make_consumer(self) -> AIOKafkaConsumer:
+    def _make_consumer(self, cluster: Cluster) -> AIOKafkaConsumer:
         """Made at the start, as it binds itself to the running event loop."""
         settings = self._settings
         return AIOKafkaConsumer(
@@ -63,7 +64,7 @@ class PartitionReader:
             heartbeat_interval_ms=settings.session_timeout_ms // 5,
             rebalance_timeout_ms=settings.session_timeout_ms + int(settings.revocation_limit_s * 1000),
             max_poll_interval_ms=settings.max_poll_interval_ms,
-            check_crcs=settings.check_crcs,
+            check_crcs=not cluster.is_embedded,  # its transaction markers carry none
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             max_partition_fetch_bytes=max(1_048_576, settings.max_record_bytes),
         )

@@ -64,9 +64,9 @@ class RecordSource(PartitionReader):
             TopicMissing: if one of the topics is not there.
             BrokerError: if the group cannot be joined.
         """
-        await require_topics(self._settings, self._topics)
+        cluster = await require_topics(self._settings, self._topics)
         self._hooks = hooks
-        self._consumer = self._make_consumer()
+        self._consumer = self._make_consumer(cluster)
         self._consumer.subscribe(self._topics, listener=_Listener(self._revoked, self._assigned))
         limit_s = self._settings.connect_timeout_s + self._settings.session_timeout_ms / 1000
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +36,19 @@ class TopicReport:
     differences: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What there is to read.
+
+    Attributes:
+        partitions: how many each topic has.
+        is_embedded: whether it is librdkafka's mock cluster, which differs from Kafka in more than size.
+    """
+
+    partitions: dict[str, int]
+    is_embedded: bool
+
+
 async def create_missing_topics(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> TopicReport:
     """Makes the topics that are missing and reports how those that are there differ.
 
@@ -50,10 +63,10 @@ async def create_missing_topics(settings: KafkaSettings, specs: Sequence[TopicSp
     async with _admin(settings) as admin:
         before = await _partition_counts(admin)
         missing = [spec for spec in specs if spec.name not in before]
-        if _can_create(admin):
-            await _create(admin, missing)
-        else:
+        if _is_embedded(admin):
             await _partition_counts(admin, [spec.name for spec in missing])
+        else:
+            await _create(admin, missing)
         counts = await _wait_for(admin, [spec.name for spec in specs])
         differences = await _differences(admin, specs, counts)
     created = {spec.name for spec in missing}
@@ -64,8 +77,8 @@ async def create_missing_topics(settings: KafkaSettings, specs: Sequence[TopicSp
     )
 
 
-async def require_topics(settings: KafkaSettings, topics: Iterable[str]) -> dict[str, int]:
-    """The number of partitions of each topic.
+async def require_topics(settings: KafkaSettings, topics: Sequence[str]) -> Cluster:
+    """Makes sure that the topics are there.
 
     All topics are listed instead of asking for these: asking makes many brokers create what is missing, with one
     partition and without compaction.
@@ -74,15 +87,15 @@ async def require_topics(settings: KafkaSettings, topics: Iterable[str]) -> dict
         TopicMissing: names all that are missing.
         BrokerUnreachable: if there is no connection.
     """
-    wanted = list(topics)
     async with _admin(settings) as admin:
         counts = await _partition_counts(admin)
-    missing = [name for name in wanted if name not in counts]
+        is_embedded = _is_embedded(admin)
+    missing = [name for name in topics if name not in counts]
     if missing:
         raise TopicMissing(
             f"{settings.bootstrap_servers} has no topic {', '.join(missing)}; make them with `exitstream topics create`"
         )
-    return {name: counts[name] for name in wanted}
+    return Cluster({name: counts[name] for name in topics}, is_embedded)
 
 
 @asynccontextmanager
@@ -96,9 +109,9 @@ async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
         await asyncio.wait_for(admin.close(), settings.stop_timeout_s)
 
 
-def _can_create(admin: AIOKafkaAdminClient) -> bool:
-    """Librdkafka's mock cluster names no controller, which is the one to ask for new topics."""
-    return admin._client.cluster.controller is not None  # noqa: SLF001 - aiokafka offers no other way to learn it
+def _is_embedded(admin: AIOKafkaAdminClient) -> bool:
+    """Librdkafka's mock cluster names no controller, which is the one to ask for new topics; Kafka always does."""
+    return admin._client.cluster.controller is None  # noqa: SLF001 - aiokafka offers no other way to learn it
 
 
 async def _partition_counts(admin: AIOKafkaAdminClient, names: list[str] | None = None) -> dict[str, int]:
