@@ -1,0 +1,86 @@
+"""The decoder's mathematics over packed rows: what transformers' Llama, Mistral, Qwen2 and Qwen3 layers compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from worker.engine.attention import KeyValue, attend, attend_answers
+from worker.engine.packing import Packed
+from worker.engine.weights import LastLayer, LayerWeights, Shape
+
+Prefixes = Callable[[Tensor, Tensor], Sequence[KeyValue]]
+"""From a layer's keys and values (rows, kv_heads, head_dim) to every request's prefix."""
+
+
+def run_layer(
+    hidden: Tensor, layer: LayerWeights, shape: Shape, rotation: Tensor, prefixes: Prefixes, packed: Packed
+) -> Tensor:
+    """One decoder layer over all rows.
+
+    Args:
+        hidden: (rows, hidden).
+        layer: its weights.
+        shape: the decoder in numbers.
+        rotation: (rows, 1, head_dim / 2) complex.
+        prefixes: gives every request's prefix from this layer's keys and values.
+        packed: where everything lies.
+
+    Returns:
+        (rows, hidden).
+    """
+    fused = layer.qkv(_norm(hidden, layer.attention_norm, shape))
+    query, key, value = torch.split(fused, [shape.query_width, shape.kv_width, shape.kv_width], dim=1)
+    query = _rotate(_heads(query, shape, layer.query_norm), rotation)
+    key = _rotate(_heads(key, shape, layer.key_norm), rotation)
+    value = _heads(value, shape, None)
+    attended = attend(query, key, value, prefixes(key, value), packed)
+    return _mlp(layer.output(attended.flatten(1)).add_(hidden), layer, shape)
+
+
+def run_last_layer(
+    hidden: Tensor,
+    layer: LayerWeights,
+    last: LastLayer,
+    shape: Shape,
+    rotation: Tensor,
+    prefixes: Prefixes,
+    packed: Packed,
+) -> Tensor:
+    """The last layer: nothing comes after it, so only the answers' rows need more than keys and values.
+
+    Returns:
+        (suffixes, hidden).
+    """
+    normed = _norm(hidden, layer.attention_norm, shape)
+    key, value = last.key_value(normed).chunk(2, dim=1)
+    key = _rotate(_heads(key, shape, layer.key_norm), rotation)
+    value = _heads(value, shape, None)
+    query = _heads(last.query(normed[packed.answer_rows]), shape, layer.query_norm)
+    query = _rotate(query, rotation[packed.answer_rows])
+    attended = attend_answers(query, key, value, prefixes(key, value), packed)
+    return _mlp(layer.output(attended.flatten(1)).add_(hidden[packed.answer_rows]), layer, shape)
+
+
+def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape) -> Tensor:
+    gate, up = layer.gate_up(_norm(hidden, layer.mlp_norm, shape)).chunk(2, dim=1)
+    return layer.down(functional.silu(gate).mul_(up)).add_(hidden)
+
+
+def _norm(hidden: Tensor, weight: Tensor, shape: Shape) -> Tensor:
+    return functional.rms_norm(hidden, weight.shape, weight, shape.epsilon)
+
+
+def _heads(rows: Tensor, shape: Shape, norm: Tensor | None) -> Tensor:
+    """(rows, heads * head_dim) as (rows, heads, head_dim), each head normed where the family does that."""
+    heads = rows.view(len(rows), -1, shape.head_dim)
+    return heads if norm is None else _norm(heads, norm, shape)
+
+
+def _rotate(heads: Tensor, rotation: Tensor) -> Tensor:
+    """Rotary embedding: every pair of neighbouring columns is a complex number, turned by its position's angle."""
+    pairs = torch.view_as_complex(heads.float().view(*heads.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(heads.dtype)

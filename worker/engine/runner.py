@@ -1,0 +1,152 @@
+"""Runs one stage for a batch of flights: pack, layers, head. Executes what the scheduler has decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.exit_model import ExitModel
+from worker.engine.attention import KeyValue
+from worker.engine.flight import Flight
+from worker.engine.layers import run_last_layer, run_layer
+from worker.engine.packing import Packed, pack
+from worker.engine.prefix_cache import PrefixCache, PrefixState
+from worker.engine.records import EngineSettings
+from worker.engine.weights import pack_weights, rotation_table
+
+
+class StageRunner:
+    """The model's weights and what it takes to run a stage of it.
+
+    Args:
+        model: the exit model; moved to the settings' device and number format.
+        settings: precision, device, size of the prefix cache.
+    """
+
+    def __init__(self, model: ExitModel, settings: EngineSettings) -> None:
+        self.device = torch.device(settings.device)
+        dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        self._model = model.to(device=self.device, dtype=dtype).eval()
+        with torch.inference_mode():
+            self._weights = pack_weights(self._model, settings.precision)
+        self._rotation = rotation_table(self._weights.rotary, 0, self.device)
+        self.cache = PrefixCache(settings.prefix_cache_bytes)
+
+    @property
+    def max_positions(self) -> int:
+        """Longest prompt, prefix and one suffix, that can be scored."""
+        return self._weights.shape.max_positions
+
+    @property
+    def soft_width(self) -> int:
+        """Columns of a soft token's numbers."""
+        return self._model.config.soft_width
+
+    @property
+    def layers_of_stages(self) -> tuple[int, ...]:
+        """Number of layers of every stage."""
+        return tuple(len(stage) for stage in self._weights.stages)
+
+    @torch.inference_mode()
+    def run(self, flights: Sequence[Flight]) -> NDArray[np.float64]:
+        """Take flights of equal depth, each with a candidate left, one stage further; their hidden rows move along.
+
+        Returns:
+            (candidates,) raw logits, in the order of the flights and their candidates.
+        """
+        stage = flights[0].entry.depth
+        if stage == 0 and self.cache.enabled:
+            self._look_up(flights)
+        packed = pack([flight.segment for flight in flights], self.device)
+        hidden = self._embed(flights, packed) if stage == 0 else _gather(flights, packed)
+        passed = _Passed(flights, packed, sum(self.layers_of_stages[:stage]), recording=self.cache.enabled)
+        answers, behind = self._run_layers(stage, hidden, packed, passed)
+        logits = self._weights.heads[stage](answers.float())
+        self._move_along(flights, packed, behind, passed)
+        return np.asarray(logits.double().cpu().numpy())
+
+    def _look_up(self, flights: Sequence[Flight]) -> None:
+        for flight in flights:
+            flight.kept = self.cache.find(flight.prompt.prefix) or PrefixState()
+
+    def _embed(self, flights: Sequence[Flight], packed: Packed) -> Tensor:  # (padded_rows, hidden)
+        sequences = [sequence for flight in flights for sequence in flight.token_sequences()]
+        starts = np.cumsum([0, *map(len, sequences)])
+        token_ids = np.zeros(packed.padded_rows, np.int64)
+        token_ids[: packed.rows] = np.concatenate([sequence.token_ids for sequence in sequences])
+        soft_index = np.concatenate(
+            [sequence.soft_positions + start for sequence, start in zip(sequences, starts, strict=False)]
+        )
+        return self._model.embed(
+            self._tensor(token_ids),
+            self._tensor(soft_index.astype(np.int64)),
+            self._tensor(np.concatenate([sequence.soft_kinds for sequence in sequences])),
+            self._tensor(np.concatenate([sequence.soft_values for sequence in sequences])),
+        )
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def _run_layers(self, stage: int, hidden: Tensor, packed: Packed, passed: _Passed) -> tuple[Tensor, Tensor | None]:
+        """The answers' rows (suffixes, hidden) behind the stage, and all rows where another stage follows."""
+        weights, layers = self._weights, self._weights.stages[stage]
+        rotation = self._rotations(packed)
+        is_final = stage == len(weights.stages) - 1
+        for layer in layers[:-1] if is_final else layers:
+            hidden = run_layer(hidden, layer, weights.shape, rotation, passed.prefixes, packed)
+        if not is_final:
+            return hidden[packed.answer_rows], hidden
+        last = layers[-1], weights.last
+        return run_last_layer(hidden, *last, weights.shape, rotation, passed.prefixes, packed), None
+
+    def _rotations(self, packed: Packed) -> Tensor:  # (padded_rows, 1, head_dim / 2)
+        if packed.longest > len(self._rotation):
+            size = min(max(2 * packed.longest, 1024), self.max_positions)
+            self._rotation = rotation_table(self._weights.rotary, size, self.device)
+        return self._rotation[packed.positions][:, None]
+
+    def _move_along(self, flights: Sequence[Flight], packed: Packed, hidden: Tensor | None, passed: _Passed) -> None:
+        for index, (flight, span) in enumerate(zip(flights, packed.spans, strict=True)):
+            computed = span.middle > span.start
+            flight.prefix_hidden = hidden[span.start : span.middle] if hidden is not None and computed else None
+            flight.suffix_hidden = hidden[span.middle : span.end] if hidden is not None else None
+            if flight.kept is not None and computed and not flight.prefix_is_kept:
+                rest = None if flight.prefix_hidden is None else flight.prefix_hidden.clone()
+                flight.kept.extend(passed.recorded[index], rest)
+                self.cache.keep(flight.prompt.prefix, flight.kept)
+
+
+class _Passed:
+    """Finds every request's prefix in each layer that a batch passes, and records those that were computed."""
+
+    def __init__(self, flights: Sequence[Flight], packed: Packed, first_layer: int, *, recording: bool) -> None:
+        self._flights = flights
+        self._packed = packed
+        self._layer = first_layer
+        self._recording = recording
+        self.recorded: list[list[KeyValue]] = [[] for _ in flights]
+
+    def prefixes(self, key: Tensor, value: Tensor) -> list[KeyValue]:
+        """Keys and values of every request's prefix; to be called once per layer, in order."""
+        found: list[KeyValue] = []
+        for index, (flight, span) in enumerate(zip(self._flights, self._packed.spans, strict=True)):
+            if flight.kept is not None and span.middle == span.start:
+                found.append(flight.kept.layers[self._layer])
+                continue
+            pair = key[span.start : span.middle], value[span.start : span.middle]
+            found.append(pair)
+            if self._recording:
+                self.recorded[index].append((pair[0].clone(), pair[1].clone()))
+        self._layer += 1
+        return found
+
+
+def _gather(flights: Sequence[Flight], packed: Packed) -> Tensor:  # (padded_rows, hidden)
+    """The flights' rows as one matrix: flights that come from different batches merge here."""
+    parts = [part for flight in flights for part in flight.hidden_parts()]
+    idle = parts[0].new_zeros(packed.padded_rows - packed.rows, parts[0].shape[1])
+    return torch.cat([*parts, idle])
