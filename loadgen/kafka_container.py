@@ -41,9 +41,9 @@ class KafkaContainer:
     def __init__(
         self, image: str | None = None, settings: Mapping[str, str] | None = None, port: int | None = None
     ) -> None:
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._image = image or os.environ.get("KAFKA_IMAGE", DEFAULT_IMAGE)
-        self._settings = {**_settings(self.port), **(settings or {})}
+        self._settings = {**broker_settings(self.port), **(settings or {})}
         self._container: DockerContainer | None = None
 
     @property
@@ -85,7 +85,7 @@ class KafkaContainer:
         self.stop()
 
 
-def _settings(port: int) -> dict[str, str]:
+def broker_settings(port: int) -> dict[str, str]:
     """Broker and controller in one. Any variable replaces the image's defaults, so all that is needed stands here."""
     return {
         "KAFKA_NODE_ID": "1",
@@ -105,7 +105,8 @@ def _settings(port: int) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody uses at this moment."""
     with socket.socket() as probe_socket:
         probe_socket.bind(("127.0.0.1", 0))
         return int(probe_socket.getsockname()[1])
