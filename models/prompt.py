@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ class PromptBuilder:
         self.limits = limits
         self.soft_width = max(embedding_dim, len(FEATURES))
         self._embedding_dim = embedding_dim
-        self._words = {phrase: text.encode(phrase) for phrase in _PHRASES}
+        self._words = {phrase: text.encode(phrase) for phrase in PHRASES}
         self._start = text.start_tokens
 
     def build(self, evidence: Evidence) -> Prompt:
@@ -107,27 +108,27 @@ class PromptBuilder:
     def _prefix(self, user: UserEvidence) -> TokenSequence:
         line = _Line(self.soft_width)
         line.words(self._start)
-        line.words(self._words["User"])
+        line.words(self._words["user"])
         line.soft(SoftKind.USER, user.embedding)
-        line.words(self._words["history:"])
+        line.words(self._words["history"])
         for past in user.recent[-self.limits.recent_items :]:
             self._past_item(line, past, self.limits.title_tokens)
         return line.finish()
 
     def _suffix(self, candidate: CandidateEvidence, statistics: NDArray[np.float32]) -> TokenSequence:
         line = _Line(self.soft_width)
-        line.words(self._words["Similar:"])
+        line.words(self._words["similar"])
         for past in candidate.past[: self.limits.past_items]:
             self._past_item(line, past, 0)
         for near in candidate.similar_items[: self.limits.similar_items]:
             self._item(line, near.item, 0)
-        line.words(self._words["Others:"])
+        line.words(self._words["others"])
         for voter in candidate.similar_users[: self.limits.similar_users]:
             line.words(self._answer(voter.positive))
-        line.words(self._words["Candidate:"])
+        line.words(self._words["candidate"])
         self._item(line, candidate.item, self.limits.candidate_title_tokens)
         line.soft(SoftKind.STATISTICS, statistics)
-        line.words(self._words["Click?"])
+        line.words(self._words["click"])
         return line.finish()
 
     def _past_item(self, line: _Line, past: PastItem, title_tokens: int) -> None:
@@ -142,7 +143,8 @@ class PromptBuilder:
         return self._words["yes"] if positive else self._words["no"]
 
 
-_PHRASES = ("User", "history:", "Similar:", "Others:", "Candidate:", "Click?", "yes", "no")
+PHRASES: Final = ("user", "history", "similar", "others", "candidate", "click", "yes", "no")
+"""The prompt's own words; a tokenizer fitted to a catalogue is fitted to these too, so that each is one token."""
 
 
 class _Line:

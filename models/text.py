@@ -36,7 +36,7 @@ class Text:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> Text:
-        """A byte-level BPE tokenizer fitted to the catalogue's texts and the prompt's own phrases."""
+        """A byte-level BPE tokenizer fitted to texts. Any text can be encoded, seen or not."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()

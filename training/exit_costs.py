@@ -1,0 +1,60 @@
+"""What an exit threshold does to a set of examples: who leaves where, and how many token-layers that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.calibration import ExitCalibration
+from training.replay import Example
+
+Floats = NDArray[np.float64]
+
+
+def confidences(calibration: ExitCalibration, logits: Floats) -> Floats:
+    """Confidence (candidates, heads) of every head, from raw logits (candidates, heads)."""
+    return np.stack(
+        [calibration.confidence(head, logits[:, : head + 1]) for head in range(calibration.heads)],
+        axis=1,
+    )
+
+
+def exit_heads(confidence: Floats, threshold: float) -> NDArray[np.int64]:
+    """The head (candidates,) at which each candidate leaves: the first that reaches the threshold, else the last."""
+    reached = confidence >= threshold
+    reached[:, -1] = True
+    return np.asarray(reached.argmax(axis=1))
+
+
+def answers_at(ctrs: Floats, heads: NDArray[np.int64]) -> Floats:
+    """Of ctrs (candidates, heads) the one of each candidate's head."""
+    return np.asarray(np.take_along_axis(ctrs, heads[:, None], axis=1)[:, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCosts:
+    """Tokens of examples' prefixes and suffixes, to weigh depths with."""
+
+    suffix_tokens: NDArray[np.int64]  # (candidates,)
+    prefix_tokens: NDArray[np.int64]  # (examples,)
+    first_candidate: NDArray[np.int64]  # (examples,) row of each example's first candidate
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> TokenCosts:
+        """The lengths of the examples' parts."""
+        counts = [len(example) for example in examples]
+        return cls(
+            suffix_tokens=np.array([len(suffix) for example in examples for suffix in example.prompt.suffixes]),
+            prefix_tokens=np.array([len(example.prompt.prefix) for example in examples]),
+            first_candidate=np.cumsum([0, *counts[:-1]]),
+        )
+
+    def share(self, exit_layers: Sequence[int], heads: NDArray[np.int64]) -> float:
+        """Token-layers executed as a share of those at full depth; a prefix runs as deep as its deepest candidate."""
+        layers = np.asarray(exit_layers)[heads]  # (candidates,)
+        deepest = np.maximum.reduceat(layers, self.first_candidate)  # (examples,)
+        executed = (self.suffix_tokens * layers).sum() + (self.prefix_tokens * deepest).sum()
+        return float(executed / (exit_layers[-1] * (self.suffix_tokens.sum() + self.prefix_tokens.sum())))

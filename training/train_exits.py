@@ -1,0 +1,211 @@
+"""The exit transformer, trained from scratch: all heads jointly, each shallow one also learning from the deepest.
+
+After OptiRAG-Rec (arXiv 2501.02173): every head has its own loss, and shallow layers, whose gradients come from all
+heads but whose answers must stand on little depth, learn at a higher rate.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig
+
+from models.exit_model import ExitConfig, ExitModel, PromptBatch, collate
+from models.features import FEATURES
+from models.prompt import SoftKind
+from training.batches import batches
+from training.metrics import log_loss
+from training.replay import Example
+
+
+@dataclass(frozen=True, slots=True)
+class ExitOptions:
+    """Size of the model and how it is trained."""
+
+    hidden: int = 96
+    intermediate: int = 256
+    attention_heads: int = 4
+    exit_layers: tuple[int, ...] = (1, 2, 4)
+    epochs: int = 3
+    batch_tokens: int = 8_192
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    depth_decay: float = 0.85
+    """Learning rate of a layer, as a share of the layer's before it."""
+    warm_up: float = 0.06
+    """Share of the steps over which the learning rate rises."""
+    distillation: float = 0.3
+    """Share of a shallow head's loss that asks for the deepest head's answer instead of the label."""
+    embedding_dropout: float = 0.1
+    """Share of users' and items' soft tokens that read as unknown in training, so that cold starts are no surprise."""
+    word_dropout: float = 0.1
+    averaging: float = 0.995
+    """Decay of the moving average of the weights, which is what is kept."""
+
+
+def new_model(options: ExitOptions, vocabulary: int, embedding_dim: int) -> ExitModel:
+    """A Llama with random weights and heads after `exit_layers`."""
+    decoder = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=options.hidden,
+        intermediate_size=options.intermediate,
+        num_hidden_layers=options.exit_layers[-1],
+        num_attention_heads=options.attention_heads,
+        num_key_value_heads=options.attention_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        use_cache=False,
+    )
+    exits = ExitConfig(options.exit_layers, embedding_dim, soft_width=max(embedding_dim, len(FEATURES)))
+    return ExitModel.from_config(decoder, exits)
+
+
+def train_exits(
+    model: ExitModel,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    options: ExitOptions,
+    seed: int,
+    on_step: Callable[[int, str], None] = lambda _examples, _note: None,
+) -> ExitModel:
+    """The model after the epoch that did best on the validation examples.
+
+    Args:
+        model: to be trained; changed in place.
+        examples: to learn from.
+        validation: to stop by; not learned from.
+        options: how.
+        seed: of the order of examples and of what is dropped.
+        on_step: called after each batch with its number of examples and a note about the loss.
+    """
+    random = np.random.default_rng(seed)
+    optimiser = torch.optim.AdamW(_parameter_groups(model, options), betas=(0.9, 0.98))
+    rates = [group["lr"] for group in optimiser.param_groups]
+    steps = options.epochs * sum(1 for _ in batches(examples, options.batch_tokens, np.random.default_rng(seed)))
+    average = copy.deepcopy(model)
+    best, best_loss, step = copy.deepcopy(model.state_dict()), math.inf, 0
+    for _ in range(options.epochs):
+        model.train()
+        for batch in batches(examples, options.batch_tokens, random):
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * schedule(min(step / steps, 1.0), options.warm_up)
+            loss = _step(model, optimiser, batch, options, random)
+            _follow(average, model, min(options.averaging, (1 + step) / (10 + step)))
+            step += 1
+            on_step(len(batch), f"loss {loss:.4f}")
+        validation_loss = log_loss(*_final_answers(average, validation, options.batch_tokens))
+        if validation_loss >= best_loss:
+            break
+        best, best_loss = copy.deepcopy(average.state_dict()), validation_loss
+    model.load_state_dict(best)
+    return model.eval()
+
+
+def schedule(progress: float, warm_up: float) -> float:
+    """Learning rate as a share of the highest: a linear rise, then half a cosine down to a hundredth."""
+    if progress < warm_up:
+        return (progress + 1e-3) / (warm_up + 1e-3)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def predict(model: ExitModel, examples: Sequence[Example], batch_tokens: int = 16_384) -> np.ndarray:
+    """Raw logits (candidates, heads) of all examples' candidates, in the examples' order."""
+    rows = np.cumsum([0, *(len(example) for example in examples)])
+    place = {id(example): at for at, example in enumerate(examples)}
+    logits = np.empty((rows[-1], len(model.heads)), np.float32)
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches(examples, batch_tokens):
+            answers = model(collate([example.prompt for example in batch])).numpy()
+            where = np.concatenate([np.arange(rows[at], rows[at + 1]) for at in (place[id(e)] for e in batch)])
+            logits[where] = answers
+    return logits
+
+
+def _parameter_groups(model: ExitModel, options: ExitOptions) -> Iterator[dict[str, object]]:
+    """Groups of one layer each, matrices with and vectors without weight decay."""
+    depths: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        depths.setdefault(_depth(name, model.config.exit_layers), []).append(parameter)
+    for depth, parameters in depths.items():
+        rate = options.learning_rate * options.depth_decay**depth
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+        yield {"params": matrices, "lr": rate, "weight_decay": options.weight_decay}
+        yield {"params": vectors, "lr": rate, "weight_decay": 0.0}
+
+
+def _depth(name: str, exit_layers: Sequence[int]) -> int:
+    """Layers that lie below a parameter: 0 for what feeds the first layer and for that layer itself."""
+    parts = name.split(".")
+    if parts[:2] == ["backbone", "layers"]:
+        return int(parts[2])
+    if parts[0] == "heads":
+        return exit_layers[int(parts[1])] - 1
+    return 0
+
+
+def _step(
+    model: ExitModel,
+    optimiser: torch.optim.Optimizer,
+    batch: Sequence[Example],
+    options: ExitOptions,
+    random: np.random.Generator,
+) -> float:
+    prompts = with_dropout(collate([example.prompt for example in batch]), options, random)
+    labels = torch.from_numpy(np.concatenate([example.labels for example in batch]))
+    loss = joint_loss(model(prompts), labels, options.distillation)
+    optimiser.zero_grad()
+    torch.autograd.backward(loss)
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    return float(loss)
+
+
+def joint_loss(logits: Tensor, labels: Tensor, distillation: float) -> Tensor:
+    """Mean over heads of the cross-entropy; shallow heads' targets are part label, part the deepest head's answer.
+
+    Args:
+        logits: (candidates, heads).
+        labels: (candidates,) 0 or 1.
+        distillation: share of the deepest head's answer in shallow heads' targets.
+    """
+    teacher = torch.sigmoid(logits[:, -1:]).detach()
+    targets = labels[:, None].expand_as(logits).clone()
+    targets[:, :-1] = (1 - distillation) * targets[:, :-1] + distillation * teacher
+    return functional.binary_cross_entropy_with_logits(logits, targets)
+
+
+def with_dropout(batch: PromptBatch, options: ExitOptions, random: np.random.Generator) -> PromptBatch:
+    """Some users' and items' embeddings read as unknown, some words as the first of the vocabulary.
+
+    Statistics are left alone.
+    """
+    embedded = batch.soft_kinds != SoftKind.STATISTICS
+    dropped = torch.from_numpy(random.random(len(batch.soft_kinds)) < options.embedding_dropout) & embedded
+    words = torch.from_numpy(random.random(tuple(batch.token_ids.shape)) < options.word_dropout)
+    words.view(-1)[batch.answer_index] = False
+    return replace(
+        batch,
+        soft_values=batch.soft_values.masked_fill(dropped[:, None], 0.0),
+        token_ids=batch.token_ids.masked_fill(words, 0),
+    )
+
+
+def _follow(average: ExitModel, model: ExitModel, decay: float) -> None:
+    with torch.no_grad():
+        for kept, current in zip(average.parameters(), model.parameters(), strict=True):
+            kept.lerp_(current, 1 - decay)
+
+
+def _final_answers(model: ExitModel, examples: Sequence[Example], batch_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and the final head's probabilities."""
+    labels = np.concatenate([example.labels for example in examples])
+    return labels, 1 / (1 + np.exp(-predict(model, examples, batch_tokens)[:, -1]))
