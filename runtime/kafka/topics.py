@@ -41,10 +41,12 @@ class Cluster:
     """What there is to read.
 
     Attributes:
+        id: the cluster's own; offsets count only there. Empty where a broker does not tell.
         partitions: how many each topic has.
         is_embedded: whether it is librdkafka's mock cluster, which differs from Kafka in more than size.
     """
 
+    id: str
     partitions: dict[str, int]
     is_embedded: bool
 
@@ -89,13 +91,14 @@ async def require_topics(settings: KafkaSettings, topics: Sequence[str]) -> Clus
     """
     async with _admin(settings) as admin:
         counts = await _partition_counts(admin)
+        cluster_id = (await admin.describe_cluster())["cluster_id"] or ""
         is_embedded = _is_embedded(admin)
     missing = [name for name in topics if name not in counts]
     if missing:
         raise TopicMissing(
             f"{settings.bootstrap_servers} has no topic {', '.join(missing)}; make them with `exitstream topics create`"
         )
-    return Cluster({name: counts[name] for name in topics}, is_embedded)
+    return Cluster(cluster_id, {name: counts[name] for name in topics}, is_embedded)
 
 
 @asynccontextmanager
