@@ -38,10 +38,12 @@ MESSAGES: Final[tuple[type[Message], ...]] = (
 
 DEAD_LETTER_HEADERS: Final = {
     "dead-letter-reason": "What was wrong, for people.",
+    "dead-letter-program": "Which program refused it.",
     "dead-letter-topic": "The topic it was read from.",
     "dead-letter-partition": "The partition it was read from.",
     "dead-letter-offset": "Its offset there.",
-    "dead-letter-time-ms": "When it was set aside, Unix milliseconds.",
+    "dead-letter-time-ms": "When it was refused, Unix milliseconds.",
+    "dead-letter-record-time-ms": "The record's own timestamp, Unix milliseconds.",
 }
 
 Json = dict[str, Any]

@@ -8,6 +8,9 @@ import jsonschema
 import msgspec
 import pytest
 
+from runtime.clock import ManualClock
+from runtime.dead_letters import DeadLetters
+from runtime.records import Record
 from schemas import contracts, examples
 
 
@@ -68,6 +71,15 @@ def test_every_message_travels_on_exactly_one_topic():
 
     assert {channel.message for channel in contracts.CHANNELS} == set(contracts.MESSAGES)
     assert inputs == {name.removesuffix(".dead-letter") for name in document["channels"] if "dead-letter" in name}
+
+
+def test_the_headers_of_dead_letters_are_those_that_are_written():
+    """The document names exactly the headers that every dead letter carries."""
+    letter = DeadLetters("updater", ".dead-letter", ManualClock()).letter(
+        Record(topic="items", partition=0, offset=7, key=b"k", value=b"?"), "not an item"
+    )
+
+    assert {name for name, _ in letter.headers} == set(contracts.DEAD_LETTER_HEADERS)
 
 
 def _references(node):
