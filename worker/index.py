@@ -9,13 +9,13 @@ watched and the lists are trained anew).
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.limits import IndexSettings
 from worker.rows import grown
 
 Ids = NDArray[np.int64]
@@ -24,20 +24,6 @@ Vectors = NDArray[np.float32]
 NO_ID = -1
 LEAST_PER_LIST = 39
 """Entries per inverted list under which FAISS calls the clustering poor."""
-
-
-@dataclass(frozen=True, slots=True)
-class IndexSettings:
-    """When to change from exact search to inverted lists, and how good those must stay."""
-
-    exact_limit: int = 20_000
-    """Most entries that are searched exactly."""
-    least_recall: float = 0.95
-    watch_every: int = 1_000
-    """Every so many searches one query is answered exhaustively as well, to measure recall."""
-    retrain_growth: float = 1.5
-    """The lists are trained anew when the index has so many times the entries they were trained for, or after as many
-    changes."""
 
 
 class VectorIndex:

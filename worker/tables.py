@@ -10,7 +10,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,8 @@ from models.text import Text
 from schemas.codec import MalformedRecord
 from schemas.embeddings import decode_embedding
 from schemas.messages import Embedding, Item, ItemState, PastInteraction, UserState
-from worker.index import IndexSettings, VectorIndex
+from worker.index import VectorIndex
+from worker.limits import TableLimits
 from worker.rows import UNKNOWN_ROW, RowIds, grown
 
 Rows = NDArray[np.int64]
@@ -32,16 +32,6 @@ NO_PAST = -1
 
 LARGEST_NUMBER = 1e6
 """Largest magnitude in an embedding; beyond it sums of products would leave float32."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableLimits:
-    """What is kept per entry, and how it is searched."""
-
-    history_length: int = 64
-    """Past interactions kept per user, the latest ones."""
-    title_tokens: int = 32
-    index: IndexSettings = field(default_factory=IndexSettings)
 
 
 class Tables:

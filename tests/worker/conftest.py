@@ -1,16 +1,32 @@
-"""What the worker's tests share: a small tokenizer and states by hand."""
+"""What the worker's tests share: a small tokenizer, states by hand, a worker without Kafka."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.text import Text
+from runtime.clock import SystemClock
+from runtime.delivery import Delivery
+from runtime.kafka.sink import check_size
+from runtime.records import OutRecord, Record
+from runtime.settings import KafkaSettings
+from schemas.codec import MessageDecoder, encode
 from schemas.embeddings import encode_embedding
-from schemas.messages import ItemState, PastInteraction, UserState
-from worker.tables import TableLimits, Tables
+from schemas.messages import ImpressionRequest, ImpressionScores, Item, ItemState, PastInteraction, UserState
+from worker.compute import ComputeThread
+from worker.limits import TableLimits
+from worker.metrics import WorkerMetrics
+from worker.model import ServingModel
+from worker.pipeline import Pipeline
+from worker.scoring import Scorer
+from worker.settings import WorkerGroup, WorkerSettings
+from worker.tables import Tables
 
 DIM = 4
 
@@ -60,3 +76,126 @@ def item_state() -> Callable[..., ItemState]:
         )
 
     return make
+
+
+class MemoryDelivery(Delivery):
+    """A delivery that keeps outputs in memory: what is under test is what comes to it, not Kafka."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        super().__init__(settings, source=None)
+        self.outputs: list[tuple[Record, list[OutRecord]]] = []
+
+    async def finished(self, record, outputs):
+        for output in outputs:
+            check_size(output, self._settings)
+        self.outputs.append((record, list(outputs)))
+        self._done(record.source, record.offset)
+
+    async def run(self):
+        """Nothing to commit."""
+
+    async def _settle(self, partitions):
+        """Nothing to commit."""
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *exc_info):
+        return None
+
+
+class Desk:
+    """A worker without Kafka and without a second thread: records in, outputs out, a round at a time."""
+
+    def __init__(self, model: ServingModel, tables: Tables, max_record_bytes: int = 1_000_000, **worker) -> None:
+        kafka = KafkaSettings(max_record_bytes=max_record_bytes, batch_bytes=1_024)
+        self.settings = WorkerSettings(worker=WorkerGroup(**worker), kafka=kafka)
+        self.clock = SystemClock()
+        self.tables = tables
+        self.metrics = WorkerMetrics()
+        self.delivery = MemoryDelivery(self.settings.kafka)
+        self.scorer = Scorer(self.settings, model, tables, self.metrics, self.clock)
+        self.pipeline = Pipeline(self.settings, self.scorer, ComputeThread(), self.delivery, self.metrics, self.clock)
+        self.offset = 0
+
+    def record(self, value: bytes | None, headers=()) -> Record:
+        """A record of the request topic, the next offset."""
+        self.offset += 1
+        return Record("impression-requests", 0, self.offset, b"key", value, tuple(headers), 0)
+
+    def request(self, *item_ids: str, **changes) -> ImpressionRequest:
+        """A request by user u1, made now, for these items."""
+        fields = {
+            "request_id": f"r{self.offset}",
+            "user_id": "u1",
+            "candidate_item_ids": list(item_ids),
+            "created_time_ms": self.clock.wall_ms(),
+            "budget_ms": 60_000,
+        }
+        return ImpressionRequest(**fields | changes)
+
+    async def take_in(self, *records: Record) -> None:
+        """Takes records in, without working on them."""
+        await self.delivery.on_assigned(frozenset({records[0].source}) - set(self.delivery._tracker._partitions))
+        for record in records:
+            await self.pipeline.take_in(record)
+
+    async def work(self, rounds: int = 10_000) -> None:
+        """Steps until nothing is left, handing out what is answered."""
+        for _ in range(rounds):
+            more = self.pipeline.step()
+            await asyncio.sleep(0)
+            while self.pipeline._answered:
+                await self.pipeline.hand_out(self.pipeline._answered.popleft())
+            if not more:
+                return
+
+    async def answer(self, request: ImpressionRequest, headers=()) -> ImpressionScores:
+        """The scores of one request."""
+        await self.take_in(self.record(encode(request), headers))
+        await self.work()
+        return self.scores()[-1]
+
+    def scores(self) -> list[ImpressionScores]:
+        """All scores written so far."""
+        decoder = MessageDecoder(ImpressionScores)
+        outputs = [output for _, written in self.delivery.outputs for output in written]
+        return [decoder.decode(output.value, output.headers) for output in outputs if output.topic == "ctr-scores"]
+
+    def letters(self) -> list[OutRecord]:
+        """All dead letters written so far."""
+        outputs = [output for _, written in self.delivery.outputs for output in written]
+        return [output for output in outputs if output.topic.endswith(".dead-letter")]
+
+
+@pytest.fixture(scope="session")
+def filled_tables(tiny_bundle, user_state, item_state) -> Tables:
+    """Twenty items i0..i19 with titles, ten users u0..u9 with histories; tests leave them as they are."""
+    tables = Tables(tiny_bundle.text, tiny_bundle.graph.dim)
+    generator = np.random.default_rng(3)
+    for number in range(20):
+        tables.put_item(Item(item_id=f"i{number}", title=f"title number {number}"))
+        tables.put_item_state(item_state(f"i{number}", generator.normal(size=tables.embedding_dim), 10, number % 5))
+    for number in range(10):
+        past = [f"{'+-'[place % 2]}i{item}" for place, item in enumerate(generator.choice(20, 6, replace=False))]
+        tables.put_user_state(user_state(f"u{number}", generator.normal(size=tables.embedding_dim), past))
+    return tables
+
+
+@pytest.fixture(scope="session")
+def serving_model(tiny_bundle, filled_tables) -> ServingModel:
+    """The tiny bundle, warmed up over the filled tables."""
+    settings = WorkerGroup(bundle=Path("unused"))
+    return ServingModel.from_bundle(tiny_bundle, filled_tables, settings, SystemClock().monotonic)
+
+
+@pytest.fixture
+async def make_desk(serving_model, filled_tables) -> Callable[..., Desk]:
+    """Makes workers without Kafka; arguments are those of `[worker]` and the largest record."""
+    return partial(Desk, serving_model, filled_tables)
+
+
+@pytest.fixture
+async def desk(make_desk) -> Desk:
+    """A worker without Kafka, with the settings as they are."""
+    return make_desk()

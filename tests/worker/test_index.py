@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.index import NO_ID, IndexSettings, VectorIndex
+from worker.index import NO_ID, VectorIndex
+from worker.limits import IndexSettings
 
 DIM = 8
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from models.prompt import PromptLimits
 from schemas.messages import Item
+from worker.limits import TableLimits
 from worker.retrieval import Retriever
-from worker.tables import TableLimits, Tables
+from worker.tables import Tables
 
 DIM = 4
 LIMITS = PromptLimits(recent_items=4, past_items=2, similar_users=2, similar_items=2)

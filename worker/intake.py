@@ -1,0 +1,64 @@
+"""From a record to a job: decoded, with its budget and its deadline."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from runtime.clock import Clock
+from runtime.deadline import Deadline
+from runtime.records import Record
+from schemas.codec import MalformedRecord, MessageDecoder
+from schemas.messages import ImpressionRequest
+from worker.settings import WorkerSettings
+
+BUDGET_HEADER: Final = "budget-ms"
+"""A record's header with the budget of a request that names none itself: a topic's producers can share one."""
+LARGEST_BUDGET_MS: Final = 3_600_000
+
+
+class Intake:
+    """Reads impression requests.
+
+    Args:
+        settings: default budget, bounds on size and clocks.
+        clock: ours.
+    """
+
+    def __init__(self, settings: WorkerSettings, clock: Clock) -> None:
+        self._settings = settings.worker
+        self._clock = clock
+        self._decoder = MessageDecoder(ImpressionRequest, settings.kafka.max_record_bytes)
+
+    def decode(self, record: Record) -> ImpressionRequest:
+        """The request in a record.
+
+        Raises:
+            MalformedRecord: there is none; says why.
+        """
+        return self._decoder.decode(record.value, record.headers)
+
+    def deadline(self, request: ImpressionRequest, record: Record) -> tuple[Deadline, float]:
+        """The request's deadline, and its budget in milliseconds: its own, its record's header's, or the setting's.
+
+        Raises:
+            MalformedRecord: the header holds no budget.
+        """
+        budget_ms = request.budget_ms
+        if budget_ms is None:
+            budget_ms = self._header_budget_ms(record)
+        deadline = Deadline.at_intake(
+            created_time_ms=request.created_time_ms,
+            budget_ms=budget_ms,
+            clock=self._clock,
+            max_clock_skew_ms=self._settings.max_clock_skew_ms,
+            max_age_ms=self._settings.max_age_ms,
+        )
+        return deadline, budget_ms
+
+    def _header_budget_ms(self, record: Record) -> int:
+        named = dict(record.headers).get(BUDGET_HEADER)
+        if named is None:
+            return self._settings.budget_ms
+        if not named.isdigit() or int(named) > LARGEST_BUDGET_MS:
+            raise MalformedRecord(f"the header {BUDGET_HEADER} holds {named!r}, not milliseconds up to an hour")
+        return int(named)

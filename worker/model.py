@@ -1,0 +1,64 @@
+"""A loaded bundle, ready to serve: one object, so that another bundle can take its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from models.bundle import Bundle
+from models.prompt import PromptBuilder
+from worker.budget import ThresholdController
+from worker.engine.engine import ScoringEngine
+from worker.graph_scores import GraphScorer
+from worker.retrieval import Retriever
+from worker.settings import WorkerGroup
+from worker.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class ServingModel:
+    """What one bundle brings: retrieval, prompts, inference, the graph score and the exit threshold."""
+
+    version: str
+    retriever: Retriever
+    prompts: PromptBuilder
+    engine: ScoringEngine
+    graph: GraphScorer
+    controller: ThresholdController
+
+    @classmethod
+    def from_bundle(
+        cls, bundle: Bundle, tables: Tables, settings: WorkerGroup, monotonic: Callable[[], float]
+    ) -> ServingModel:
+        """The bundle over these tables, warmed up. Takes seconds; to be called by the thread that will own it.
+
+        Args:
+            bundle: the trained model.
+            tables: what is known; they must have been made for the bundle's tokenizer and embeddings.
+            settings: how to run.
+            monotonic: the clock of deadlines, in seconds.
+        """
+        calibration = bundle.calibration
+        engine = ScoringEngine(bundle.model, calibration, settings.engine.settings(), monotonic)
+        engine.warm_up()
+        return cls(
+            version=bundle.version,
+            retriever=Retriever(tables, bundle.limits),
+            prompts=bundle.prompt_builder(),
+            engine=engine,
+            graph=GraphScorer(tables, calibration),
+            controller=_controller(bundle, settings),
+        )
+
+
+def _controller(bundle: Bundle, settings: WorkerGroup) -> ThresholdController:
+    """Thresholds as calibrated, unless the settings say otherwise; a calm threshold below the floor takes it along."""
+    wanted = settings.controller
+    calm = bundle.calibration.calm_threshold if wanted.calm_threshold is None else wanted.calm_threshold
+    floor = bundle.calibration.floor_threshold if wanted.floor_threshold is None else wanted.floor_threshold
+    return ThresholdController(calm, min(floor, calm), bundle.calibration.frontier, wanted.settings())
+
+
+def make_tables(bundle: Bundle, settings: WorkerGroup) -> Tables:
+    """Empty tables for a bundle's tokenizer and embeddings; indexes are trained on the spot."""
+    return Tables(bundle.text, bundle.graph.dim, settings.tables.limits())

@@ -1,0 +1,114 @@
+"""A finished job as the record of its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice, zip_longest
+
+from models.evidence import CandidateEvidence
+from runtime.records import OutRecord
+from schemas.codec import WireFormat, encode, headers_for
+from schemas.messages import CandidateScore, ImpressionScores, Neighbour, RequestStatus, StepTimes
+from worker.engine.records import MADE_BY
+from worker.jobs import Job
+
+
+class Publisher:
+    """Writes score records.
+
+    Args:
+        topic: where scores go.
+        wire_format: how they are encoded.
+        model_version: of the model that made them.
+        neighbours: most pieces of evidence told per candidate.
+    """
+
+    def __init__(self, topic: str, wire_format: WireFormat, model_version: str, neighbours: int) -> None:
+        self._topic = topic
+        self._wire_format = wire_format
+        self._headers = tuple(headers_for(wire_format))
+        self._model_version = model_version
+        self._neighbours = neighbours
+
+    def record(self, job: Job, *, with_neighbours: bool = True) -> OutRecord:
+        """The job's answer, keyed by its request id."""
+        scores = self.scores(job, self._neighbours if with_neighbours else 0)
+        return OutRecord(self._topic, scores.request_id.encode(), encode(scores, self._wire_format), self._headers)
+
+    def scores(self, job: Job, neighbours: int) -> ImpressionScores:
+        """The job's answer."""
+        request = job.request
+        lateness_ms = max(0.0, (job.scored_s - job.deadline.at) * 1000)
+        age_ms = None if job.embedding_time_ms is None else max(0.0, float(job.scored_time_ms - job.embedding_time_ms))
+        return ImpressionScores(
+            request_id=request.request_id,
+            user_id=request.user_id,
+            status=status_of(job, lateness_ms),
+            scores=_candidate_scores(job, neighbours),
+            model_version=self._model_version,
+            created_time_ms=request.created_time_ms,
+            deadline_ms=job.deadline.wall_ms,
+            scored_time_ms=job.scored_time_ms,
+            exit_threshold=job.threshold,
+            lateness_ms=lateness_ms,
+            embedding_version=job.embedding_version,
+            embedding_age_ms=age_ms,
+            step_times=step_times(job),
+        )
+
+
+def status_of(job: Job, lateness_ms: float) -> RequestStatus:
+    """What became of a request."""
+    if not job.item_ids:
+        return "empty"
+    return "late" if lateness_ms > 0 else "ok"
+
+
+def step_times(job: Job) -> StepTimes:
+    """Where the time went."""
+    begun_s = job.scored_s if job.begun_s is None else job.begun_s
+    return StepTimes(
+        transit_ms=job.deadline.transit_ms,
+        queue_ms=(begun_s - job.deadline.intake) * 1000,
+        retrieve_ms=job.retrieve_s * 1000,
+        prompt_ms=job.prompt_s * 1000,
+        infer_ms=job.infer_s * 1000,
+    )
+
+
+def _candidate_scores(job: Job, neighbours: int) -> list[CandidateScore]:
+    columns = zip(
+        job.item_ids,
+        job.ctr.tolist(),
+        job.made_by.tolist(),
+        job.exit_layer.tolist(),
+        job.confidence.tolist(),
+        strict=True,
+    )
+    return [
+        CandidateScore(
+            item_id=item_id,
+            ctr=ctr,
+            made_by=MADE_BY[made_by],
+            exit_layer=exit_layer,
+            confidence=confidence,
+            neighbours=_neighbours(job.evidence.get(place), neighbours),
+        )
+        for place, (item_id, ctr, made_by, exit_layer, confidence) in enumerate(columns)
+    ]
+
+
+def _neighbours(evidence: CandidateEvidence | None, count: int) -> list[Neighbour]:
+    """The nearest of each kind by turns."""
+    if evidence is None or not count:
+        return []
+    kinds = (
+        (Neighbour(kind="past_item", id=past.item.item_id, similarity=past.similarity, positive=past.positive)
+         for past in evidence.past),
+        (Neighbour(kind="similar_user", id=near.user_id, similarity=near.similarity, positive=near.positive)
+         for near in evidence.similar_users),
+        (Neighbour(kind="similar_item", id=near.item.item_id, similarity=near.similarity)
+         for near in evidence.similar_items),
+    )  # fmt: skip
+    by_turns: Iterator[Neighbour | None] = chain.from_iterable(zip_longest(*kinds))
+    return list(islice((neighbour for neighbour in by_turns if neighbour is not None), count))

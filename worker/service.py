@@ -1,0 +1,140 @@
+"""A worker from its start to its end: fill the tables, warm up, join the group, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import faiss
+import structlog
+import torch
+
+from models.bundle import Bundle
+from runtime.clock import Clock, SystemClock
+from runtime.delivery import Delivery, make_delivery
+from runtime.http_status import http_status
+from runtime.kafka import RecordSource, TopicFollower, require_topics
+from runtime.lifecycle import Spawn, owned_tasks, watch_loop_lag
+from runtime.readiness import Readiness
+from runtime.watchdog import watch_progress
+from worker.backpressure import hold_back
+from worker.compute import ComputeThread
+from worker.metrics import WorkerMetrics
+from worker.model import ServingModel
+from worker.pipeline import Pipeline
+from worker.scoring import Scorer
+from worker.settings import WorkerSettings
+from worker.states import StateFeed, StateReader
+from worker.tables import Tables
+
+_GAUGE_INTERVAL_S: Final = 0.2
+_SHARE_FOR_DRAINING: Final = 0.8
+"""Of the time to end in; the rest is for leaving the group."""
+_IDLE_POLL_MS: Final = 100
+_RESTING_POLL_MS: Final = 5
+"""While reading rests, polls only keep the place in the group and must not delay the end of the rest."""
+log = structlog.get_logger(__name__)
+
+
+class Service:
+    """One worker process.
+
+    Args:
+        settings: everything that it can be told.
+        threads: of torch and FAISS.
+        clock: the time.
+    """
+
+    def __init__(self, settings: WorkerSettings, threads: int, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._threads = threads
+        self._clock = clock or SystemClock()
+        self._metrics = WorkerMetrics()
+        self._readiness = Readiness(("tables", "model", "group"))
+
+    async def main(self, stopping: asyncio.Event) -> None:
+        """Serves until asked to stop, then finishes what it has.
+
+        Raises:
+            ExitstreamError: it cannot start or go on.
+        """
+        settings = self._settings
+        async with http_status(settings.telemetry, self._readiness, self._metrics), owned_tasks() as spawn:
+            await require_topics(settings.kafka, [spec.name for spec in settings.topics.specs()])
+            spawn(watch_loop_lag(self._metrics.event_loop_lag.observe), "event loop lag")
+            thread = ComputeThread()
+            spawn(thread.run(), "compute")
+            bundle = await thread.call(self._load)
+            with ThreadPoolExecutor(1, thread_name_prefix="index training") as executor:
+                tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables.limits(), executor)
+                await self._follow_states(tables, thread, spawn, stopping)
+                if stopping.is_set():
+                    return
+                scorer = await thread.call(lambda: self._scorer(bundle, tables))
+                self._readiness.ready("model")
+                await self._serve(scorer, thread, spawn, stopping)
+
+    def _load(self) -> Bundle:
+        """In the compute thread: torch keeps its number of threads per thread."""
+        torch.set_num_threads(self._threads)
+        faiss.omp_set_num_threads(self._threads)
+        return Bundle.load(self._settings.worker.bundle)
+
+    def _scorer(self, bundle: Bundle, tables: Tables) -> Scorer:
+        tables.refresh_indexes()
+        model = ServingModel.from_bundle(bundle, tables, self._settings.worker, self._clock.monotonic)
+        return Scorer(self._settings, model, tables, self._metrics, self._clock)
+
+    async def _follow_states(
+        self, tables: Tables, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event
+    ) -> None:
+        """Fills the tables from the compacted topics, then keeps following them."""
+        reader = StateReader(self._settings.topics, self._settings.kafka.max_record_bytes)
+        follower = TopicFollower(self._settings.kafka, reader.topics, out_of_range="earliest")
+        await follower.start()
+        feed = StateFeed(follower, reader, tables, thread, self._metrics, self._settings.worker.tables.update_batch)
+        spawn(feed.follow(self._clock, self._readiness), "states")
+        await feed.filled(stopping)
+
+    async def _serve(self, scorer: Scorer, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event) -> None:
+        """Takes requests in until asked to stop; then finishes, delivers, commits and leaves."""
+        settings = self._settings
+        source = RecordSource(settings.kafka, [settings.topics.impression_requests], settings.worker.group_id)
+        async with make_delivery(settings.kafka, source) as delivery:
+            pipeline = Pipeline(settings, scorer, thread, delivery, self._metrics, self._clock)
+            thread.work = pipeline.step
+            spawn(pipeline.hand_out_all(), "scores")
+            spawn(delivery.run(), "commits")
+            spawn(self._keep_gauges(scorer, delivery), "gauges")
+            await source.start(delivery)
+            try:
+                self._readiness.ready("group")
+                log.info("ready", model_version=scorer.model.version, group=settings.worker.group_id)
+                spawn(
+                    watch_progress(source, self._clock, settings.telemetry, self._readiness, self._metrics), "watchdog"
+                )
+                await self._take_in(source, delivery, pipeline, stopping)
+                self._readiness.wait_for("group", "draining")
+                await delivery.drain(settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING)
+            finally:
+                await source.stop()
+
+    async def _take_in(
+        self, source: RecordSource, delivery: Delivery, pipeline: Pipeline, stopping: asyncio.Event
+    ) -> None:
+        while not stopping.is_set():
+            resting = hold_back(source, delivery, self._settings.worker.max_in_flight)
+            self._metrics.paused.set(resting)
+            timeout_ms = _RESTING_POLL_MS if resting else _IDLE_POLL_MS
+            for record in await source.poll(max_records=self._settings.worker.poll_records, timeout_ms=timeout_ms):
+                await pipeline.take_in(record)
+
+    async def _keep_gauges(self, scorer: Scorer, delivery: Delivery) -> None:
+        """What is read off now and then. The compute thread owns these; a number that is a moment old does no harm."""
+        while True:
+            self._metrics.threshold.set(scorer.model.controller.threshold)
+            self._metrics.waiting.set(scorer.waiting)
+            self._metrics.in_flight.set(delivery.in_flight())
+            scorer.note_tables()
+            await asyncio.sleep(_GAUGE_INTERVAL_S)
