@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,13 @@ from graph_updater.histories import (
 )
 from graph_updater.identities import ITEM, USER
 from graph_updater.nodes import MemoryReport, Nodes
-from graph_updater.snapshot import SnapshotCopy, restore_nodes
+from graph_updater.snapshot import Cut, SnapshotCopy, restore_nodes
 from schemas.messages import Embedding, Interaction, Item, ItemState, PastInteraction, UserState
 
 __all__ = ["BaseEmbeddings", "Changes", "UpdaterState"]
+
+_TOUCHED_BATCHES: Final = 256
+"""Micro-batches whose nodes are remembered one by one before they are merged: a long backlog takes no more memory."""
 
 
 @dataclass(frozen=True)
@@ -196,12 +199,15 @@ class UpdaterState:
         self._copy = SnapshotCopy(self._nodes, self._base.alphas, (self._expired_users, self._expired_items))
         return self._copy
 
+    def finish_snapshot(self) -> Cut:
+        """The state of this moment, from the copy begun last; nothing is marked any more."""
+        copy, self._copy = self._copy or self.start_snapshot(), None
+        return copy.finish()
+
     def snapshot_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The whole state as arrays and metadata, copied at one go."""
-        copy = self.start_snapshot()
-        while not copy.step():
-            pass
-        return copy.finish().merge()
+        self.start_snapshot()
+        return self.finish_snapshot().merge()
 
     @classmethod
     def restore(
@@ -281,6 +287,8 @@ class UpdaterState:
     def _touch(self, nodes: NDArray[np.int32]) -> None:
         """Remembers nodes whose facts or history changed, for publication and for a snapshot being copied."""
         self._touched.append(nodes)
+        if len(self._touched) > _TOUCHED_BATCHES:
+            self._touched = [np.unique(np.concatenate(self._touched))]
         if self._copy is not None:
             self._copy.mark(nodes)
 

@@ -1,0 +1,22 @@
+"""The updater as a program: `exitstream updater` and `python -m graph_updater`."""
+
+from __future__ import annotations
+
+from graph_updater.settings import UpdaterSettings
+from runtime.clock import SystemClock
+from runtime.cpus import set_thread_counts
+from runtime.lifecycle import run_service
+from runtime.telemetry import configure_logging
+
+
+def run(settings: UpdaterSettings) -> None:
+    """Runs until asked to stop.
+
+    Raises:
+        ExitstreamError: whatever keeps it from running, in one line.
+    """
+    configure_logging(settings.telemetry, "updater")
+    set_thread_counts(1)
+    from graph_updater.updater import Updater  # noqa: PLC0415 - numeric libraries read their thread counts at import
+
+    run_service(Updater(settings, SystemClock()).main, settings.telemetry.drain_limit_s)

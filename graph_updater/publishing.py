@@ -1,0 +1,89 @@
+"""States to records, and a parcel's records to Kafka: all of its content, then the offsets that say so.
+
+The order that loses nothing, however it is interrupted:
+    1. the parcel's dead letters and states, in transactions of a bounded size;
+    2. in the last of them, the offsets up to which the parcel stands.
+A reader sees each transaction whole. Whoever leads after a crash finds the committed offsets before the parcel, and
+publishes what they do not cover from his own state, which the same records made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import structlog
+
+from graph_updater.outbox import Parcel
+from graph_updater.state import UpdaterState
+from runtime.clock import Clock
+from runtime.errors import RecordTooLarge
+from runtime.kafka import TransactionalSink
+from runtime.records import OutRecord
+from runtime.settings import TopicSettings
+from schemas.codec import WireFormat, encode, headers_for
+
+MOST_AT_ONCE: Final = 2_000
+"""Records per transaction: well below its time-out on a slow broker."""
+log = structlog.get_logger(__name__)
+
+
+class StateEncoder:
+    """Makes records of states.
+
+    Args:
+        topics: where they go.
+        wire_format: how they are encoded.
+        clock: for the time of publication.
+    """
+
+    def __init__(self, topics: TopicSettings, wire_format: WireFormat, clock: Clock) -> None:
+        self._topics = topics
+        self._wire_format = wire_format
+        self._headers = tuple(headers_for(wire_format))
+        self._clock = clock
+
+    def records(self, state: UpdaterState, parcel: Parcel) -> list[OutRecord]:
+        """A parcel's dead letters, then the states that it names, as they are now; a tombstone for who has left."""
+        return [
+            *(dead.letter for dead in parcel.dead_letters),
+            *self._users(state, parcel.users),
+            *self._items(state, parcel.items),
+        ]
+
+    def _users(self, state: UpdaterState, user_ids: Sequence[str]) -> Iterator[OutRecord]:
+        now_ms, topic = self._clock.wall_ms(), self._topics.user_states
+        for user_id in user_ids:
+            try:
+                value = encode(state.user_state(user_id, now_ms), self._wire_format)
+            except KeyError:  # has left, perhaps since the parcel was made
+                value = None
+            yield OutRecord(topic, user_id.encode(), value, self._headers)
+
+    def _items(self, state: UpdaterState, item_ids: Sequence[str]) -> Iterator[OutRecord]:
+        now_ms, topic = self._clock.wall_ms(), self._topics.item_states
+        for item_id in item_ids:
+            try:
+                value = encode(state.item_state(item_id, now_ms), self._wire_format)
+            except KeyError:
+                value = None
+            yield OutRecord(topic, item_id.encode(), value, self._headers)
+
+
+async def transact(sink: TransactionalSink, group_id: str, records: Sequence[OutRecord], part: Parcel) -> None:
+    """Writes a part of a parcel, and its frontier where it carries one, in one transaction.
+
+    A state too large to be written stays as it was published last, and is told in the log: the rest must not wait.
+
+    Raises:
+        TransactionFailed: nothing of it happened, or that is not known; see `TransactionalSink.transaction`.
+        BrokerError: on anything that trying again does not mend.
+    """
+    async with sink.transaction() as transaction:
+        for record in records:
+            try:
+                await transaction.send(record)
+            except RecordTooLarge as error:
+                log.warning("a state is too large to be published", key=record.key, cause=str(error))
+        if part.frontier:
+            await transaction.commit_offsets(group_id, part.frontier)

@@ -1,0 +1,161 @@
+"""Where the state comes from at the start, and the snapshots that it may come from next time.
+
+A snapshot holds the state and the offsets up to which it stands. It is written only once everything that the state
+knows of has been published, so whoever continues from it need publish no more than what the records after it move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from graph_updater.base_embeddings import BaseEmbeddings
+from graph_updater.config import GraphConfig
+from graph_updater.engine import Capture
+from graph_updater.metrics import UpdaterMetrics
+from graph_updater.snapshot import ForeignSnapshot
+from graph_updater.state import UpdaterState
+from runtime.clock import Clock
+from runtime.errors import SnapshotError
+from runtime.records import TopicPartition
+from runtime.snapshots import Snapshot, SnapshotStore
+
+SNAPSHOT_KIND: Final = "exitstream updater"
+Frontier = Mapping[TopicPartition, int]
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a snapshot must agree with to be continued.
+
+    Attributes:
+        model_version: of the bundle; another model's base embeddings would mix with this one's.
+        cluster: id of the Kafka cluster; the offsets count only there.
+        topics: the input topics.
+    """
+
+    model_version: str
+    cluster: str
+    topics: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a snapshot's metadata."""
+        return {"model_version": self.model_version, "cluster": self.cluster, "topics": list(self.topics)}
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Where to begin: a state and the offsets that it stands for; none where it is to be built from the earliest."""
+
+    state: UpdaterState
+    frontier: Frontier
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether nothing was there to continue from."""
+        return not self.frontier
+
+
+def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, origin: Origin) -> Recovered:
+    """The state of the newest snapshot that is whole and ours; each one refused is logged with the reason. Without
+    any, an empty state.
+
+    Raises:
+        SnapshotError: if the snapshots' address cannot be read at all.
+    """
+    for sequence in sorted(store.sequences(), reverse=True):
+        try:
+            snapshot = store.load(sequence)
+            _check_origin(snapshot, origin)
+            state = UpdaterState.restore(config, base, snapshot.arrays, snapshot.metadata["state"])
+        except (SnapshotError, ForeignSnapshot) as error:
+            log.warning("snapshot refused, trying the one before", snapshot=sequence, cause=str(error))
+        else:
+            log.info("going on from a snapshot", snapshot=sequence, address=store.address)
+            return Recovered(state, _frontier_from(snapshot.metadata["offsets"]))
+    log.info("no snapshot to go on from: building the state from the earliest records")
+    return from_scratch(config, base)
+
+
+def from_scratch(config: GraphConfig, base: BaseEmbeddings) -> Recovered:
+    """An empty state, to be built from the earliest records kept."""
+    return Recovered(UpdaterState(config, base), {})
+
+
+class Snapshots:
+    """Writes snapshots on a clock, beside the stream.
+
+    Args:
+        store: where to.
+        origin: told in every snapshot.
+        interval_s: time from one to the next.
+        clock: for the interval.
+        metrics: counts them.
+    """
+
+    def __init__(
+        self, store: SnapshotStore, origin: Origin, interval_s: float, clock: Clock, metrics: UpdaterMetrics
+    ) -> None:
+        self._store = store
+        self._origin = origin
+        self._interval_s = interval_s
+        self._clock = clock
+        self._metrics = metrics
+        self._last = clock.monotonic()
+        self._frontier: Frontier = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    def is_due(self, published: Frontier) -> bool:
+        """Whether it is time to begin one: not while one is being written, nor without anything new in it."""
+        if self._writing is not None and self._writing.done():
+            self._writing.result()
+            self._writing = None
+        waited_s = self._clock.monotonic() - self._last
+        return self._writing is None and waited_s >= self._interval_s and published != self._frontier
+
+    def write_beside(self, capture: Capture) -> None:
+        """Begins to write; the stream goes on."""
+        self._last, self._frontier = self._clock.monotonic(), capture.frontier
+        self._writing = asyncio.create_task(self.write(capture), name="snapshot")
+
+    async def write(self, capture: Capture) -> None:
+        """Writes a snapshot in a thread. One that cannot be written is told in the log: the next may be."""
+        began = self._clock.monotonic()
+        try:
+            sequence = await asyncio.to_thread(self._write_now, capture)
+        except SnapshotError as error:
+            log.warning("no snapshot was written", cause=str(error))
+            return
+        took_s = self._clock.monotonic() - began
+        self._metrics.snapshots.inc()
+        self._metrics.snapshot_seconds.observe(took_s)
+        log.info("snapshot", snapshot=sequence, address=self._store.address, took_s=round(took_s, 3))
+
+    async def settled(self) -> None:
+        """Waits for the one being written."""
+        if self._writing is not None:
+            await self._writing
+
+    def _write_now(self, capture: Capture) -> int:
+        arrays, metadata = capture.cut.merge()
+        offsets = [[topic, partition, offset] for (topic, partition), offset in capture.frontier.items()]
+        return self._store.save_now(
+            arrays, {"state": metadata, "origin": self._origin.to_json(), "offsets": sorted(offsets)}
+        )
+
+
+def _check_origin(snapshot: Snapshot, origin: Origin) -> None:
+    """Refuses the state of another model, cluster or topic: its offsets or its numbers mean something else."""
+    saved, ours = snapshot.metadata["origin"], origin.to_json()
+    for name, value in ours.items():
+        if saved.get(name) != value:
+            raise ForeignSnapshot(f"it was made with {name} {saved.get(name)}, this updater has {value}")
+
+
+def _frontier_from(offsets: list[tuple[str, int, int]]) -> Frontier:
+    return {TopicPartition(topic, partition): offset for topic, partition, offset in offsets}

@@ -1,0 +1,87 @@
+"""Settings of the updater: the shared groups and its own section `[updater]`, environment `EXITSTREAM_UPDATER__…`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from graph_updater.config import DEFAULT_POSITIVE_KINDS, GraphConfig
+from runtime.settings import Group, KafkaSettings, ProgramSettings, TelemetrySettings, TopicSettings
+from runtime.settings_sources import load_settings
+from schemas.messages import EmbeddingDtype, InteractionKind
+
+
+class GraphSettings(Group):
+    """The engine, `[updater.graph]`; what each means is told by `graph_updater.config.GraphConfig`."""
+
+    epsilon: float = Field(GraphConfig.epsilon, ge=0, lt=1, description="relative error that may wait; 0 is exact")
+    degree_cap: int = Field(GraphConfig.degree_cap, ge=0, description="edges kept per node, newest stay; 0: all")
+    window_ms: int = Field(GraphConfig.window_ms, ge=0, description="age at which an edge leaves; 0: never")
+    half_life_ms: int = Field(GraphConfig.half_life_ms, ge=0, description="age at which an edge counts half; 0: never")
+    history_length: int = Field(GraphConfig.history_length, ge=1, le=10_000, description="interactions kept per user")
+    publish_min_cosine: float = Field(
+        GraphConfig.publish_min_cosine,
+        ge=0,
+        le=1,
+        description="publish again once the cosine to the published is below",
+    )
+    embedding_dtype: EmbeddingDtype = GraphConfig.embedding_dtype
+    positive_kinds: frozenset[InteractionKind] = DEFAULT_POSITIVE_KINDS
+
+    def config(self) -> GraphConfig:
+        """The same for the engine."""
+        return GraphConfig(**self.model_dump())
+
+
+class UpdaterGroup(Group):
+    """The program around the engine."""
+
+    bundle: Path = Field(Path("bundle"), description="the model bundle: base embeddings and layer weights")
+    group_id: str = Field(
+        "exitstream-updater", min_length=1, description="updaters of one group stand by for each other"
+    )
+    flush_ms: int = Field(50, ge=1, description="how often what moved is published")
+    batch_records: int = Field(1_000, ge=1, le=100_000, description="most records applied at once")
+    max_event_lead_ms: int = Field(
+        3_600_000, ge=0, description="an interaction dated further ahead of its record goes to the dead letters"
+    )
+    leader_timeout_ms: int = Field(
+        6_000,
+        ge=1_000,
+        description="silence after which a standby takes over; brokers refuse less than 6000 by default",
+    )
+    snapshots: str = Field("updater-snapshots", min_length=1, description="folder or any fsspec address")
+    snapshot_interval_s: float = Field(30.0, gt=0)
+    snapshots_kept: int = Field(3, ge=2, description="older ones serve if the newest is torn")
+    graph: GraphSettings = GraphSettings()
+
+
+class UpdaterSettings(ProgramSettings):
+    """Everything that `exitstream updater` can be told."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    updater: UpdaterGroup = UpdaterGroup()
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if self.updater.flush_ms >= self.kafka.transaction_timeout_ms:
+            raise ValueError("updater.flush_ms must be below kafka.transaction_timeout_ms")
+        return self
+
+    @property
+    def election(self) -> KafkaSettings:
+        """How to reach Kafka as a member of the updaters' group, whose silence is noticed sooner than a worker's."""
+        return self.kafka.model_copy(update={"session_timeout_ms": self.updater.leader_timeout_ms})
+
+
+def load(config: Path | None = None) -> UpdaterSettings:
+    """The settings from a TOML file and the environment.
+
+    Raises:
+        SettingsError: on anything unknown, malformed or contradictory.
+    """
+    return load_settings(UpdaterSettings, config)
