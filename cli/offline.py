@@ -1,0 +1,78 @@
+"""`exitstream train` and `evaluate`, and what the other commands share with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from models.bundle import MANIFEST, Bundle, read_manifest
+from runtime.errors import BundleError
+from training.datasets.event_log import EventLog
+from training.datasets.folder import read_folder
+from training.evaluate import Evaluation, Quality, evaluate
+from training.progress import Bars
+from training.synthetic import synthetic_log
+from training.train import train
+
+
+def load_log(data: Path | None) -> EventLog:
+    """The data set in a folder, or the synthetic one.
+
+    Raises:
+        DatasetError: the folder holds no known data set.
+    """
+    return synthetic_log() if data is None else read_folder(data)
+
+
+def train_bundle(data: Path | None, out: Path) -> None:
+    """Train, save and show the figures of the held-out tenth."""
+    console = Console(highlight=False)
+    bundle = train(load_log(data), out, reporter=Bars(console))
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
+    console.print(f"bundle {out}, model version {bundle.version}")
+    console.print(f"last tenth of the log: {figures}")
+
+
+def evaluate_bundle(folder: Path, data: Path | None) -> None:
+    """Show how good a bundle is on the last tenth of a log."""
+    console = Console(highlight=False)
+    evaluation = evaluate(Bundle.load(folder), load_log(data), Bars(console))
+    console.print(_quality_table(evaluation))
+    exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
+    console.print(
+        f"at the calm threshold {evaluation.calm_threshold:.3f}: exits by layer "
+        + "  ".join(f"{layer}: {share:.1%}" for layer, share in exits)
+        + f"; token-layers executed {evaluation.token_layer_share:.1%}"
+    )
+
+
+def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
+    """The folder of a bundle for this log: the one that is there, if it is whole and of this log, else a new one."""
+    if (folder / MANIFEST).exists():
+        try:
+            Bundle.load(folder)
+            if read_manifest(folder)["dataset"] == log.name:
+                return folder
+            console.print(f"{folder} was trained on other data; training anew")
+        except BundleError as error:
+            console.print(f"{error}; training anew")
+    train(log, folder, reporter=Bars(console))
+    return folder
+
+
+def _quality_table(evaluation: Evaluation) -> Table:
+    table = Table("scored by", "AUC", "log loss", "calibration error", title=f"{evaluation.events} events, as of each")
+    for name, quality in _ways(evaluation):
+        table.add_row(name, f"{quality.auc:.4f}", f"{quality.log_loss:.4f}", f"{quality.calibration_error:.4f}")
+    table.add_row("running means", f"{evaluation.baseline_auc:.4f}", "", "")
+    return table
+
+
+def _ways(evaluation: Evaluation) -> Iterator[tuple[str, Quality]]:
+    yield "as served, calm threshold", evaluation.served
+    for layer, quality in zip(evaluation.exit_layers, evaluation.heads, strict=True):
+        yield f"head after layer {layer} alone", quality
+    yield "graph score alone", evaluation.graph

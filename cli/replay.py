@@ -1,0 +1,45 @@
+"""`exitstream replay`: plays a data set against workers that are already running."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.console import Console
+
+from cli.live import LiveTable
+from cli.offline import load_log
+from cli.report import show_report
+from cli.topics import BrokerSettings
+from loadgen.plan import make_plan
+from loadgen.player import Player
+from loadgen.report import Report, make_report
+from runtime.kafka import probe, require_topics
+from runtime.settings_sources import load_settings
+
+HISTORY_PATIENCE_S: Final = 600.0
+
+
+def run_replay(data: Path | None, requests: int, rate: float, config: Path | None) -> None:
+    """Send catalogue, history and requests; show the report, last of all as one line of JSON."""
+    settings = load_settings(BrokerSettings, config)
+    player = Player(settings.kafka, settings.topics, make_plan(load_log(data), requests), rate)
+    console = Console(highlight=False)
+    report = asyncio.run(_play(player, console))
+    show_report(report, None, console)
+    print(json.dumps(msgspec.to_builtins(report)))  # noqa: T201 - for programs that read our output
+
+
+async def _play(player: Player, console: Console) -> Report:
+    await probe(player.kafka)
+    topics = player.topics
+    await require_topics(player.kafka, [*topics.logs, *topics.compacted])
+    console.print(f"sending {len(player.plan.items):,} items and {len(player.plan.history):,} interactions of history")
+    await player.prepare(HISTORY_PATIENCE_S)
+    console.print(f"{len(player.plan.impressions)} impression requests at {player.rate:g} per second:")
+    with LiveTable(player, console):
+        await player.play()
+    return make_report(player.plan, player.sent, player.answers)

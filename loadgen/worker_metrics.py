@@ -1,0 +1,61 @@
+"""A worker's own figures, read from its /metrics page."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Final
+
+import msgspec
+from prometheus_client.parser import text_string_to_metric_families
+
+PREFIX: Final = "exitstream_worker_"
+
+
+class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What only the worker itself knows of a play."""
+
+    token_layer_share: float
+    """Token-layers executed, as a share of those at full depth; NaN if no head was asked."""
+    freshness_p50_ms: float
+    """Event time until its effect could be served; NaN if no event came in."""
+    freshness_p99_ms: float
+
+
+def read_figures(page: str) -> WorkerFigures:
+    """The figures on a /metrics page in Prometheus' text format."""
+    totals: defaultdict[str, float] = defaultdict(float)
+    buckets: defaultdict[float, float] = defaultdict(float)
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            if sample.name == f"{PREFIX}freshness_seconds_bucket":
+                buckets[float(sample.labels["le"])] += sample.value
+            elif not sample.name.endswith("_bucket"):
+                totals[sample.name.removeprefix(PREFIX)] += sample.value
+    full = totals["token_layers_full_total"]
+    return WorkerFigures(
+        token_layer_share=totals["token_layers_run_total"] / full if full else float("nan"),
+        freshness_p50_ms=1000 * quantile(buckets, 0.5),
+        freshness_p99_ms=1000 * quantile(buckets, 0.99),
+    )
+
+
+def quantile(buckets: dict[float, float], share: float) -> float:
+    """A quantile of a cumulative histogram, linear within its bucket; NaN of an empty one.
+
+    Args:
+        buckets: observations up to each upper bound, infinity included.
+        share: which quantile, within [0, 1].
+    """
+    bounds = sorted(buckets)
+    if not bounds or buckets[bounds[-1]] == 0:
+        return float("nan")
+    rank = share * buckets[bounds[-1]]
+    lower, below = 0.0, 0.0
+    for bound in bounds:
+        if buckets[bound] >= rank:
+            if bound == float("inf"):
+                return lower
+            inside = buckets[bound] - below
+            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
+        lower, below = bound, buckets[bound]
+    return lower
