@@ -81,6 +81,7 @@ async def watch_loop_lag(observe: Callable[[float], None], interval_s: float = 0
 
 async def _supervised(main: Main, drain_limit_s: float) -> None:
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_loop_error)
     stopping = asyncio.Event()
     work = asyncio.create_task(main(stopping), name="main")
 
@@ -128,6 +129,15 @@ async def _result(work: Awaitable[None]) -> None:
         await work
     except asyncio.CancelledError:
         log.warning("cut off")
+
+
+def _log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody awaited. aiokafka leaves futures of a failed producer behind, after it has told us by other ways."""
+    error = context.get("exception")
+    if error is not None and type(error).__module__.startswith("aiokafka."):
+        log.debug(context["message"], cause=repr(error))
+    else:
+        log.error(context["message"], exc_info=error)
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

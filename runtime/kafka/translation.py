@@ -87,4 +87,6 @@ def translate(error: BaseException, doing: str) -> BrokerError:
 
 
 def _detail(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    """What the library says, with the name of its exception, which it does not always say itself."""
+    name, text = type(error).__name__, str(error)
+    return text if name in text else f"{name}: {text}".removesuffix(": ")
