@@ -30,7 +30,7 @@ def run_replay(data: Path | None, requests: int, rate: float, config: Path | Non
     console = Console(highlight=False)
     report = asyncio.run(_play(player, console))
     show_report(report, None, console)
-    print(json.dumps(msgspec.to_builtins(report)))  # noqa: T201 - for programs that read our output
+    print(json.dumps(msgspec.to_builtins(report)))
 
 
 async def _play(player: Player, console: Console) -> Report:
