@@ -207,7 +207,11 @@ def _plain(part: Any) -> Any:  # noqa: ANN401 - a field of any type on its way i
 
 def _parsed(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Lists of numbers back into arrays, the frontier back into points."""
-    parsed = {name: np.array(part, np.float64) if isinstance(part, list) else part for name, part in parts.items()}
-    parsed["frontier"] = tuple(FrontierPoint(**point) for point in parts["frontier"])
+    frontier = tuple(FrontierPoint(**point) for point in parts["frontier"])
+    parsed = {
+        name: np.array(part, np.float64) if isinstance(part, list) else part
+        for name, part in parts.items()
+        if name != "frontier"
+    }
     parsed["confidence_weights"] = parsed["confidence_weights"].reshape(-1, len(CONFIDENCE_FEATURES))
-    return parsed
+    return parsed | {"frontier": frontier}

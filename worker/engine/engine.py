@@ -154,13 +154,14 @@ class ScoringEngine:
         ]
         for flight in flights:
             for _ in self._exit_layers:
-                flight.arrive(self._runner.run([flight]))
-        logits = np.concatenate([np.zeros((0, len(self._exit_layers))), *(flight.logits for flight in flights)])
+                logits, _ = self._runner.run([flight])
+                flight.arrive(logits)
+        paths = np.concatenate([np.zeros((0, len(self._exit_layers))), *(flight.logits for flight in flights)])
         heads = range(self._calibration.heads)
         return Trace(
-            logits=logits,
-            ctr=np.stack([self._calibration.ctr(head, logits[:, head]) for head in heads], axis=1),
-            confidence=np.stack([self._calibration.confidence(head, logits[:, : head + 1]) for head in heads], axis=1),
+            logits=paths,
+            ctr=np.stack([self._calibration.ctr(head, paths[:, head]) for head in heads], axis=1),
+            confidence=np.stack([self._calibration.confidence(head, paths[:, : head + 1]) for head in heads], axis=1),
         )
 
     def _check(self, prompt: Prompt) -> None:
@@ -195,20 +196,18 @@ class ScoringEngine:
         """One stage for flights of equal depth: their heads' logits, their hidden rows, the time it took."""
         stage = flights[0].entry.depth
         started_s = self._clock()
-        logits = self._runner.run(flights)
+        logits, tokens = self._runner.run(flights)
         elapsed_s = self._clock() - started_s
-        tokens = 0
-        for flight, part in zip(flights, np.split(logits, _ends(flights)), strict=True):
+        layers = self._runner.layers_of_stages[stage]
+        for flight, own_tokens, part in zip(flights, tokens, np.split(logits, _ends(flights)), strict=True):
             _, request = self._flights[flight.entry.ticket]
-            tokens += flight.entry.tokens
-            run = flight.entry.tokens * self._runner.layers_of_stages[stage]
-            request.ran(run, elapsed_s)
-            self.counters.token_layers_run += run
+            request.ran(own_tokens * layers, elapsed_s)
             flight.arrive(part)
+        self.counters.token_layers_run += sum(tokens) * layers
         self.counters.model_s += elapsed_s
         self.counters.prefix_hits, self.counters.prefix_misses = self._runner.cache.hits, self._runner.cache.misses
         if self._costs is not None:
-            self._costs.observe(stage, tokens, elapsed_s)
+            self._costs.observe(stage, sum(tokens), elapsed_s)
 
     def _let_out(self, flights: Sequence[Flight], threshold: float) -> None:
         """At a head: answer the candidates that are confident enough, keep the others."""

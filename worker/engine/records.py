@@ -85,7 +85,7 @@ class EngineLoad:
     """What is in the engine, a row per request (or part of a large one), in the order in which they will be run."""
 
     depth: NDArray[np.int64]  # (m,) heads passed
-    prefix_tokens: NDArray[np.int64]  # (m,) of the next stage; 0 where the prefix cache has them
+    prefix_tokens: NDArray[np.int64]  # (m,) of the next stage; 0 where the prefix cache is known to have them
     suffix_tokens: NDArray[np.int64]  # (m,) of the candidates that are left
     deadline_s: NDArray[np.float64]  # (m,)
 

@@ -52,11 +52,12 @@ class StageRunner:
         return tuple(len(stage) for stage in self._weights.stages)
 
     @torch.inference_mode()
-    def run(self, flights: Sequence[Flight]) -> NDArray[np.float64]:
-        """Take flights of equal depth, each with a candidate left, one stage further; their hidden rows move along.
+    def run(self, flights: Sequence[Flight]) -> tuple[NDArray[np.float64], list[int]]:
+        """Take flights of equal depth, each with a candidate left, through their next stage, their hidden rows along.
 
         Returns:
-            (candidates,) raw logits, in the order of the flights and their candidates.
+            (candidates,) raw logits in the order of the flights and their candidates, and every flight's tokens that
+            were really computed.
         """
         stage = flights[0].entry.depth
         if stage == 0 and self.cache.enabled:
@@ -67,7 +68,7 @@ class StageRunner:
         answers, behind = self._run_layers(stage, hidden, packed, passed)
         logits = self._weights.heads[stage](answers.float())
         self._move_along(flights, packed, behind, passed)
-        return np.asarray(logits.double().cpu().numpy())
+        return np.asarray(logits.double().cpu().numpy()), [span.end - span.start for span in packed.spans]
 
     def _look_up(self, flights: Sequence[Flight]) -> None:
         for flight in flights:

@@ -31,7 +31,7 @@ def measure_stages(runner: StageRunner, settings: EngineSettings, clock: Callabl
             flight = _made_up(size, runner)
             for stage in range(stages):
                 started_s = clock()
-                logits = runner.run([flight])
+                logits, _ = runner.run([flight])
                 times[stage, column] = clock() - started_s
                 flight.arrive(logits)
     return CostTable(sizes, np.maximum(np.median(seconds, axis=0), 1e-9))

@@ -1,0 +1,99 @@
+"""Small random models and prompts for the engine's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, PretrainedConfig
+
+from models.calibration import ExitCalibration
+from models.exit_model import ExitConfig, ExitModel
+from models.features import FEATURES, GRAPH_FEATURES
+from models.prompt import Prompt, SoftKind, TokenSequence
+
+VOCABULARY = 50
+EMBEDDING_DIM = 6
+WIDTH = len(FEATURES)
+EXIT_LAYERS = (1, 3, 4)
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": EXIT_LAYERS[-1],
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.2,
+}
+
+PromptMaker = Callable[[int, Sequence[int]], Prompt]
+ModelMaker = Callable[..., ExitModel]
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    """The same random numbers for every test."""
+    return np.random.default_rng(11)
+
+
+@pytest.fixture
+def make_prompt(random) -> PromptMaker:
+    """Prompts of random words and soft tokens, by length of the prefix and of every suffix."""
+
+    def make(prefix: int, suffixes: Sequence[int]) -> Prompt:
+        return Prompt(
+            random_sequence(random, prefix, SoftKind.USER),
+            [random_sequence(random, length, SoftKind.STATISTICS) for length in suffixes],
+        )
+
+    return make
+
+
+def random_sequence(random: np.random.Generator, length: int, first: SoftKind) -> TokenSequence:
+    """A sequence with two soft tokens where there is room: the given kind, then an item."""
+    positions = np.sort(random.choice(length, min(2, length), replace=False))
+    token_ids = random.integers(1, VOCABULARY, length)
+    token_ids[positions] = 0
+    return TokenSequence(
+        token_ids.astype(np.int32),
+        positions.astype(np.int32),
+        np.array([first, SoftKind.ITEM][: len(positions)], np.int8),
+        random.standard_normal((len(positions), WIDTH)).astype(np.float32),
+    )
+
+
+@pytest.fixture
+def make_model() -> ModelMaker:
+    """Small models, the same ones every time, none of whose weights, biases and norms are at their neutral start."""
+
+    def make(family: type[PretrainedConfig] = LlamaConfig, **changes: object) -> ExitModel:
+        torch.manual_seed(3)
+        model = ExitModel.from_config(family(**SMALL | changes), ExitConfig(EXIT_LAYERS, EMBEDDING_DIM, WIDTH)).eval()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() == 1 or name.endswith("linear.weight"):
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+        return model
+
+    return make
+
+
+@pytest.fixture
+def calibration() -> ExitCalibration:
+    """Confident are, at a threshold of one half, the first head beyond 0.15 of even odds and the second beyond 1."""
+    heads, features = len(EXIT_LAYERS), len(GRAPH_FEATURES)
+    return ExitCalibration(
+        slopes=np.linspace(0.6, 1.0, heads),
+        intercepts=np.linspace(0.2, 0.0, heads),
+        confidence_weights=np.array([[-0.3, 0, 2.0, 0, 0, 0, 0], [-1.0, 0, 1.0, 0, 0, 0, 0]]),
+        tolerance=0.1,
+        calm_threshold=0.9,
+        floor_threshold=0.1,
+        frontier=(),
+        graph_mean=np.zeros(features),
+        graph_scale=np.ones(features),
+        graph_weights=np.zeros(features),
+        graph_bias=0.0,
+    )
