@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,10 +20,10 @@ from rich.console import Console
 
 from cli.live import LiveTable
 from cli.offline import load_log, reuse_or_train
-from cli.processes import Processes, Program
 from cli.report import show_report
 from loadgen.plan import make_plan
 from loadgen.player import Player
+from loadgen.processes import Processes, Program
 from loadgen.report import Report, make_report
 from loadgen.worker_metrics import WorkerFigures, read_figures
 from runtime.errors import ExitstreamError
@@ -78,10 +77,10 @@ async def _play(
     with _timed(console, f"topics on {bootstrap}"):
         await create_missing_topics(kafka, topics.specs())
     with _timed(console, f"updater: {len(player.plan.history):,} interactions of history"):
-        processes.start(Program("updater", ["updater"], _free_port()))
+        processes.start(Program("updater", ["updater"]))
         await player.prepare(HISTORY_PATIENCE_S)
     with _timed(console, "worker: tables filled, model warmed up"):
-        processes.start(Program("worker", ["worker"], _free_port()))
+        processes.start(Program("worker", ["worker"]))
         await asyncio.to_thread(processes.wait_ready, READY_PATIENCE_S)
     console.print(f"{len(player.plan.impressions)} impression requests at {options.rate:g} per second:")
     with LiveTable(player, console):
@@ -136,9 +135,3 @@ def _timed(console: Console, step: str) -> Iterator[None]:
     started = time.perf_counter()
     yield
     console.print(f"[green]✓[/green] {step} [dim]({time.perf_counter() - started:.1f} s)[/dim]")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

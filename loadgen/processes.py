@@ -1,17 +1,18 @@
-"""Child processes of a demo: started by the commands of production, watched, and never left behind."""
+"""Programs beside us: started by the commands of production, watched, and never left behind."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -21,6 +22,7 @@ from runtime.errors import ExitstreamError
 STOP_PATIENCE_S: Final = 15.0
 """How long a process may drain before it is killed."""
 _PR_SET_PDEATHSIG: Final = 1
+_LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ProcessFailed(ExitstreamError):
@@ -34,12 +36,16 @@ class Program:
     Attributes:
         name: for messages and the log file.
         arguments: of the `exitstream` command.
+        environment: its own settings.
+        cpus: the processors it may run on; None for all.
         http_port: where it serves /readyz and /metrics.
     """
 
     name: str
     arguments: Sequence[str]
-    http_port: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    cpus: Collection[int] | None = None
+    http_port: int = field(default_factory=lambda: free_port())
 
 
 class Processes:
@@ -68,6 +74,7 @@ class Processes:
         self._log_folder.mkdir(parents=True, exist_ok=True)
         environment = {
             **self._environment,
+            **program.environment,
             "EXITSTREAM_TELEMETRY__HTTP_PORT": str(program.http_port),
         }
         with self._log(program.name).open("wb") as log:
@@ -79,7 +86,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 # Ctrl-C is for us; we then stop the children in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads are running yet that could hold a lock
+                preexec_fn=lambda: _before_exec(program.cpus),  # noqa: PLW1509 - takes no lock that a thread could hold
             )
         self._running[program.name] = (program, process)
 
@@ -114,12 +121,17 @@ class Processes:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
         for _, process in reversed(self._running.values()):
-            try:
-                process.wait(STOP_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            _end(process)
         self._running.clear()
+
+    def pid(self, name: str) -> int:
+        """A running program's process id."""
+        return self._running[name][1].pid
+
+    def stop_one(self, name: str) -> None:
+        """Ask one program to drain, and wait until it has ended."""
+        _, process = self._running.pop(name)
+        _end(process)
 
     def metrics(self, name: str) -> str:
         """The text of a program's /metrics page."""
@@ -139,7 +151,26 @@ class Processes:
             return False
 
 
-def _die_with_parent() -> None:
-    """Between fork and exec: ask Linux to end the child when we are gone, however we went."""
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _before_exec(cpus: Collection[int] | None) -> None:
+    """In the child: ask Linux to end it when we are gone, however we went, and to keep it on its processors."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if cpus is not None:
+            os.sched_setaffinity(0, cpus)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
