@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import Mapping
 from typing import Final, Self
 
 from docker.errors import DockerException
 from testcontainers.core.container import DockerContainer
 
+from loadgen.processes import free_port
 from runtime.errors import ExitstreamError
 from runtime.kafka import probe
 from runtime.settings import KafkaSettings
@@ -103,10 +103,3 @@ def broker_settings(port: int) -> dict[str, str]:
         "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
     }
-
-
-def free_port() -> int:
-    """A port of loopback that nobody uses at this moment."""
-    with socket.socket() as probe_socket:
-        probe_socket.bind(("127.0.0.1", 0))
-        return int(probe_socket.getsockname()[1])

@@ -29,6 +29,13 @@ class ProcessFailed(ExitstreamError):
     """A child process ended or never became ready. Names the log that says why."""
 
 
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """One `exitstream` subcommand to run beside us.
@@ -45,7 +52,7 @@ class Program:
     arguments: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     cpus: Collection[int] | None = None
-    http_port: int = field(default_factory=lambda: free_port())
+    http_port: int = field(default_factory=free_port)
 
 
 class Processes:
@@ -163,14 +170,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _before_exec(cpus: Collection[int] | None) -> None:
     """In the child: ask Linux to end it when we are gone, however we went, and to keep it on its processors."""
-    if sys.platform == "linux":
+    if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if cpus is not None:
             os.sched_setaffinity(0, cpus)
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -10,7 +10,8 @@ from typing import Self
 
 from testcontainers.core.container import DockerContainer
 
-from loadgen.kafka_container import DEFAULT_IMAGE, START_LIMIT_S, broker_settings, free_port
+from loadgen.kafka_container import DEFAULT_IMAGE, START_LIMIT_S, broker_settings
+from loadgen.processes import free_port
 from runtime.kafka import probe
 from runtime.settings import KafkaSettings
 
