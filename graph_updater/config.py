@@ -29,7 +29,7 @@ class GraphConfig:
         positive_kinds: interactions that make an edge where their own `positive` does not say.
     """
 
-    epsilon: float = 0.1
+    epsilon: float = 0.08
     degree_cap: int = 4096
     window_ms: int = 0
     half_life_ms: int = 0

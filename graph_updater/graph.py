@@ -288,7 +288,7 @@ def _renew(
     there = graph.lists.start[v] + graph.twin[here]
     graph.weight[here] = graph.weight[there] = weight
     graph.time[here] = graph.time[there] = time
-    return _record(graph, changes, changed, (u, v), weight - before)
+    return int(_record(graph, changes, changed, (u, v), weight - before))
 
 
 @njit(cache=True, nogil=True)
@@ -307,7 +307,7 @@ def _insert(
         if node == v:
             graph.twin[cell] -= 1
         lists.length[node] += 1
-    return _record(graph, changes, changed, pair, weight)
+    return int(_record(graph, changes, changed, pair, weight))
 
 
 @njit(cache=True, nogil=True)
@@ -318,7 +318,7 @@ def _remove(graph: Adjacency, changes: EdgeChanges, changed: int, edge: tuple[in
     v, there, weight = graph.neighbour[here], graph.twin[here], graph.weight[here]
     _take_out(graph, u, place)
     _take_out(graph, v, there)
-    return _record(graph, changes, changed, (u, v), -weight)
+    return int(_record(graph, changes, changed, (u, v), -weight))
 
 
 @njit(cache=True, nogil=True)

@@ -12,7 +12,7 @@ So the order of arrival does not matter as far back as the history reaches, and 
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -124,13 +124,15 @@ class Histories:
     def entries_of(self, users: NDArray[np.int32]) -> Entries:
         """All entries, markers included, of these users, history after history."""
         cells = cells_of(self.lists, users)
-        return Entries(*(column[cells] for column in self.cells))
+        item, time, judgement, event = self.cells
+        return Entries(item[cells], time[cells], judgement[cells], event[cells])
 
     def restore(self, lengths: NDArray[np.int64], entries: Entries) -> None:
         """Fills empty histories; lengths: (nodes,), entries in the order of the nodes."""
         cells = lay_out(self.lists, lengths)
         at = cells_of(self.lists, np.arange(lengths.size, dtype=np.int32))
-        for column, values in zip(self.cells, entries, strict=True):
+        columns: list[NDArray[Any]] = list(self.cells)
+        for column, values in zip(columns, entries, strict=True):
             grow(column, cells)
             column[at] = values
         self.mentions[: lengths.size] = np.bincount(entries.item, minlength=lengths.size)
@@ -200,7 +202,7 @@ def _record(
             cells.judgement[known] = stands
         if judgement != NEUTRAL and stands == judgement and later == NEUTRAL:
             verdicts.edge[e] = SET_EDGE if judgement == POSITIVE else DROP_EDGE
-    return users.shape[0]
+    return int(users.shape[0])
 
 
 @njit(cache=True, nogil=True)
@@ -221,7 +223,7 @@ def _strongest_later(lists: Lists, cells: Entries, user: int, item: int, time: i
     strongest = NEUTRAL
     for cell in range(lists.start[user], lists.start[user] + lists.length[user]):
         if cells.item[cell] == item and cells.time[cell] > time:
-            strongest = max(strongest, cells.judgement[cell])
+            strongest = max(strongest, int(cells.judgement[cell]))
     return strongest
 
 

@@ -67,7 +67,8 @@ def cells_of(lists: Lists, nodes: NDArray[np.int32]) -> NDArray[np.int64]:
     """The cells of these lists' entries, list after list."""
     lengths = lists.length[nodes].astype(np.int64)
     before = np.cumsum(lengths) - lengths
-    return np.arange(lengths.sum()) + np.repeat(lists.start[nodes] - before, lengths)
+    cells: NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(lists.start[nodes] - before, lengths)
+    return cells
 
 
 def grow(array: NDArray[np.generic], needed: int) -> None:
@@ -87,12 +88,12 @@ def take_block(lists: Lists, link: NDArray[np.int32], size_class: int) -> int:
     block = lists.free[size_class]
     if block != NO_BLOCK:
         lists.free[size_class] = link[block]
-        return block
+        return int(block)
     block = lists.tail[0]
     if block + BLOCK_SIZES[size_class] > link.shape[0]:
         return NO_BLOCK
     lists.tail[0] = block + BLOCK_SIZES[size_class]
-    return block
+    return int(block)
 
 
 @njit(cache=True, nogil=True)
@@ -105,4 +106,4 @@ def free_block(lists: Lists, link: NDArray[np.int32], block: int, size_class: in
 @njit(cache=True, nogil=True)
 def is_full(lists: Lists, i: int) -> bool:
     """Whether list i has no cell left for another entry."""
-    return lists.size_class[i] == NO_BLOCK or lists.length[i] == BLOCK_SIZES[lists.size_class[i]]
+    return bool(lists.size_class[i] == NO_BLOCK or lists.length[i] == BLOCK_SIZES[lists.size_class[i]])

@@ -174,7 +174,9 @@ def _picked(lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.i
     """Where the lists of these rows lie, list after list, where the lists of all rows lie one after the other."""
     starts = np.cumsum(lengths) - lengths
     chosen = lengths[rows]
-    return np.arange(chosen.sum()) + np.repeat(starts[rows] - (np.cumsum(chosen) - chosen), chosen)
+    before = np.cumsum(chosen) - chosen
+    cells: NDArray[np.int64] = np.arange(chosen.sum()) + np.repeat(starts[rows] - before, chosen)
+    return cells
 
 
 def _check(base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
