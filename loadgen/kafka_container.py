@@ -36,14 +36,20 @@ class KafkaContainer:
         image: default KAFKA_IMAGE, else the official one.
         settings: further `KAFKA_*` variables.
         port: published port; None takes a free one. The same port again makes a restarted broker the same to clients.
+        cpus: the processors it may use, as Docker writes them ("0-3", "1"); None for all.
     """
 
     def __init__(
-        self, image: str | None = None, settings: Mapping[str, str] | None = None, port: int | None = None
+        self,
+        image: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        port: int | None = None,
+        cpus: str | None = None,
     ) -> None:
         self.port = port or free_port()
         self._image = image or os.environ.get("KAFKA_IMAGE", DEFAULT_IMAGE)
         self._settings = {**broker_settings(self.port), **(settings or {})}
+        self._cpus = cpus
         self._container: DockerContainer | None = None
 
     @property
@@ -62,6 +68,8 @@ class KafkaContainer:
             self._container = DockerContainer(self._image).with_envs(**self._settings)
             # Not with_bind_ports, which publishes on every address of the machine.
             self._container.ports[f"{_PUBLISHED}/tcp"] = ("127.0.0.1", self.port)
+            if self._cpus is not None:
+                self._container.with_kwargs(cpuset_cpus=self._cpus)
             self._container.start()
         except DockerException as error:
             raise NoDocker(f"{self._image} cannot be started: {error}; is Docker running here?") from error

@@ -1,0 +1,272 @@
+"""Is every request answered in time under load, and how good are the answers? Beside a worker that never adapts.
+
+    python -m benchmarks.overload --data ../shared/datasets/ml-100k --out out/overload.json
+
+Open loop through real Kafka: Poisson arrivals at multiples of the worker's own full-depth capacity, bursts, and a start
+with a backlog of late requests. Latency is counted from when a request was due until its scores can be read from the
+topic. The worker is pinned to one processor, broker and load generator to another, so that the load does not slow down
+what it measures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks.harness import add_bootstrap, add_bundle, bundle_folder, exit_on_error, finish, kafka, load_log, parser
+from benchmarks.overload_plots import draw
+from loadgen.open_loop import Answer, Arrival, OpenLoop, poisson
+from loadgen.plan import Impression, make_plan
+from loadgen.player import Player
+from loadgen.processes import Processes, Program
+from models.bundle import Bundle
+from runtime.errors import ExitstreamError
+from runtime.kafka import create_missing_topics
+from runtime.settings import KafkaSettings, TopicSettings
+from training.metrics import auc
+
+BUDGET_MS: Final = 200
+CANDIDATES: Final = 20
+LOADS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
+BURST_S: Final = 2.0
+BURST_LOAD: Final = 5.0
+BURSTS_AT: Final = (0.2, 0.45)
+"""Where bursts begin, as shares of a run."""
+BACKLOG: Final = 20_000
+CALM_AGAIN: Final = 0.05
+"""Within this share of the calm threshold a worker counts as recovered."""
+READY_S: Final = 120.0
+WORKER_CPU: Final = 0
+OTHER_CPU: Final = 1
+
+Answers = Sequence[Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where the measurements are taken: Kafka with the states of the data set's history in it, and requests to send."""
+
+    kafka: KafkaSettings
+    topics: TopicSettings
+    bundle: Path
+    pages: Sequence[Impression]
+    folder: Path
+    seconds: float
+    random: np.random.Generator
+
+    def arrivals(self, times: Sequence[float], budget_ms: int | None = None) -> list[Arrival]:
+        """Requests at these moments, pages taken in turn."""
+        return [Arrival(float(due), self.pages[n % len(self.pages)], budget_ms) for n, due in enumerate(times)]
+
+    @contextmanager
+    def worker(self, **controller: float) -> Iterator[Processes]:
+        """A ready worker with these controller settings."""
+        environment = {
+            "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
+            "EXITSTREAM_WORKER__BUNDLE": str(self.bundle),
+            "EXITSTREAM_WORKER__BUDGET_MS": str(BUDGET_MS),
+            "EXITSTREAM_WORKER__REQUEST_LOG": "off",
+            **{f"EXITSTREAM_WORKER__CONTROLLER__{key.upper()}": str(value) for key, value in controller.items()},
+        }
+        with Processes(environment, self.folder) as processes:
+            processes.start(Program("worker", ["worker"], cpus={WORKER_CPU}))
+            processes.wait_ready(READY_S)
+            yield processes
+
+
+def main() -> None:
+    """Measure everything, draw the plots, print the figures."""
+    arguments = parser(__doc__ or "")
+    add_bundle(arguments)
+    add_bootstrap(arguments)
+    arguments.add_argument("--seconds", type=float, default=30.0, help="length of each level")
+    options = arguments.parse_args()
+    log = load_log(options.data)
+    bundle = bundle_folder(options.bundle, log)
+    os.sched_setaffinity(0, {OTHER_CPU})
+    try:
+        with kafka(options.bootstrap, cpus=str(OTHER_CPU)) as bootstrap:
+            pages = [page for page in make_plan(log, 10**9).impressions if len(page.events) == CANDIDATES]
+            site = Site(
+                kafka=KafkaSettings(bootstrap_servers=bootstrap),
+                topics=TopicSettings(),
+                bundle=bundle,
+                pages=pages,
+                folder=options.out.with_suffix(".logs"),
+                seconds=options.seconds,
+                random=np.random.default_rng(0),
+            )
+            publish_states(site, Player(site.kafka, site.topics, make_plan(log, 1), rate=1.0))
+            finish(measure(site, options.out), options.out)
+    except ExitstreamError as error:
+        exit_on_error(error)
+
+
+def publish_states(site: Site, player: Player) -> None:
+    """Send the history and let an updater publish what comes of it; then it is no longer needed."""
+    environment = {
+        "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": site.kafka.bootstrap_servers,
+        "EXITSTREAM_UPDATER__BUNDLE": str(site.bundle),
+        "EXITSTREAM_UPDATER__SNAPSHOTS": str(site.folder / f"snapshots-{time.time_ns()}"),
+    }
+    asyncio.run(create_missing_topics(site.kafka, site.topics.specs()))
+    with Processes(environment, site.folder) as processes:
+        processes.start(Program("updater", ["updater"]))
+        asyncio.run(player.prepare(READY_S))
+
+
+def measure(site: Site, out: Path) -> dict[str, Any]:
+    """All figures."""
+    calm = Bundle.load(site.bundle).calibration.calm_threshold
+    with site.worker(calm_threshold=1.0, floor_threshold=1.0):
+        capacity, full_depth_auc = asyncio.run(full_depth(site))
+    with site.worker() as processes:
+        idle_mb = resident_mb(processes.pid("worker"), "VmRSS")
+        levels = [asyncio.run(level(site, load, capacity)) for load in LOADS]
+        burst = asyncio.run(bursts(site, capacity))
+        peak_mb = resident_mb(processes.pid("worker"), "VmHWM")
+    with site.worker(calm_threshold=calm, floor_threshold=calm):
+        fixed_levels = [asyncio.run(level(site, load, capacity)) for load in LOADS]
+    late = measure_backlog(site, capacity)
+    graph_auc = quality([answer for answer in late["answers"] if answer.arrival.due_s < 0])
+    draw(levels, fixed_levels, burst, calm, out)
+    return {
+        "capacity_requests_per_second": capacity,
+        "auc_full_depth": full_depth_auc,
+        "auc_graph": graph_auc,
+        "calm_threshold": calm,
+        "levels": levels,
+        "fixed_levels": fixed_levels,
+        "bursts": summary(burst),
+        "recovery_seconds": recovery_seconds(burst, calm, site.seconds),
+        "backlog": late["figures"],
+        "idle_rss_mb": idle_mb,
+        "peak_rss_mb": max(peak_mb, late["peak_mb"]),
+        "budget_ms": BUDGET_MS,
+        "pinned": f"worker on processor {WORKER_CPU}, broker and load generator on processor {OTHER_CPU}",
+    }
+
+
+async def full_depth(site: Site) -> tuple[float, float]:
+    """Requests per second that the worker scores with the final head, and the AUC of that."""
+    async with OpenLoop(site.kafka, site.topics) as loop:
+        # A minute's budget: nothing is forced, everything queues up and is worked off at full speed.
+        await loop.run(site.arrivals([0.0] * 50, budget_ms=60_000))
+        started = time.perf_counter()
+        answers = await loop.run(site.arrivals([0.0] * len(site.pages), budget_ms=60_000))
+        return len(site.pages) / (time.perf_counter() - started), quality(answers)
+
+
+async def level(site: Site, load: float, capacity: float) -> dict[str, Any]:
+    """Figures of one load, as a multiple of the capacity."""
+    times = poisson(load * capacity, site.seconds, site.random)
+    async with OpenLoop(site.kafka, site.topics) as loop:
+        await asyncio.sleep(1.0)
+        return {"load": load, **summary(await loop.run(site.arrivals(times.tolist())))}
+
+
+async def bursts(site: Site, capacity: float) -> Answers:
+    """Half the capacity throughout, and twice a burst over it, then a step up that stays."""
+    base = poisson(0.5 * capacity, site.seconds, site.random)
+    over = [poisson(BURST_LOAD * capacity, BURST_S, site.random, site.seconds * share) for share in BURSTS_AT]
+    step = poisson(capacity, site.seconds * 0.25, site.random, site.seconds * 0.75)
+    times = np.sort(np.concatenate([base, *over, step]))
+    async with OpenLoop(site.kafka, site.topics) as loop:
+        return await loop.run(site.arrivals(times.tolist()))
+
+
+def measure_backlog(site: Site, capacity: float) -> dict[str, Any]:
+    """A worker that finds late requests when it starts, while fresh ones keep coming."""
+    return asyncio.run(_backlog(site, capacity))
+
+
+async def _backlog(site: Site, capacity: float) -> dict[str, Any]:
+    fresh = poisson(0.5 * capacity, 2 * site.seconds, site.random)
+    late = site.arrivals([-5.0] * BACKLOG)
+    async with OpenLoop(site.kafka, site.topics) as loop:
+        running = asyncio.create_task(loop.run([*late, *site.arrivals(fresh.tolist())]))
+        await asyncio.sleep(3.0)
+        manager = site.worker()
+        processes = await asyncio.to_thread(manager.__enter__)
+        try:
+            ready_ms = time.time() * 1000
+            answers = await running
+            peak_mb = resident_mb(processes.pid("worker"), "VmHWM")
+        finally:
+            await asyncio.to_thread(manager.__exit__, None, None, None)
+    made_ms = {id(answer): answer.scores.scored_time_ms for answer in answers if answer.scores}
+    late_ms = [made_ms[id(answer)] for answer in answers if answer.arrival.due_s < 0 and id(answer) in made_ms]
+    after = [a for a in answers if a.arrival.due_s >= 0 and a.scores and a.scores.created_time_ms > ready_ms]
+    figures = {
+        "late_requests": len(late),
+        "late_answered": len(late_ms),
+        "seconds_after_ready": (max(late_ms, default=ready_ms) - ready_ms) / 1000,
+        "fresh": summary(after),
+    }
+    return {"figures": figures, "answers": answers, "peak_mb": peak_mb}
+
+
+def summary(answers: Answers) -> dict[str, float]:
+    """The figures of one run."""
+    answered = [answer for answer in answers if answer.scores is not None]
+    latencies = np.array([answer.latency_ms for answer in answered] or [np.nan], np.float64)
+    scored = [score for answer in answered if answer.scores for score in answer.scores.scores]
+    thresholds = np.array([answer.scores.exit_threshold for answer in answered if answer.scores] or [np.nan])
+    made_by = [score.made_by for score in scored]
+    return {
+        "requests": len(answers),
+        "answered_share": len(answered) / max(1, len(answers)),
+        "within_budget_share": float((latencies <= BUDGET_MS).sum() / max(1, len(answers))),
+        "p50_ms": float(np.percentile(latencies, 50)),
+        "p99_ms": float(np.percentile(latencies, 99)),
+        "auc": quality(answered),
+        "mean_exit_layer": float(np.mean([score.exit_layer for score in scored])) if scored else float("nan"),
+        **{
+            f"share_{way}": made_by.count(way) / max(1, len(made_by))
+            for way in ("confident", "final", "deadline", "graph")
+        },
+        "threshold_mean": float(thresholds.mean()),
+        "threshold_std": float(thresholds.std()),
+    }
+
+
+def quality(answers: Answers) -> float:
+    """AUC over all candidates of the answered requests."""
+    labels: list[bool] = []
+    ctrs: list[float] = []
+    for answer in answers:
+        if answer.scores is not None:
+            labels += answer.arrival.impression.labels
+            ctrs += [score.ctr for score in answer.scores.scores]
+    return auc(labels, ctrs)
+
+
+def recovery_seconds(answers: Answers, calm: float, seconds: float) -> float:
+    """From the end of a burst until the threshold is near calm again; the longest of all bursts."""
+    recoveries = []
+    for share in BURSTS_AT:
+        end = share * seconds + BURST_S
+        after = sorted((a for a in answers if a.scores and a.arrival.due_s >= end), key=lambda a: a.arrival.due_s)
+        back = next((a for a in after if a.scores and a.scores.exit_threshold >= calm * (1 - CALM_AGAIN)), None)
+        recoveries.append(back.arrival.due_s - end if back else float("inf"))
+    return max(recoveries)
+
+
+def resident_mb(pid: int, field: str) -> float:
+    """A process's resident memory now (VmRSS) or at its highest (VmHWM)."""
+    lines: Mapping[str, str] = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+    )
+    return int(lines[field].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    main()
