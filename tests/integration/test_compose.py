@@ -1,0 +1,64 @@
+"""The image and the compose file do what the README says, in containers from end to end."""
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from loadgen.processes import free_port
+
+ROOT = Path(__file__).parents[2]
+REQUESTS = 100
+PATIENCE_S = 900
+
+
+@pytest.fixture(scope="module")
+def image(docker_engine):  # noqa: ARG001 - skips where there is no Docker
+    """The image, built as the README says; from wheels made outside where a build reaches no package index."""
+    subprocess.run(["make", "wheels"], cwd=ROOT, check=True, capture_output=True)
+    name = "exitstream:test"
+    build = ["docker", "build", "-q", "-f", "deploy/Dockerfile", "-t", name, "."]
+    if base := os.environ.get("BASE_IMAGE"):
+        build[2:2] = ["--build-arg", f"BASE_IMAGE={base}"]
+    built = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert built.returncode == 0, built.stderr[-3000:]
+    return name
+
+
+@pytest.fixture
+def compose(image):
+    """Runs compose commands on a project of this test's own, which is gone afterwards."""
+    program = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
+    project = f"exitstream-{uuid.uuid4().hex[:8]}"
+    environment = {
+        **os.environ,
+        "EXITSTREAM_IMAGE": image,
+        "REQUESTS": str(REQUESTS),
+        "METRICS_PORT": str(free_port()),
+    }
+
+    def run(*arguments):
+        command = [*program, "-f", "deploy/compose.yaml", "-p", project, *arguments]
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+
+    yield run
+    run("down", "-v", "--remove-orphans", "-t", "5")
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_compose_up_trains_serves_and_scores_every_request(compose):
+    """`docker compose up` brings the system up, and the load generator's report shows that nothing was lost."""
+    up = compose("up", "-d")
+    assert up.returncode == 0, up.stderr[-3000:]
+    container = compose("ps", "-q", "load").stdout.strip()
+    status = subprocess.run(["docker", "wait", container], capture_output=True, text=True, timeout=PATIENCE_S)
+    logs = subprocess.run(["docker", "logs", container], capture_output=True, text=True)
+    assert status.stdout.strip() == "0", logs.stdout + logs.stderr + compose("logs", "--tail", "20").stdout
+    report = json.loads(logs.stdout.strip().splitlines()[-1])
+    assert report["requests"] == report["answered"] == REQUESTS
+    assert report["lost"] == 0
