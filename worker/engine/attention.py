@@ -35,24 +35,17 @@ def attend(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[KeyValu
     Returns:
         (rows, heads, head_dim); rows that only fill up the batch are zero.
     """
-    suffix_query = query[packed.suffix_rows]
-    over_prefix, weight = _over_prefixes(suffix_query, prefixes, [(span.first, span.last) for span in packed.spans])
-    grid = packed.suffix_grid
-    causal = torch.full(grid.shape[-1:] * 2, -torch.inf, dtype=query.dtype, device=query.device).triu_(1)
-    joined = _join_own(
-        suffix_query[grid],
-        key[packed.suffix_rows][grid],
-        value[packed.suffix_rows][grid],
-        over_prefix[grid],
-        weight[grid],
-        causal,
-    )
     attended = torch.zeros_like(query)
-    attended[packed.suffix_rows] = joined.flatten(0, 1)[packed.suffix_cells]
+    weight = torch.zeros(query.shape[:2], dtype=torch.float32, device=query.device)
     for span, (prefix_key, prefix_value) in zip(packed.spans, prefixes, strict=True):
+        own, shared = slice(span.start, span.middle), slice(span.middle, span.end)
         if span.middle > span.start:
-            rows = query[span.start : span.middle]
-            attended[span.start : span.middle] = _heads_first(rows, prefix_key, prefix_value, is_causal=True)[0]
+            attended[own], _ = _over(query[own], prefix_key, prefix_value, is_causal=True)
+        attended[shared], weight[shared] = _over(query[shared], prefix_key, prefix_value, is_causal=False)
+    grid = packed.suffix_grid
+    later = torch.full(grid.shape[-1:] * 2, -torch.inf, dtype=query.dtype, device=query.device).triu_(1)
+    joined = _join_own(query[grid], key[grid], value[grid], attended[grid], weight[grid], later)
+    attended[packed.suffix_rows] = joined.flatten(0, 1)[packed.suffix_cells]
     return attended
 
 
@@ -62,32 +55,17 @@ def attend_answers(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence
     Returns:
         (suffixes, heads, head_dim).
     """
-    bounds = [(span.answers.start, span.answers.stop) for span in packed.spans]
-    over_prefix, weight = _over_prefixes(query, prefixes, bounds)
-    grid = packed.suffix_grid
-    lengths = packed.answer_tokens - grid[:, 0] + 1
-    columns = torch.arange(grid.shape[1], device=query.device)
-    hidden = torch.zeros(grid.shape, dtype=query.dtype, device=query.device)
-    hidden.masked_fill_(columns >= lengths[:, None], -torch.inf)
-    return _join_own(
-        query[:, None],
-        key[packed.suffix_rows][grid],
-        value[packed.suffix_rows][grid],
-        over_prefix[:, None],
-        weight[:, None],
-        hidden[:, None],
-    )[:, 0]
-
-
-def _over_prefixes(
-    query: Tensor, prefixes: Sequence[KeyValue], bounds: Sequence[tuple[int, int]]
-) -> tuple[Tensor, Tensor]:
-    """Each request's queries (its bounds: first to last) over its prefix: outcome and log-sum-exp (queries, heads)."""
-    outcome = torch.empty_like(query)
+    over_prefix = torch.empty_like(query)
     weight = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
-    for (first, last), (key, value) in zip(bounds, prefixes, strict=True):
-        outcome[first:last], weight[first:last] = _heads_first(query[first:last], key, value, is_causal=False)
-    return outcome, weight
+    for span, (prefix_key, prefix_value) in zip(packed.spans, prefixes, strict=True):
+        rows = span.answers
+        over_prefix[rows], weight[rows] = _over(query[rows], prefix_key, prefix_value, is_causal=False)
+    grid = packed.suffix_grid
+    beyond = grid == grid.roll(1, dims=1)  # a short suffix repeats its last token
+    beyond[:, 0] = False
+    mask = torch.zeros(grid.shape, dtype=query.dtype, device=query.device).masked_fill_(beyond, -torch.inf)
+    joined = _join_own(query[:, None], key[grid], value[grid], over_prefix[:, None], weight[:, None], mask[:, None])
+    return joined[:, 0]
 
 
 def _join_own(query: Tensor, key: Tensor, value: Tensor, over_prefix: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
@@ -125,7 +103,7 @@ def _by_kv_head(rows: Tensor, kv_heads: int) -> Tensor:
     return rows.transpose(1, 2).reshape(suffixes * kv_heads, heads // kv_heads * queries, width)
 
 
-def _heads_first(query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> tuple[Tensor, Tensor]:
+def _over(query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool) -> tuple[Tensor, Tensor]:
     """Attention of (n, heads, d) over (m, kv_heads, d): outcome (n, heads, d) and log-sum-exp (n, heads) in float32."""
     group = query.shape[1] // key.shape[1]
     q = query.transpose(0, 1)[None]

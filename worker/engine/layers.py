@@ -32,7 +32,7 @@ def run_layer(
     Returns:
         (rows, hidden).
     """
-    fused = layer.qkv(_norm(hidden, layer.attention_norm, shape))
+    fused = layer.qkv(_normed(hidden, shape))
     query, key, value = torch.split(fused, [shape.query_width, shape.kv_width, shape.kv_width], dim=1)
     query = _rotate(_heads(query, shape, layer.query_norm), rotation)
     key = _rotate(_heads(key, shape, layer.key_norm), rotation)
@@ -55,7 +55,7 @@ def run_last_layer(
     Returns:
         (suffixes, hidden).
     """
-    normed = _norm(hidden, layer.attention_norm, shape)
+    normed = _normed(hidden, shape)
     key, value = last.key_value(normed).chunk(2, dim=1)
     key = _rotate(_heads(key, shape, layer.key_norm), rotation)
     value = _heads(value, shape, None)
@@ -66,18 +66,21 @@ def run_last_layer(
 
 
 def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape) -> Tensor:
-    gate, up = layer.gate_up(_norm(hidden, layer.mlp_norm, shape)).chunk(2, dim=1)
+    gate, up = layer.gate_up(_normed(hidden, shape)).chunk(2, dim=1)
     return layer.down(functional.silu(gate).mul_(up)).add_(hidden)
 
 
-def _norm(hidden: Tensor, weight: Tensor, shape: Shape) -> Tensor:
-    return functional.rms_norm(hidden, weight.shape, weight, shape.epsilon)
+def _normed(rows: Tensor, shape: Shape) -> Tensor:
+    """Rows at root mean square 1: RMSNorm less its weight, which is folded into the product that follows."""
+    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32).square_()
+    scale: Tensor = squares.div_(rows.shape[-1]).add_(shape.epsilon).rsqrt_()
+    return rows * scale.to(rows.dtype)
 
 
 def _heads(rows: Tensor, shape: Shape, norm: Tensor | None) -> Tensor:
     """(rows, heads * head_dim) as (rows, heads, head_dim), each head normed where the family does that."""
     heads = rows.view(len(rows), -1, shape.head_dim)
-    return heads if norm is None else _norm(heads, norm, shape)
+    return heads if norm is None else _normed(heads, shape) * norm
 
 
 def _rotate(heads: Tensor, rotation: Tensor) -> Tensor:

@@ -40,14 +40,12 @@ class Segment:
 class Span:
     """Where a request lies: its prefix in rows [start, middle), its suffixes in rows [middle, end).
 
-    `first` and `last` bound its suffixes among all suffix tokens of the batch, `answers` among all suffixes.
+    `answers` are its suffixes among all suffixes of the batch.
     """
 
     start: int
     middle: int
     end: int
-    first: int
-    last: int
     answers: slice
 
 
@@ -61,9 +59,8 @@ class Packed:
     longest: int  # prefix and suffix, of all suffixes: positions are below
     positions: Tensor  # (padded_rows,)
     suffix_rows: Tensor  # (suffix tokens,) row of each
-    suffix_grid: Tensor  # (suffixes, longest) index among suffix tokens; a short suffix repeats its last
+    suffix_grid: Tensor  # (suffixes, longest) row of each suffix's tokens; a short suffix repeats its last
     suffix_cells: Tensor  # (suffix tokens,) cell of each in the flattened grid
-    answer_tokens: Tensor  # (suffixes,) index of each suffix's last token among suffix tokens
     answer_rows: Tensor  # (suffixes,) row of each suffix's last token
 
 
@@ -91,9 +88,8 @@ def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
         longest=max(segment.prefix_length + int(segment.suffix_lengths.max()) for segment in segments),
         positions=on_device(np.concatenate(positions)),
         suffix_rows=on_device(all_suffix_rows),
-        suffix_grid=on_device(grid),
+        suffix_grid=on_device(all_suffix_rows[grid]),
         suffix_cells=on_device(cells),
-        answer_tokens=on_device(ends - 1),
         answer_rows=on_device(all_suffix_rows[ends - 1]),
     )
 
@@ -103,14 +99,14 @@ def _walk(segments: Sequence[Segment]) -> tuple[list[Span], list[NDArray[np.int6
     spans: list[Span] = []
     positions: list[NDArray[np.int64]] = []
     suffix_rows: list[NDArray[np.int64]] = []
-    start = first = answer = 0
+    start = answer = 0
     for segment in segments:
         middle, end = start + segment.prefix_rows, start + segment.rows
-        last, answers = first + end - middle, answer + len(segment.suffix_lengths)
-        spans.append(Span(start, middle, end, first, last, slice(answer, answers)))
+        answers = answer + len(segment.suffix_lengths)
+        spans.append(Span(start, middle, end, slice(answer, answers)))
         positions += [np.arange(segment.prefix_rows), segment.prefix_length + offsets(segment.suffix_lengths)]
         suffix_rows.append(np.arange(middle, end))
-        start, first, answer = end, last, answers
+        start, answer = end, answers
     return spans, positions, suffix_rows
 
 

@@ -1,6 +1,6 @@
 """The decoder's weights as the layer loop wants them: fused, permuted and packed once at load.
 
-- q, k and v are one product, gate and up another.
+- q, k and v are one product, gate and up another; the norm's weight before each is folded into it.
 - Rotary pairs (i, i + d/2) of a head are laid side by side by permuting the rows of q and k: a rotation is then one
   complex multiplication, and since both sides of the dot product are permuted alike, attention does not notice.
 """
@@ -49,12 +49,10 @@ class Shape:
 class LayerWeights:
     """One decoder layer."""
 
-    attention_norm: Tensor
     qkv: Linear
     query_norm: Tensor | None
     key_norm: Tensor | None
     output: Linear
-    mlp_norm: Tensor
     gate_up: Linear
     down: Linear
 
@@ -93,7 +91,7 @@ def pack_weights(model: ExitModel, precision: Precision) -> Weights:
     return Weights(
         shape=shape,
         stages=tuple(tuple(packed[start:end]) for start, end in zip(starts, model.config.exit_layers, strict=True)),
-        last=_pack_last(model.backbone.layers[-1].self_attn, shape, precision),
+        last=_pack_last(model.backbone.layers[-1], shape, precision),
         heads=_float_heads(model),
         rotary=model.backbone.rotary_emb,
     )
@@ -144,22 +142,21 @@ def _pack_layer(layer: HfModule, shape: Shape, precision: Precision) -> LayerWei
     order = _pair_order(shape.head_dim)
     qkv = [_paired(attention.q_proj, order), _paired(attention.k_proj, order), _plain(attention.v_proj)]
     return LayerWeights(
-        attention_norm=layer.input_layernorm.weight.detach(),
-        qkv=_fused(qkv, precision),
+        qkv=_fused(qkv, precision, layer.input_layernorm),
         query_norm=attention.q_norm.weight.detach()[order] if hasattr(attention, "q_norm") else None,
         key_norm=attention.k_norm.weight.detach()[order] if hasattr(attention, "k_norm") else None,
         output=_fused([_plain(attention.o_proj)], precision),
-        mlp_norm=layer.post_attention_layernorm.weight.detach(),
-        gate_up=_fused([_plain(mlp.gate_proj), _plain(mlp.up_proj)], precision),
+        gate_up=_fused([_plain(mlp.gate_proj), _plain(mlp.up_proj)], precision, layer.post_attention_layernorm),
         down=_fused([_plain(mlp.down_proj)], precision),
     )
 
 
-def _pack_last(attention: HfModule, shape: Shape, precision: Precision) -> LastLayer:
+def _pack_last(layer: HfModule, shape: Shape, precision: Precision) -> LastLayer:
+    attention, norm = layer.self_attn, layer.input_layernorm
     order = _pair_order(shape.head_dim)
     return LastLayer(
-        query=_fused([_paired(attention.q_proj, order)], precision),
-        key_value=_fused([_paired(attention.k_proj, order), _plain(attention.v_proj)], precision),
+        query=_fused([_paired(attention.q_proj, order)], precision, norm),
+        key_value=_fused([_paired(attention.k_proj, order), _plain(attention.v_proj)], precision, norm),
     )
 
 
@@ -181,9 +178,11 @@ def _pair_order(head_dim: int) -> Tensor:  # 0, d/2, 1, d/2 + 1, ...
     return torch.arange(head_dim).view(2, -1).t().flatten()
 
 
-def _fused(parts: list[_Part], precision: Precision) -> Linear:
+def _fused(parts: list[_Part], precision: Precision, norm: HfModule | None = None) -> Linear:
     """Several projections of the same input as one; a part without bias gets zeros where others have one."""
     weight = torch.cat([weight for weight, _ in parts])
+    if norm is not None:
+        weight = (weight.float() * norm.weight.detach().float()).to(weight.dtype)
     if all(bias is None for _, bias in parts):
         return pack_linear(weight, None, precision)
     biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in parts]

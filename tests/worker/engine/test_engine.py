@@ -106,7 +106,7 @@ def test_the_threshold_decides_between_heads(make_engine, prompts):
 
 
 def test_token_layers_are_counted_as_executed(make_engine, prompts):
-    """Who leaves stops costing: a token counts for the layers until its candidate left, a prefix until the last left."""
+    """A token counts for the layers that it passed until its candidate left, a prefix until the last one left."""
     for result, prompt in zip(run(make_engine(), prompts, MIDDLING), prompts, strict=True):
         lengths = np.array([len(suffix) for suffix in prompt.suffixes])
         expected = int((lengths * result.exit_layer).sum()) + len(prompt.prefix) * int(result.exit_layer.max())
