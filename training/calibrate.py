@@ -90,13 +90,6 @@ def calibrate(
     )
 
 
-def halves(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-    """Two random halves of the examples."""
-    order = np.random.default_rng(seed).permutation(len(examples))
-    middle = len(order) // 2
-    return [examples[place] for place in order[:middle]], [examples[place] for place in order[middle:]]
-
-
 def _fit(held_out: HeldOut, options: CalibrationOptions) -> ExitCalibration:
     """Platt scaling per head, confidence per early head, and the graph score; the threshold is still `NEVER`."""
     heads = held_out.logits.shape[1]

@@ -48,8 +48,8 @@ class Example:
 
 def statistics_of(suffix: TokenSequence) -> NDArray[np.float32]:
     """The numbers of a suffix's statistics token, the only one of its kind."""
-    row = int(np.flatnonzero(suffix.soft_kinds == SoftKind.STATISTICS)[0])
-    return suffix.soft_values[row]
+    numbers: NDArray[np.float32] = suffix.soft_values[suffix.soft_kinds == SoftKind.STATISTICS][0]
+    return numbers
 
 
 class Replay:

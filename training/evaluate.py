@@ -1,0 +1,171 @@
+"""How good a bundle is on the last tenth of a log: each event scored as of its time, by the engine that serves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_updater.bundled_base import bundled_base
+from models.bundle import Bundle
+from schemas.messages import Interaction
+from training.datasets.event_log import EventLog
+from training.metrics import RunningMeans, auc, expected_calibration_error, log_loss
+from training.progress import Reporter, Silent
+from training.replay import Example, Replay, replay_examples
+from training.train_exits import predict
+from worker.engine.engine import ScoringEngine
+from worker.engine.records import EngineResult, EngineSettings, Work
+
+SCORED_AT_ONCE: Final = 256
+"""Examples that are made, then scored, so that memory stays bounded."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Of one way of scoring."""
+
+    auc: float
+    log_loss: float
+    calibration_error: float
+
+    @classmethod
+    def of(cls, labels: Floats, ctrs: Floats) -> Quality:
+        """From labels and scores (events,)."""
+        return cls(auc(labels, ctrs), log_loss(labels, ctrs), expected_calibration_error(labels, ctrs))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the last tenth of a log says about a bundle."""
+
+    events: int
+    click_rate: float
+    served: Quality
+    """At the calm threshold, as scored without load."""
+    heads: tuple[Quality, ...]
+    """If every candidate left at this head; the last is full depth."""
+    graph: Quality
+    """From the graph alone, without any head."""
+    baseline_auc: float
+    """Running user mean plus running item mean."""
+    exit_layers: tuple[int, ...]
+    exit_shares: tuple[float, ...]
+    """Share of candidates that leave at each head."""
+    token_layer_share: float
+    """Token-layers executed at the calm threshold as a share of those at full depth."""
+    calm_threshold: float
+
+    def figures(self) -> dict[str, float]:
+        """The main figures by name, for the bundle's manifest."""
+        return {
+            "auc": self.served.auc,
+            "log_loss": self.served.log_loss,
+            "calibration_error": self.served.calibration_error,
+            "auc_full_depth": self.heads[-1].auc,
+            "log_loss_full_depth": self.heads[-1].log_loss,
+            "auc_graph": self.graph.auc,
+            "auc_running_means": self.baseline_auc,
+            "token_layer_share": self.token_layer_share,
+            "events": float(self.events),
+        }
+
+
+def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None) -> Evaluation:
+    """Score the last tenth of the log.
+
+    Args:
+        bundle: the model.
+        log: events in time order; all before the last tenth are only taken in.
+        reporter: shows how far it has come.
+    """
+    reporter = reporter or Silent()
+    first = log.split().validation_end
+    history, tested = log.interactions[:first], log.interactions[first:]
+    replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
+    replay.advance(history)
+    scorer = _Scorer(bundle)
+    with reporter.step("last tenth, as of each event", len(tested)) as advance:
+        waiting: list[Example] = []
+        for example in replay_examples(replay, tested, repeat(1), first):
+            waiting.append(example)
+            if len(waiting) == SCORED_AT_ONCE:
+                scorer.score(waiting)
+                advance(len(waiting))
+                waiting = []
+        scorer.score(waiting)
+        advance(len(waiting))
+    return scorer.evaluation(running_means_auc(history, tested))
+
+
+def running_means_auc(history: Sequence[Interaction], tested: Sequence[Interaction]) -> float:
+    """AUC of the running-means baseline over the tested events, each as of its time."""
+    means = RunningMeans()
+    for event in history:
+        means.add(event)
+    scores = []
+    for event in tested:
+        scores.append(means.score(event.user_id, event.item_id))
+        means.add(event)
+    return auc([bool(event.positive) for event in tested], scores)
+
+
+class _Scorer:
+    """Scores examples in every way there is and keeps the answers."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._engine = ScoringEngine(bundle.model, bundle.calibration, EngineSettings())
+        self._labels: list[Floats] = []
+        self._graph: list[Floats] = []
+        self._heads: list[Floats] = []
+        self._served: list[EngineResult] = []
+
+    def score(self, examples: Sequence[Example]) -> None:
+        """Take examples in, one candidate each."""
+        if not examples:
+            return
+        calibration = self._bundle.calibration
+        logits = predict(self._bundle.model, examples)
+        self._heads.append(
+            np.stack([calibration.ctr(head, logits[:, head]) for head in range(calibration.heads)], axis=1)
+        )
+        self._graph.append(calibration.graph_ctr(np.concatenate([example.graph_features() for example in examples])))
+        self._labels.append(np.concatenate([example.labels for example in examples]).astype(np.float64))
+        self._served += self._through_engine(examples)
+
+    def _through_engine(self, examples: Sequence[Example]) -> list[EngineResult]:
+        """The answers at the calm threshold, in the examples' order, as a worker without load gives them."""
+        for key, example in enumerate(examples):
+            self._engine.submit(Work(key, example.prompt, deadline_s=math.inf))
+        results: list[EngineResult] = []
+        while self._engine.busy:
+            results += self._engine.step(self._bundle.calibration.calm_threshold, now_s=0.0)
+        return sorted(results, key=lambda result: result.key)
+
+    def evaluation(self, baseline_auc: float) -> Evaluation:
+        """The figures over all examples taken in."""
+        labels, heads, graph = map(np.concatenate, (self._labels, self._heads, self._graph))
+        served = np.concatenate([result.ctr for result in self._served])
+        left_at = np.concatenate([result.exit_layer for result in self._served])
+        layers = self._bundle.model.config.exit_layers
+        run = sum(result.token_layers_run for result in self._served)
+        return Evaluation(
+            events=len(labels),
+            click_rate=float(labels.mean()),
+            served=Quality.of(labels, served),
+            heads=tuple(Quality.of(labels, heads[:, head]) for head in range(heads.shape[1])),
+            graph=Quality.of(labels, graph),
+            baseline_auc=baseline_auc,
+            exit_layers=layers,
+            exit_shares=tuple(float((left_at == layer).mean()) for layer in layers),
+            token_layer_share=run / sum(result.token_layers_full for result in self._served),
+            calm_threshold=self._bundle.calibration.calm_threshold,
+        )

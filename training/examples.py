@@ -1,0 +1,87 @@
+"""Which events become examples, and with which graph behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from random import Random
+
+import numpy as np
+
+from graph_updater.bundled_base import bundled_base
+from graph_updater.state import BaseEmbeddings
+from models.graph_base import GraphBase
+from models.text import Text
+from training.datasets.event_log import EventLog
+from training.presets import Preset
+from training.progress import Reporter
+from training.replay import Example, Replay, replay_examples
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleSets:
+    """Examples to train on and, made as of each event, two random halves of the validation part."""
+
+    train: list[Example]
+    to_fit: list[Example]
+    """Stops the training and fits the calibration."""
+    to_test: list[Example]
+    """Kept for the promise: nothing is fitted to it."""
+
+
+def graph_end(log: EventLog, preset: Preset) -> int:
+    """Index in the log where the slice ends that base embeddings are fitted to."""
+    return round(log.split().train_end * preset.graph_share)
+
+
+def make_examples(log: EventLog, graph: GraphBase, text: Text, preset: Preset, reporter: Reporter) -> ExampleSets:
+    """Examples of the training and the validation part.
+
+    Base embeddings know the labels of the slice that they were fitted to. So the examples from within it are made
+    without any: they teach what words, histories and counts say, and what to do while embeddings are missing. All later
+    ones are made with the embeddings that serving will have.
+    """
+    split = log.split()
+    fitted_until = graph_end(log, preset)
+    first = max(0, split.train_end - preset.most_examples)
+    with reporter.step("examples by replay", split.validation_end - min(first, fitted_until)) as advance:
+        ticks = _tick_lengths(preset)
+        train: list[Example] = []
+        if first < fitted_until:
+            blind = Replay(log.items, _without_embeddings(graph), text, preset.limits)
+            blind.advance(log.interactions[:first])
+            for example in replay_examples(blind, log.interactions[first:fitted_until], ticks, first):
+                train.append(example)
+                advance(len(example))
+        start = max(first, fitted_until)
+        replay = Replay(log.items, bundled_base(graph, text), text, preset.limits)
+        replay.advance(log.interactions[:start])
+        for example in replay_examples(replay, log.interactions[start : split.train_end], ticks, start):
+            train.append(example)
+            advance(len(example))
+        held_out = []
+        validation = log.interactions[split.train_end : split.validation_end]
+        for example in replay_examples(replay, validation, repeat(1), split.train_end):
+            held_out.append(example)
+            advance()
+    return ExampleSets(train, *_halves(held_out, preset.seed))
+
+
+def _tick_lengths(preset: Preset) -> Iterator[int]:
+    """Random lengths: the model sees histories that are up to date and such that are a few events behind."""
+    random = Random(preset.seed)
+    while True:
+        yield random.randint(1, preset.tick)
+
+
+def _without_embeddings(graph: GraphBase) -> BaseEmbeddings:
+    return BaseEmbeddings(
+        item_ids=(), item_vectors=np.zeros((0, graph.dim), np.float32), alphas=tuple(graph.alphas.tolist())
+    )
+
+
+def _halves(examples: list[Example], seed: int) -> tuple[list[Example], list[Example]]:
+    order = np.random.default_rng(seed).permutation(len(examples))
+    middle = len(order) // 2
+    return [examples[place] for place in order[:middle]], [examples[place] for place in order[middle:]]

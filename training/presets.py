@@ -1,0 +1,44 @@
+"""All choices of a training run in one place, and the two sets of them that ship."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from models.prompt import PromptLimits
+from training.calibrate import CalibrationOptions
+from training.train_exits import ExitOptions
+from training.train_graph import GraphOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """How a bundle is trained."""
+
+    limits: PromptLimits = field(default_factory=PromptLimits)
+    graph: GraphOptions = field(default_factory=GraphOptions)
+    exits: ExitOptions = field(default_factory=ExitOptions)
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    vocabulary: int = 2_000
+    graph_share: float = 0.5
+    """Share of the training part that the base embeddings are fitted to; heads learn from embeddings only after it."""
+    tick: int = 8
+    """Most events that go by between two looks at the world when training examples are made."""
+    most_examples: int = 200_000
+    """Candidates to train the heads on; of more, the latest are taken."""
+    seed: int = 0
+
+
+DEMO: Final = Preset(
+    limits=PromptLimits(recent_items=16, title_tokens=0, candidate_title_tokens=8),
+    graph=GraphOptions(dim=32, steps=200),
+    exits=ExitOptions(hidden=64, intermediate=128, exit_layers=(1, 2, 4), epochs=3, batch_tokens=4_096),
+    vocabulary=600,
+)
+"""For the built-in synthetic data: trained in less than two minutes on two cores."""
+STANDARD: Final = Preset(
+    limits=PromptLimits(recent_items=24, title_tokens=0, past_items=8, similar_users=8),
+    graph=GraphOptions(dim=32, steps=300),
+    exits=ExitOptions(hidden=96, intermediate=256, exit_layers=(1, 2, 4), epochs=2),
+)
+"""For real data sets from MovieLens 100K upwards."""

@@ -1,0 +1,80 @@
+"""Training from an event log to a bundle. READ FIRST: `train` names every step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from models.bundle import Bundle
+from models.calibration import ExitCalibration
+from models.exit_model import ExitModel
+from models.graph_base import GraphBase
+from models.text import Text
+from training.calibrate import HeldOut, calibrate
+from training.datasets.event_log import EventLog
+from training.evaluate import evaluate
+from training.examples import ExampleSets, graph_end, make_examples
+from training.presets import DEMO, STANDARD, Preset
+from training.progress import Reporter, Silent
+from training.tokenizer import fit_tokenizer
+from training.train_exits import new_model, predict, train_exits
+from training.train_graph import train_graph
+
+
+def train(log: EventLog, out: Path, preset: Preset | None = None, reporter: Reporter | None = None) -> Bundle:
+    """Train a bundle, save it and return it as saved; its metrics are those of the log's last tenth.
+
+    Args:
+        log: a catalogue and events in time order; 80 % are learned from, 10 % calibrate, 10 % test.
+        out: folder to write.
+        preset: all choices; None takes the one that ships for this log.
+        reporter: shows how far it has come.
+
+    Raises:
+        BundleError: the folder cannot be written.
+    """
+    preset, reporter = preset or preset_for(log), reporter or Silent()
+    torch.manual_seed(preset.seed)
+    _tell_skipped(log, reporter)
+    text = fit_tokenizer(log.items, preset.vocabulary)
+    graph = _train_graph(log, text, preset, reporter)
+    examples = make_examples(log, graph, text, preset, reporter)
+    model = _train_exits(examples, text, graph, preset, reporter)
+    calibration = _calibrate(model, examples, preset, reporter)
+    bundle = Bundle(model, calibration, graph, text, preset.limits, dataset=log.name)
+    bundle = replace(bundle, metrics=evaluate(bundle, log, reporter).figures())
+    return bundle.save(out)
+
+
+def preset_for(log: EventLog) -> Preset:
+    """What ships for logs of this size."""
+    return DEMO if len(log.interactions) < 50_000 else STANDARD
+
+
+def _tell_skipped(log: EventLog, reporter: Reporter) -> None:
+    if log.skipped:
+        reporter.say(f"{log.skipped} lines of {log.name} could not be read; the first: {log.first_skipped}")
+
+
+def _train_graph(log: EventLog, text: Text, preset: Preset, reporter: Reporter) -> GraphBase:
+    with reporter.step("graph: base embeddings", preset.graph.steps) as advance:
+        return train_graph(log.interactions[: graph_end(log, preset)], log.items, text, preset.graph, advance)
+
+
+def _train_exits(examples: ExampleSets, text: Text, graph: GraphBase, preset: Preset, reporter: Reporter) -> ExitModel:
+    options = preset.exits
+    model = new_model(options, text.vocabulary_size, graph.dim)
+    total = options.epochs * sum(len(example) for example in examples.train)
+    with reporter.step("exit heads", total) as advance:
+        return train_exits(model, examples.train, examples.to_fit, options, preset.seed, advance)
+
+
+def _calibrate(model: ExitModel, examples: ExampleSets, preset: Preset, reporter: Reporter) -> ExitCalibration:
+    parts = []
+    with reporter.step("calibration", len(examples.to_fit) + len(examples.to_test)) as advance:
+        for half in (examples.to_fit, examples.to_test):
+            parts.append(HeldOut.of(half, predict(model, half)))
+            advance(len(half))
+    return calibrate(parts[0], parts[1], model.config.exit_layers, preset.calibration)
