@@ -50,8 +50,8 @@ def test_expired_edges_leave_the_embeddings_too(stream, now_ms, epsilon):
 @settings(max_examples=25, deadline=None)
 @given(steps, st.sampled_from([0.0, 0.1]))
 def test_decayed_weights_give_the_embeddings_of_decayed_weights(stream, epsilon):
-    """With a half-life embeddings equal LGConv's with every weight halved per half-life, across moves of the landmark."""
-    half_life_ms = 10  # up to 40 half-lives: the landmark moves in mid-stream
+    """Embeddings equal LGConv's with every weight halved per half-life, also when the landmark moves in mid-stream."""
+    half_life_ms = 10  # 40 of them in the stream: the landmark moves
     fresh, plain = Fresh(epsilon=epsilon, half_life_ms=half_life_ms), PlainGraph()
     fresh.feed(stream)
     plain.feed(stream)

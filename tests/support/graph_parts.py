@@ -98,6 +98,6 @@ class PlainGraph:
             elif known is None or (time, weight) > known:
                 self.edges[user, item] = (time, weight)
 
-    def weights(self, keep=lambda time: True, size=lambda weight, time: weight):
-        """Pair to weight."""
+    def weights(self, keep=lambda _time: True, size=lambda weight, _time: weight):
+        """Pair to weight, of the edges to keep by their time, each as large as `size` says."""
         return {pair: size(weight, time) for pair, (time, weight) in self.edges.items() if keep(time)}

@@ -1,0 +1,153 @@
+"""Histories against a plain reference, in any order of arrival."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graph_updater.histories import (
+    DROP_EDGE,
+    KEEP_EDGE,
+    NEGATIVE,
+    NEUTRAL,
+    POSITIVE,
+    SET_EDGE,
+    WITHDRAWN,
+    Entries,
+    Histories,
+    pack_event_ids,
+)
+
+PEOPLE, THINGS = 3, 4
+events = st.lists(
+    st.tuples(
+        st.integers(0, PEOPLE - 1),
+        st.integers(PEOPLE, PEOPLE + THINGS - 1),
+        st.integers(0, 30),
+        st.sampled_from([NEUTRAL, NEGATIVE, POSITIVE]),
+    ),
+    max_size=40,
+)
+"""User, item, time, judgement; the event id is made of user, item and time, so that repeats are likely."""
+
+
+def record(histories, stream, batch=6):
+    """Records the stream in batches; the verdicts, put together."""
+    verdicts = []
+    for begin in range(0, len(stream), batch):
+        user, item, time, judgement = zip(*stream[begin : begin + batch], strict=True)
+        names = [f"{u}/{i}/{t}" for u, i, t in zip(user, item, time, strict=True)]
+        entries = Entries(
+            np.array(item, np.int32), np.array(time, np.int64), np.array(judgement, np.uint8), pack_event_ids(names)
+        )
+        verdicts.append(histories.record(np.array(user, np.int32), entries))
+    return [np.concatenate(column).tolist() for column in zip(*verdicts, strict=True)] if verdicts else [[], [], []]
+
+
+def histories_of(length):
+    """Empty histories for all people and things."""
+    histories = Histories(length)
+    histories.add_nodes(PEOPLE + THINGS)
+    return histories
+
+
+@settings(max_examples=80, deadline=None)
+@given(events, st.integers(1, 12), st.integers(1, 9))
+def test_a_history_is_the_last_interactions_in_order_of_time(stream, length, batch):
+    """Each user's history is the latest `length` distinct interactions, with the strongest judgement of repeats."""
+    histories = histories_of(length)
+    record(histories, stream, batch)
+    for user in range(PEOPLE):
+        known = {}
+        for item, time, judgement in [(i, t, j) for u, i, t, j in stream if u == user]:
+            # What a full history has let go is forgotten: a repeat of it is new again.
+            held = sorted(known, key=lambda key: (key[1], f"{user}/{key[0]}/{key[1]}"))[-length:]
+            known = {key: known[key] for key in held}
+            known[item, time] = max(judgement, known.get((item, time), NEUTRAL))
+        expected = sorted(known.items(), key=lambda entry: (entry[0][1], _packed(user, *entry[0])))[-length:]
+        shown = [(entry.item, entry.time_ms, entry.positive) for entry in histories.entries(user)]
+        assert shown == [(item, time, judgement == POSITIVE) for (item, time), judgement in expected]
+
+
+def _packed(user, item, time):
+    return pack_event_ids([f"{user}/{item}/{time}"])[0].tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(events, st.randoms(use_true_random=False))
+def test_repeats_and_order_of_arrival_change_neither_history_nor_counts(stream, random):
+    """As far as the history reaches, a shuffled stream with repeats ends in the same entries and the same counts."""
+    straight, other = histories_of(100), histories_of(100)
+    counts = [sum(column) for column in record(straight, stream)[:2]]
+    shuffled = stream * 2
+    random.shuffle(shuffled)
+    assert [sum(column) for column in record(other, shuffled)[:2]] == counts
+    assert [straight.entries(user) for user in range(PEOPLE)] == [other.entries(user) for user in range(PEOPLE)]
+    assert straight.mentions.tolist() == other.mentions.tolist()
+    assert straight.mentions.sum() == straight.entry_count
+
+
+def test_of_one_items_judgements_the_latest_decides_over_the_edge():
+    """A late positive does not bring back what a later negative took away; an impression leaves the edge alone."""
+    histories = histories_of(10)
+    _, _, edges = record(
+        histories, [(0, 3, 10, POSITIVE), (0, 3, 20, NEGATIVE), (0, 3, 15, POSITIVE), (0, 3, 30, NEUTRAL)], batch=1
+    )
+    assert edges == [SET_EDGE, DROP_EDGE, KEEP_EDGE, KEEP_EDGE]
+
+
+def test_a_withdrawal_takes_the_items_earlier_entries_out_for_good():
+    """Withdrawn interactions vanish from the history, stay away when they arrive again, and later ones count anew."""
+    histories = histories_of(10)
+    stream = [
+        (0, 3, 10, POSITIVE),
+        (0, 4, 11, POSITIVE),
+        (0, 3, 20, WITHDRAWN),
+        (0, 3, 10, POSITIVE),
+        (0, 3, 15, POSITIVE),
+    ]
+    counted, _, edges = record(histories, stream, batch=2)
+    assert [entry.item for entry in histories.entries(0)] == [4]
+    assert counted == [1, 1, 0, 0, 0]
+    assert edges == [SET_EDGE, SET_EDGE, DROP_EDGE, KEEP_EDGE, KEEP_EDGE]
+    assert record(histories, [(0, 3, 25, POSITIVE)])[2] == [SET_EDGE]
+    assert [entry.item for entry in histories.entries(0)] == [4, 3]
+
+
+def test_an_interaction_older_than_a_full_history_is_counted_but_not_kept():
+    """It moves the counts and the graph; the history stays as it is."""
+    histories = histories_of(2)
+    counted, gained, edges = record(histories, [(0, 3, 10, NEUTRAL), (0, 4, 11, NEUTRAL), (0, 5, 1, POSITIVE)])
+    assert [entry.time_ms for entry in histories.entries(0)] == [10, 11]
+    assert (counted[2], gained[2], edges[2]) == (1, 1, SET_EDGE)
+
+
+def test_event_ids_come_back_as_they_were_unless_they_are_long():
+    """Any Unicode up to 40 bytes is kept; a longer id is stood for by a digest that differs from others'."""
+    names = ["a", "ключ-1", "x" * 40, "y" * 41, "y" * 41 + "z", "ends with zero\0"]
+    histories = histories_of(10)
+    count = len(names)
+    histories.record(
+        np.zeros(count, np.int32),
+        Entries(np.full(count, 3, np.int32), np.arange(count), np.zeros(count, np.uint8), pack_event_ids(names)),
+    )
+    shown = [entry.event_id for entry in histories.entries(0)]
+    assert shown[:3] == names[:3]
+    assert len(set(shown)) == count
+    assert all(len(name) == 40 for name in shown[3:])
+
+
+def test_clearing_gives_the_cells_back():
+    """Users who come and go over and over need no more cells than once."""
+    histories = histories_of(20)
+    stream = [(user, 3, time, POSITIVE) for user in range(PEOPLE) for time in range(20)]
+    record(histories, stream)
+    cells = histories.cells.item.shape[0]
+    for _ in range(10):
+        for user in range(PEOPLE):
+            histories.clear(user)
+        assert histories.entry_count == 0
+        assert not histories.mentions.any()
+        record(histories, stream)
+    assert histories.cells.item.shape[0] == cells
