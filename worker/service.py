@@ -50,8 +50,8 @@ class Service:
         self._settings = settings
         self._threads = threads
         self._clock = clock or SystemClock()
-        self._metrics = WorkerMetrics()
-        self._readiness = Readiness(("tables", "model", "group"))
+        self.metrics = WorkerMetrics()
+        self.readiness = Readiness(("tables", "model", "group"))
 
     async def main(self, stopping: asyncio.Event) -> None:
         """Serves until asked to stop, then finishes what it has.
@@ -60,9 +60,9 @@ class Service:
             ExitstreamError: it cannot start or go on.
         """
         settings = self._settings
-        async with http_status(settings.telemetry, self._readiness, self._metrics), owned_tasks() as spawn:
+        async with http_status(settings.telemetry, self.readiness, self.metrics), owned_tasks() as spawn:
             await require_topics(settings.kafka, [spec.name for spec in settings.topics.specs()])
-            spawn(watch_loop_lag(self._metrics.event_loop_lag.observe), "event loop lag")
+            spawn(watch_loop_lag(self.metrics.event_loop_lag.observe), "event loop lag")
             thread = ComputeThread()
             spawn(thread.run(), "compute")
             bundle = await thread.call(self._load)
@@ -72,7 +72,7 @@ class Service:
                 if stopping.is_set():
                     return
                 scorer = await thread.call(lambda: self._scorer(bundle, tables))
-                self._readiness.ready("model")
+                self.readiness.ready("model")
                 await self._serve(scorer, thread, spawn, stopping)
 
     def _load(self) -> Bundle:
@@ -84,7 +84,7 @@ class Service:
     def _scorer(self, bundle: Bundle, tables: Tables) -> Scorer:
         tables.refresh_indexes()
         model = ServingModel.from_bundle(bundle, tables, self._settings.worker, self._clock.monotonic)
-        return Scorer(self._settings, model, tables, self._metrics, self._clock)
+        return Scorer(self._settings, model, tables, self.metrics, self._clock)
 
     async def _follow_states(
         self, tables: Tables, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event
@@ -93,8 +93,8 @@ class Service:
         reader = StateReader(self._settings.topics, self._settings.kafka.max_record_bytes)
         follower = TopicFollower(self._settings.kafka, reader.topics, out_of_range="earliest")
         await follower.start()
-        feed = StateFeed(follower, reader, tables, thread, self._metrics, self._settings.worker.tables.update_batch)
-        spawn(feed.follow(self._clock, self._readiness), "states")
+        feed = StateFeed(follower, reader, tables, thread, self.metrics, self._settings.worker.tables.update_batch)
+        spawn(feed.follow(self._clock, self.readiness), "states")
         await feed.filled(stopping)
 
     async def _serve(self, scorer: Scorer, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event) -> None:
@@ -102,20 +102,18 @@ class Service:
         settings = self._settings
         source = RecordSource(settings.kafka, [settings.topics.impression_requests], settings.worker.group_id)
         async with make_delivery(settings.kafka, source) as delivery:
-            pipeline = Pipeline(settings, scorer, thread, delivery, self._metrics, self._clock)
+            pipeline = Pipeline(settings, scorer, thread, delivery, self.metrics, self._clock)
             thread.work = pipeline.step
             spawn(pipeline.hand_out_all(), "scores")
             spawn(delivery.run(), "commits")
             spawn(self._keep_gauges(scorer, delivery), "gauges")
             await source.start(delivery)
             try:
-                self._readiness.ready("group")
+                self.readiness.ready("group")
                 log.info("ready", model_version=scorer.model.version, group=settings.worker.group_id)
-                spawn(
-                    watch_progress(source, self._clock, settings.telemetry, self._readiness, self._metrics), "watchdog"
-                )
+                spawn(watch_progress(source, self._clock, settings.telemetry, self.readiness, self.metrics), "watchdog")
                 await self._take_in(source, delivery, pipeline, stopping)
-                self._readiness.wait_for("group", "draining")
+                self.readiness.wait_for("group", "draining")
                 await delivery.drain(settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING)
             finally:
                 await source.stop()
@@ -125,7 +123,7 @@ class Service:
     ) -> None:
         while not stopping.is_set():
             resting = hold_back(source, delivery, self._settings.worker.max_in_flight)
-            self._metrics.paused.set(resting)
+            self.metrics.paused.set(resting)
             timeout_ms = _RESTING_POLL_MS if resting else _IDLE_POLL_MS
             for record in await source.poll(max_records=self._settings.worker.poll_records, timeout_ms=timeout_ms):
                 await pipeline.take_in(record)
@@ -133,8 +131,8 @@ class Service:
     async def _keep_gauges(self, scorer: Scorer, delivery: Delivery) -> None:
         """What is read off now and then. The compute thread owns these; a number that is a moment old does no harm."""
         while True:
-            self._metrics.threshold.set(scorer.model.controller.threshold)
-            self._metrics.waiting.set(scorer.waiting)
-            self._metrics.in_flight.set(delivery.in_flight())
+            self.metrics.threshold.set(scorer.model.controller.threshold)
+            self.metrics.waiting.set(scorer.waiting)
+            self.metrics.in_flight.set(delivery.in_flight())
             scorer.note_tables()
             await asyncio.sleep(_GAUGE_INTERVAL_S)

@@ -25,6 +25,9 @@ class EngineGroup(Group):
     max_batch_tokens: int = Field(_ENGINE.max_batch_tokens, ge=1)
     device: str = _ENGINE.device
     prefix_cache_bytes: int = Field(_ENGINE.prefix_cache_bytes, ge=0)
+    headroom: float = Field(_ENGINE.headroom, ge=1)
+    patience_s: float = Field(_ENGINE.patience_s, gt=0)
+    warm_up_rounds: int = Field(_ENGINE.warm_up_rounds, ge=1)
 
     def settings(self) -> EngineSettings:
         """The same for the engine."""

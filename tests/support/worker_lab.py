@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from brokers import TestBroker
@@ -28,9 +30,9 @@ from schemas.messages import (
     PastInteraction,
     UserState,
 )
-from worker.settings import WorkerGroup, WorkerSettings
+from worker.settings import EngineGroup, WorkerGroup, WorkerSettings
 
-PATIENCE_S = 60.0
+PATIENCE_S = 20.0
 DIM = 8
 ITEMS, USERS = 20, 10
 
@@ -57,6 +59,7 @@ class WorkerLab:
             telemetry=TelemetrySettings(http_port=0),
             worker=WorkerGroup(
                 **{"bundle": self.bundle, "group_id": self.broker.name("group"), "threads": 1, "budget_ms": 30_000}
+                | {"engine": EngineGroup(max_batch_tokens=512, warm_up_rounds=1)}
                 | worker
             ),
         )
@@ -117,9 +120,7 @@ class WorkerLab:
         service, stopping = Service(settings, threads=1), asyncio.Event()
         task = asyncio.create_task(service.main(stopping))
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                while not service.readiness.is_ready and not task.done():
-                    await asyncio.sleep(0.02)
+            await until(lambda: service.readiness.is_ready or task.done())
             if task.done():
                 await task
             yield service
@@ -138,6 +139,8 @@ class WorkerLab:
             "EXITSTREAM_WORKER__GROUP_ID": settings.worker.group_id,
             "EXITSTREAM_WORKER__BUDGET_MS": str(settings.worker.budget_ms),
             "EXITSTREAM_WORKER__THREADS": "1",
+            "EXITSTREAM_WORKER__ENGINE__MAX_BATCH_TOKENS": "512",
+            "EXITSTREAM_WORKER__ENGINE__WARM_UP_ROUNDS": "1",
         }
         for name in ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states"):
             environment[f"EXITSTREAM_TOPICS__{name.upper()}"] = getattr(settings.topics, name)
@@ -175,12 +178,23 @@ class WorkerProcess:
         self._process.send_signal(signal.SIGTERM)
         return await asyncio.to_thread(self._process.wait, PATIENCE_S)
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._process.poll() is None:
             self.kill()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits until something holds.
+
+    Raises:
+        TimeoutError: patience ended first.
+    """
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - it comes about in programs that know of no event of ours
+            await asyncio.sleep(0.02)
 
 
 def requests(count: int, first: int = 0, **changes) -> list[ImpressionRequest]:
