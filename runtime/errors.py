@@ -17,8 +17,8 @@
         ├── RecordTooLarge         one record exceeds what may be sent; the sink stays usable
         ├── DeliveryFailed         the broker refused a record for good
         └── TransactionFailed      a transaction did not happen, or its outcome is unknown
-            ├── Fenced             another producer holds the transactional id now
-            └── TransactionTimedOut
+            ├── Fenced               another producer holds the transactional id now
+            └── TransactionTimedOut  it did not finish in time
 
 The command line prints one line and exits with status 1 for any of them; a traceback is always a bug of ours.
 """

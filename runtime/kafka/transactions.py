@@ -10,18 +10,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as VendorPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 
-from runtime.errors import BrokerError, Fenced, TransactionTimedOut
+from runtime.errors import (
+    BrokerError,
+    Fenced,
+    NotAuthorized,
+    RecordTooLarge,
+    TopicMissing,
+    TransactionFailed,
+    TransactionTimedOut,
+)
 from runtime.kafka.sink import check_size, enqueue, make_producer, stop_producer
 from runtime.kafka.translation import translated
 from runtime.records import OutRecord, TopicPartition
 from runtime.settings import KafkaSettings
+
+_DEFINITE: Final = (TransactionFailed, RecordTooLarge, NotAuthorized, TopicMissing)
+"""Errors that say what became of the transaction."""
 
 log = structlog.get_logger(__name__)
 
@@ -119,13 +130,14 @@ class TransactionalSink:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """One transaction: committed at the end of the block, taken back if it raises. All of it under a time-out.
 
-        What the block raises comes out of it once the transaction has been taken back.
+        What the block raises comes out of it once the transaction has been taken back; the sink stays usable.
 
         Raises:
-            Fenced: another producer holds the id now, or the broker gave up on us: nothing of it happened. Build a
-                new sink, if this partition is still ours.
-            TransactionTimedOut: the outcome is unknown. Build a new sink and ask for the committed offset.
-            BrokerError: nothing of it happened; the sink stays usable.
+            Fenced: another producer holds the id now, or the broker gave up on us: nothing of it happened.
+            TransactionTimedOut: it did not finish in time.
+            TransactionFailed: any other failure that leaves the outcome open. After each of these three build a new
+                sink, if this one's work is still ours, and ask for the committed offset.
+            BrokerError: the broker refused a record or the user: nothing of it happened, the sink stays usable.
         """
         doing = f"a transaction of {self.transactional_id}"
         try:
@@ -157,9 +169,16 @@ class TransactionalSink:
 
 @contextmanager
 def _usable(doing: str) -> Iterator[None]:
-    """Translates; a producer that was fenced in the background refuses further calls by assertions and usage errors."""
+    """Translates, and turns what leaves the transaction's outcome open into `TransactionFailed`.
+
+    A producer that was fenced in the background refuses further calls by assertions and usage errors.
+    """
     try:
         with translated(doing):
             yield
+    except _DEFINITE:
+        raise
+    except BrokerError as error:
+        raise TransactionFailed(f"{error}; whether it happened is to be asked anew") from error
     except (AssertionError, IllegalOperation) as error:
         raise Fenced(f"{doing}: the producer was fenced off or failed before ({error})") from error

@@ -1,0 +1,107 @@
+"""What the two guarantees promise when programs die, hand over and lose their place."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from brokers import PARTITIONS, partitions_of
+from delivery_lab import Copier, run_until, running
+
+from runtime.delivery import make_delivery
+from runtime.errors import RecordTooLarge
+from runtime.kafka import RecordSource, TransactionalSink, create_missing_topics
+from runtime.records import OutRecord
+from runtime.topic_specs import TopicSpec
+
+COUNT = 400
+EVERY = sorted(b"%d" % number for number in range(COUNT))
+GUARANTEES = pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+
+
+@pytest.fixture
+async def topics(broker):
+    """A filled input and an empty output."""
+    names = await broker.topic("in"), await broker.topic("out")
+    await broker.fill(names[0], COUNT)
+    return names
+
+
+def kept(guarantee, values):
+    """Whether the output holds what the guarantee promises: every record, and for one of them no record twice."""
+    return sorted(values) == EVERY if guarantee == "exactly_once" else sorted(set(values)) == EVERY
+
+
+@GUARANTEES
+async def test_everything_is_copied_and_committed(broker, topics, guarantee):
+    """Out of order within, the output has every record once, and the group's offsets stand at the end."""
+    settings, group = broker.settings(delivery=guarantee), broker.name("group")
+    copier = Copier(settings, topics, group)
+    await run_until(copier, lambda: copier.copied == COUNT)
+    assert sorted(await broker.contents(topics[1])) == EVERY
+    source = RecordSource(settings, [topics[0]], group)
+    await source.start()
+    assert await source.lag() == dict.fromkeys(partitions_of(topics[0]), 0)
+    await source.stop()
+
+
+@GUARANTEES
+async def test_a_program_that_dies_in_mid_stream_loses_nothing(broker, topics, guarantee):
+    """After a death without draining, the next one goes on: at least once, or exactly once, as set."""
+    settings, group = broker.settings(delivery=guarantee), broker.name("group")
+    for seed in range(3):
+        dying = Copier(settings, topics, group, seed)
+        await run_until(dying, lambda dying=dying: dying.copied >= 50, drain=False)
+    last = Copier(settings, topics, group)
+    async with running(last):
+        await until_kept(broker, topics[1], guarantee)
+    assert kept(guarantee, await broker.contents(topics[1]))
+
+
+@GUARANTEES
+async def test_members_that_come_and_go_lose_nothing(broker, topics, guarantee):
+    """Rebalances in mid-stream keep the guarantee."""
+    settings, group = broker.settings(delivery=guarantee), broker.name("group")
+    async with running(Copier(settings, topics, group, 1)):
+        await asyncio.sleep(0.3)
+        async with running(Copier(settings, topics, group, 2)):
+            await asyncio.sleep(1.0)
+        await until_kept(broker, topics[1], guarantee)
+    assert kept(guarantee, await broker.contents(topics[1]))
+
+
+async def test_a_lane_that_was_fenced_off_finds_out_what_happened_and_goes_on(broker, topics):
+    """Losing the transactional id in mid-stream, as after an expiry at the broker, neither loses nor repeats."""
+    settings, group = broker.settings(delivery="exactly_once"), broker.name("group")
+    copier = Copier(settings, topics, group)
+    async with running(copier):
+        while copier.copied < 20:  # noqa: ASYNC110 - only a number to look at
+            await asyncio.sleep(0.01)
+        for partition in range(PARTITIONS):
+            async with TransactionalSink(settings, f"{group}.{topics[0]}.{partition}"):
+                await asyncio.sleep(0)
+        await until_kept(broker, topics[1], "exactly_once")
+    assert kept("exactly_once", await broker.contents(topics[1]))
+
+
+async def test_a_record_that_the_broker_refuses_ends_the_program(broker, topics):
+    """A delivery that fails for good is not passed over: nothing behind it would ever be committed."""
+    narrow = TopicSpec(broker.name("narrow"), PARTITIONS, config={"max.message.bytes": "500"})
+    await create_missing_topics(broker.settings(), [narrow])
+    source = RecordSource(broker.settings(), [topics[0]], broker.name("group"))
+    async with make_delivery(broker.settings(), source) as delivery:
+        await source.start(delivery)
+        record, *_ = await source.poll(timeout_ms=5_000)
+        assert delivery.started(record)
+        await delivery.finished(record, [OutRecord(narrow.name, b"k", b"x" * 1_000)])
+        with pytest.raises(RecordTooLarge, match=narrow.name):
+            await delivery.run()
+        await source.stop()
+
+
+async def until_kept(broker, topic, guarantee):
+    """Looks at the output until it is complete, or time is up: the assertion then says what is missing."""
+    for _ in range(60):
+        if kept(guarantee, await broker.contents(topic)):
+            return
+        await asyncio.sleep(0.2)

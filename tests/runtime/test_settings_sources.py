@@ -1,0 +1,110 @@
+"""Reading settings from a file and the environment."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import Field
+
+from runtime.errors import SettingsError
+from runtime.settings import Group, KafkaSettings, ProgramSettings
+from runtime.settings_sources import load_settings
+
+
+class Limits(Group):
+    """A group in a group."""
+
+    depth: int = 3
+
+
+class WorkerGroup(Group):
+    """A program's own section."""
+
+    bundle: str = "bundle"
+    kinds: tuple[str, ...] = ("click",)
+    weights: dict[str, float] = Field(default_factory=dict)
+    seed: int | None = 7
+    limits: Limits = Limits()
+
+
+class Settings(ProgramSettings):
+    """A program's settings."""
+
+    kafka: KafkaSettings = KafkaSettings()
+    worker: WorkerGroup = WorkerGroup()
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes a settings file."""
+
+    def write(text):
+        path = tmp_path / "exitstream.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_environment_wins_over_the_file_and_both_over_the_defaults(file):
+    """Key by key, down to nested groups; the command line wins over all."""
+    path = file("[kafka]\nlinger_ms = 7\nbatch_bytes = 9000\n[worker.limits]\ndepth = 4\n")
+    environ = {"EXITSTREAM_KAFKA__LINGER_MS": "9", "EXITSTREAM_CONFIG": str(path)}
+    settings = load_settings(Settings, None, environ, overrides={"worker": {"bundle": "given"}})
+    assert (settings.kafka.linger_ms, settings.kafka.batch_bytes) == (9, 9_000)
+    assert (settings.worker.limits.depth, settings.worker.bundle) == (4, "given")
+
+
+def test_lists_tables_and_sections_are_json_in_the_environment():
+    """What a single line of text cannot hold comes as JSON; an empty text is None where None is allowed."""
+    environ = {
+        "EXITSTREAM_WORKER__KINDS": '["click", "purchase"]',
+        "EXITSTREAM_WORKER__WEIGHTS": '{"click": 0.5}',
+        "EXITSTREAM_WORKER__LIMITS": '{"depth": 5}',
+        "EXITSTREAM_WORKER__SEED": "",
+    }
+    worker = load_settings(Settings, None, environ).worker
+    assert worker == WorkerGroup(kinds=("click", "purchase"), weights={"click": 0.5}, limits=Limits(depth=5), seed=None)
+
+
+def test_sections_of_another_program_are_no_unknown_keys(file):
+    """One file and one environment may serve several programs."""
+    path = file("[updater]\nanything = 1\n")
+    assert load_settings(Settings, path, {"EXITSTREAM_UPDATER__X": "1", "HOME": "/"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "words"),
+    [
+        ("[kafka]\nlinger = 1", {}, "unknown key kafka.linger in .*did you mean kafka.linger_ms"),
+        ("[kafak]\nlinger_ms = 1", {}, "unknown key kafak"),
+        ("[worker.limits]\ndept = 1", {}, "did you mean worker.limits.depth"),
+        ("", {"EXITSTREAM_KAFKA__LINGER": "1"}, "EXITSTREAM_KAFKA__LINGER in the .*mean EXITSTREAM_KAFKA__LINGER_MS"),
+        ("", {"EXITSTREAM_QQQ": "1"}, "unknown variable EXITSTREAM_QQQ.*known sections are kafka, worker"),
+        ("[kafka]\nlinger_ms = 'x'", {}, r"kafka.linger_ms \(.*exitstream.toml\): .*integer"),
+        (
+            "",
+            {"EXITSTREAM_KAFKA__LINGER_MS": "x"},
+            r"linger_ms \(environment variable EXITSTREAM_KAFKA__LINGER_MS",
+        ),
+        ("", {"EXITSTREAM_WORKER__KINDS": "click"}, "EXITSTREAM_WORKER__KINDS .* must be JSON"),
+        ("[kafka\n", {}, "not valid TOML"),
+    ],
+)
+def test_every_mistake_is_one_line_that_names_the_key(file, text, environ, words):
+    """Unknown, malformed or of the wrong type: the line says where it stands and proposes the closest key."""
+    with pytest.raises(SettingsError, match=words) as raised:
+        load_settings(Settings, file(text), environ)
+    assert "\n" not in str(raised.value).replace("\n)", ")")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    """The line says which file cannot be read."""
+    with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read"):
+        load_settings(Settings, tmp_path / "nowhere.toml", {})
+
+
+def test_an_error_never_quotes_a_value():
+    """A secret in the wrong place does not end up in a log."""
+    with pytest.raises(SettingsError) as raised:
+        load_settings(Settings, None, {"EXITSTREAM_KAFKA__LINGER_MS": "hunter2"})
+    assert "hunter2" not in str(raised.value)

@@ -1,0 +1,90 @@
+"""The snapshot store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.errors import SnapshotError
+from runtime.snapshots import SnapshotStore
+
+
+@pytest.fixture(params=["folder", "fsspec address"])
+def address(request, tmp_path):
+    """A folder, or an address that only fsspec understands."""
+    return tmp_path / "snapshots" if request.param == "folder" else f"memory://{tmp_path}"
+
+
+def store(address, **changes):
+    """A store of this test's kind."""
+    return SnapshotStore(address, **{"kind": "graph", "version": 1, "keep": 3, **changes})
+
+
+async def test_the_newest_snapshot_comes_back(address):
+    """Arrays and metadata, offsets among it, are what was saved last."""
+    snapshots = store(address)
+    for number in range(2):
+        await snapshots.save({"x": np.full(5, number)}, {"offsets": {"items": [number, 7]}})
+    latest = await store(address).load_latest()
+    assert (latest.sequence, latest.metadata) == (2, {"offsets": {"items": [1, 7]}})
+    np.testing.assert_array_equal(latest.arrays["x"], np.ones(5))
+
+
+def test_only_the_newest_few_are_kept(address):
+    """Older ones are removed after the new one is whole."""
+    snapshots = store(address, keep=2)
+    assert [snapshots.save_now({}, {}) for _ in range(4)] == [1, 2, 3, 4]
+    assert sorted(snapshots.sequences()) == [3, 4]
+
+
+def test_an_empty_store_has_no_latest(address):
+    """Nothing there is not an error."""
+    assert store(address).load_latest_now() is None
+
+
+def test_a_torn_snapshot_is_refused_and_the_one_before_used(tmp_path, capsys):
+    """The line says which file was torn; loading it by number raises."""
+    snapshots = store(tmp_path)
+    for number in range(2):
+        snapshots.save_now({"x": np.full(1_000, number)}, {})
+    newest = tmp_path / "snapshot-000000000002.exs"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert snapshots.load_latest_now().arrays["x"][0] == 0
+    assert "snapshot-000000000002.exs is torn" in capsys.readouterr().out
+    with pytest.raises(SnapshotError, match="is torn"):
+        snapshots.load(2)
+
+
+@pytest.mark.parametrize("other", [{"kind": "tables"}, {"version": 2}])
+def test_a_snapshot_of_another_kind_or_version_is_refused(tmp_path, other):
+    """What this program cannot read is left alone and not taken for its state."""
+    store(tmp_path, **other).save_now({}, {})
+    assert store(tmp_path).load_latest_now() is None
+    with pytest.raises(SnapshotError, match="is not ours"):
+        store(tmp_path).load(1)
+
+
+def test_other_files_in_the_folder_do_not_matter(tmp_path):
+    """What a killed writer left, or anybody's notes, is no snapshot."""
+    (tmp_path / "snapshot-000000000009.tmp").write_bytes(b"half")
+    (tmp_path / "README").write_text("hello")
+    snapshots = store(tmp_path)
+    assert snapshots.save_now({}, {}) == 1
+    assert snapshots.sequences() == [1]
+
+
+def test_a_failed_write_leaves_those_before_untouched(tmp_path):
+    """What cannot be written leaves neither a snapshot nor a half one."""
+    snapshots = store(tmp_path)
+    snapshots.save_now({"x": np.ones(3)}, {})
+    with pytest.raises(TypeError):
+        snapshots.save_now({"x": np.array([object()])}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["snapshot-000000000001.exs"]
+
+
+def test_an_address_that_cannot_be_used_is_named(tmp_path):
+    """A file where the folder should be, or an unknown protocol, ends in one line."""
+    (tmp_path / "file").write_text("")
+    for address in (tmp_path / "file", "nosuch://bucket/x"):
+        with pytest.raises(SnapshotError, match=r"snapshots cannot be kept at .*(file|nosuch)"):
+            store(address)

@@ -1,0 +1,62 @@
+"""Logs and metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import structlog
+
+from runtime.settings import TelemetrySettings
+from runtime.telemetry import Metrics, configure_logging
+
+
+@pytest.fixture(autouse=True)
+def restore_logging():
+    """Logging is the process's: put back what was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_json_lines_carry_program_level_time_and_fields(capsys):
+    """Our lines and the libraries' have the same shape, one JSON object each."""
+    configure_logging(TelemetrySettings(log_format="json"), "worker")
+    structlog.get_logger("ours").info("scored", request_id="r1")
+    logging.getLogger("theirs").warning("careful: %s", "x")
+    ours, theirs = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert (ours["event"], ours["request_id"], ours["program"], ours["level"]) == ("scored", "r1", "worker", "info")
+    assert (theirs["event"], theirs["logger"], theirs["program"]) == ("careful: x", "theirs", "worker")
+    assert "timestamp" in ours
+    assert "timestamp" in theirs
+
+
+def test_the_level_holds_for_all_and_aiokafka_is_quiet(capsys):
+    """What is below the level is not written; the client library's information never is."""
+    configure_logging(TelemetrySettings(log_level="info", log_format="console"), "worker")
+    structlog.get_logger("ours").debug("unseen")
+    logging.getLogger("aiokafka.cluster").info("unseen")
+    assert capsys.readouterr().err == ""
+
+
+def test_exceptions_become_part_of_the_json_line(capsys):
+    """A traceback does not break the one-object-per-line format."""
+    configure_logging(TelemetrySettings(), "worker")
+    try:
+        int("what went wrong")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "what went wrong" in json.dumps(json.loads(line)["exception"])
+
+
+def test_two_programs_in_one_process_do_not_share_metrics():
+    """No metric is global: each `Metrics` has a registry of its own."""
+    first, second = Metrics("one"), Metrics("one")
+    first.dead_letters.labels("t").inc()
+    assert first.value("exitstream_one_dead_letters_total", topic="t") == 1
+    assert second.value("exitstream_one_dead_letters_total", topic="t") is None

@@ -1,0 +1,84 @@
+"""A small program around a delivery: copies every record of a topic to another one, at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+from runtime.delivery import make_delivery
+from runtime.kafka import RecordSource
+from runtime.lifecycle import owned_tasks
+from runtime.records import OutRecord
+
+_HANDS = 6
+"""Records worked on at once: few, so that a few hundred of them last for a while."""
+
+
+class Copier:
+    """Copies records out of order; knows how to drain, and how to die.
+
+    Args:
+        settings: how to reach Kafka; `delivery` decides the guarantee.
+        topics: the input and the output.
+        group: members share the input.
+        seed: of the pace.
+    """
+
+    def __init__(self, settings, topics, group, seed=0):
+        self._settings = settings
+        self._topic, self._output = topics
+        self._source = RecordSource(settings, [self._topic], group)
+        self._random = random.Random(seed)
+        self._hands = asyncio.Semaphore(_HANDS)
+        self._stopping = asyncio.Event()
+        self.copied = 0
+
+    async def run(self, drain=True):
+        """Copies until asked to stop; then drains, or leaves everything as it is, as a killed process does."""
+        delivery = make_delivery(self._settings, self._source)
+        async with delivery:
+            try:
+                await self._source.start(delivery)
+                async with owned_tasks() as spawn:
+                    spawn(delivery.run(), "commits")
+                    async with owned_tasks() as start_copy:
+                        while not self._stopping.is_set():
+                            for record in await self._source.poll(timeout_ms=20):
+                                if delivery.started(record):
+                                    start_copy(self._copy(delivery, record), "copy")
+                        if drain:
+                            assert await delivery.drain(10)
+            finally:
+                await self._source.stop()
+
+    def stop(self):
+        """Asks it to end."""
+        self._stopping.set()
+
+    async def _copy(self, delivery, record):
+        async with self._hands:
+            await asyncio.sleep(self._random.random() * 0.03)
+        await delivery.finished(record, [OutRecord(self._output, record.key, record.value)])
+        self.copied += 1
+
+
+async def run_until(copier, condition, drain=True):
+    """Runs a copier until something is so."""
+    task = asyncio.create_task(copier.run(drain))
+    async with asyncio.timeout(60):
+        while not condition() and not task.done():  # noqa: ASYNC110 - the condition is the test's
+            await asyncio.sleep(0.01)
+    copier.stop()
+    await task
+
+
+@contextlib.asynccontextmanager
+async def running(copier):
+    """Runs a copier beside the block, then drains it."""
+    task = asyncio.create_task(copier.run())
+    try:
+        yield copier
+    finally:
+        copier.stop()
+        await task
