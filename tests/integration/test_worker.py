@@ -1,0 +1,122 @@
+"""Worker processes on real Kafka."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from worker_lab import WorkerLab, requests
+
+from runtime.kafka import RecordSource
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+async def lab(broker, tiny_bundle_folder):
+    """States to know, on the real broker."""
+    lab = WorkerLab(broker, tiny_bundle_folder)
+    await lab.prepare()
+    return lab
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Where the processes of a test write."""
+    return tmp_path / "worker.log"
+
+
+def _ids(answers):
+    return Counter(scores.request_id for scores in answers)
+
+
+async def test_a_worker_process_answers_and_drains(lab, log):
+    """Requests in, scores out, by the command of production; asked to end, it does so with status 0."""
+    with lab.process(lab.settings(), log) as worker:
+        await worker.ready()
+        await lab.ask(*requests(100), junk=3)
+        answers = await lab.scores(100)
+        letters = await lab.records(lab.topics.dead_letter(lab.topics.impression_requests), 3)
+        assert await worker.drain() == 0
+
+    assert _ids(answers) == Counter(f"r{number}" for number in range(100))
+    assert {score.made_by for scores in answers for score in scores.scores} <= {"confident", "final", "deadline"}
+    assert len(letters) == 3
+
+
+async def test_a_worker_killed_in_mid_stream_loses_nothing(lab, log):
+    """Its successor answers all that was not committed; nothing is missing, repeats carry the same request id."""
+    settings = lab.settings()
+    with lab.process(settings, log) as worker:
+        await worker.ready()
+        await lab.ask(*requests(300))
+        await lab.scores(1)
+        worker.kill()
+    with lab.process(settings, log):
+        wanted = {f"r{number}" for number in range(300)}
+        answers = await _until_answered(lab, wanted)
+
+    assert set(_ids(answers)) == wanted
+
+
+async def test_exactly_once_neither_loses_nor_repeats(lab, log):
+    """Killed in mid-stream and started anew, read committed: one record of scores per request."""
+    settings = lab.settings(kafka={"delivery": "exactly_once"})
+    with lab.process(settings, log) as worker:
+        await worker.ready()
+        await lab.ask(*requests(300))
+        await lab.scores(1)
+        worker.kill()
+    with lab.process(settings, log) as worker:
+        wanted = {f"r{number}" for number in range(300)}
+        await _until_answered(lab, wanted)
+        assert await worker.drain() == 0
+    answers = await lab.scores(300)
+
+    assert _ids(answers) == Counter(wanted)
+
+
+async def test_two_workers_share_the_requests_and_one_takes_over(lab, tmp_path):
+    """Both work; when one leaves, the other answers everything, and nothing is lost on the way."""
+    settings = lab.settings()
+    with (
+        lab.process(settings, tmp_path / "first.log") as first,
+        lab.process(settings, tmp_path / "second.log") as second,
+    ):
+        await first.ready()
+        await second.ready()
+        await lab.ask(*requests(200))
+        await _until_answered(lab, {f"r{number}" for number in range(200)})
+        assert b'"event": "request"' in (tmp_path / "first.log").read_bytes()
+        assert b'"event": "request"' in (tmp_path / "second.log").read_bytes()
+        await lab.ask(*requests(200, first=200))
+        assert await first.drain() == 0
+        answers = await _until_answered(lab, {f"r{number}" for number in range(400)})
+
+    assert len(_ids(answers)) == 400
+
+
+async def test_offsets_are_committed_after_delivery(lab, log):
+    """After an orderly end the group has nothing left to read."""
+    settings = lab.settings()
+    with lab.process(settings, log) as worker:
+        await worker.ready()
+        await lab.ask(*requests(50))
+        await lab.scores(50)
+        assert await worker.drain() == 0
+    source = RecordSource(settings.kafka, [lab.topics.impression_requests], settings.worker.group_id)
+    await source.start()
+    try:
+        assert sum((await source.lag()).values()) == 0
+    finally:
+        await source.stop()
+
+
+async def _until_answered(lab, wanted):
+    """All scores, once every request has some."""
+    answers = []
+    count = len(wanted)
+    while not wanted <= {scores.request_id for scores in answers}:
+        answers = await lab.scores(count)
+        count = len(answers) + 1
+    return answers
