@@ -204,7 +204,7 @@ class ScoringEngine:
             request.ran(own_tokens * layers, elapsed_s)
             flight.arrive(part)
         self.counters.token_layers_run += sum(tokens) * layers
-        self.counters.model_s += elapsed_s
+        self.counters.model_s = self._runner.model_s
         self.counters.prefix_hits, self.counters.prefix_misses = self._runner.cache.hits, self._runner.cache.misses
         if self._costs is not None:
             self._costs.observe(stage, sum(tokens), elapsed_s)

@@ -110,6 +110,6 @@ class EngineCounters:
     step_s: float = 0.0
     """Seconds inside `step`."""
     model_s: float = 0.0
-    """Of these, seconds inside the layers and heads."""
+    """Of these, seconds inside embedding, layers and heads (warm-up and traces count here too)."""
     prefix_hits: int = 0
     prefix_misses: int = 0

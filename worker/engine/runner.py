@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +36,8 @@ class StageRunner:
             self._weights = pack_weights(self._model, settings.precision)
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
         self.cache = PrefixCache(settings.prefix_cache_bytes)
+        self.model_s = 0.0
+        """Seconds spent so far in embedding, layers and heads, the packing around them left out."""
 
     @property
     def max_positions(self) -> int:
@@ -63,12 +66,15 @@ class StageRunner:
         if stage == 0 and self.cache.enabled:
             self._look_up(flights)
         packed = pack([flight.segment for flight in flights], self.device)
-        hidden = self._embed(flights, packed) if stage == 0 else _gather(flights, packed)
         passed = _Passed(flights, packed, sum(self.layers_of_stages[:stage]), recording=self.cache.enabled)
+        gathered = None if stage == 0 else _gather(flights, packed)
+        started_s = time.perf_counter()
+        hidden = self._embed(flights, packed) if gathered is None else gathered
         answers, behind = self._run_layers(stage, hidden, packed, passed)
-        logits = self._weights.heads[stage](answers.float())
+        logits = self._weights.heads[stage](answers.float()).double().cpu()
+        self.model_s += time.perf_counter() - started_s
         self._move_along(flights, packed, behind, passed)
-        return np.asarray(logits.double().cpu().numpy()), [span.end - span.start for span in packed.spans]
+        return np.asarray(logits.numpy()), [span.end - span.start for span in packed.spans]
 
     def _look_up(self, flights: Sequence[Flight]) -> None:
         for flight in flights:
