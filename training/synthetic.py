@@ -80,7 +80,7 @@ def synthetic_log(size: SyntheticSize | None = None, seed: int = 7) -> EventLog:
 
 def _make_world(size: SyntheticSize, random: np.random.Generator) -> _World:
     genres = len(WORDS)
-    circles = random.normal(0.0, 1.7, (size.circles, genres))
+    circles = np.where(random.random((size.circles, genres)) < 0.35, 2.5, -1.5)
     membership = np.stack([random.permutation(size.circles)[:2] for _ in range(size.users)])
     item_genres = np.zeros((size.items, genres))
     for shares in item_genres:
@@ -91,9 +91,9 @@ def _make_world(size: SyntheticSize, random: np.random.Generator) -> _World:
         quality=random.normal(0.0, 0.7, size.items),
         popularity=random.pareto(2.0, size.items) + 0.1,
         released=_some_later(size.items, 0.3, random),
-        tastes=circles[membership] + random.normal(0.0, 0.5, (size.users, 2, genres)),
+        tastes=circles[membership] + random.normal(0.0, 0.4, (size.users, 2, genres)),
         changes=np.where(random.random(size.users) < 0.5, random.uniform(0.3, 0.9, size.users), 2.0),
-        leniency=random.normal(-0.7, 0.6, size.users),
+        leniency=random.normal(-1.3, 0.6, size.users),
         joined=_some_later(size.users, 0.5, random),
         activity=random.gamma(2.0, 1.0, size.users),
     )

@@ -73,7 +73,7 @@ def train_exits(
     validation: Sequence[Example],
     options: ExitOptions,
     seed: int,
-    on_step: Callable[[int, str], None] = lambda _examples, _note: None,
+    on_step: Callable[[int, str], None] = lambda _candidates, _note: None,
 ) -> ExitModel:
     """The model after the epoch that did best on the validation examples.
 
@@ -83,7 +83,7 @@ def train_exits(
         validation: to stop by; not learned from.
         options: how.
         seed: of the order of examples and of what is dropped.
-        on_step: called after each batch with its number of examples and a note about the loss.
+        on_step: called after each batch with its number of candidates and a note about the loss.
     """
     random = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(_parameter_groups(model, options), betas=(0.9, 0.98))
@@ -99,7 +99,7 @@ def train_exits(
             loss = _step(model, optimiser, batch, options, random)
             _follow(average, model, min(options.averaging, (1 + step) / (10 + step)))
             step += 1
-            on_step(len(batch), f"loss {loss:.4f}")
+            on_step(sum(len(example) for example in batch), f"loss {loss:.4f}")
         validation_loss = log_loss(*_final_answers(average, validation, options.batch_tokens))
         if validation_loss >= best_loss:
             break
