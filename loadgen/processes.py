@@ -124,12 +124,12 @@ class Processes:
 
     def stop(self) -> None:
         """Ask all to drain, last started first; kill what does not within its patience."""
-        for _, process in reversed(self._running.values()):
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for _, process in reversed(self._running.values()):
-            _end(process)
+        processes = [process for _, process in reversed(self._running.values())]
         self._running.clear()
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            _wait_or_kill(process)
 
     def pid(self, name: str) -> int:
         """A running program's process id."""
@@ -138,7 +138,8 @@ class Processes:
     def stop_one(self, name: str) -> None:
         """Ask one program to drain, and wait until it has ended."""
         _, process = self._running.pop(name)
-        _end(process)
+        process.terminate()
+        _wait_or_kill(process)
 
     def metrics(self, name: str) -> str:
         """The text of a program's /metrics page."""
@@ -158,9 +159,7 @@ class Processes:
             return False
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(STOP_PATIENCE_S)
     except subprocess.TimeoutExpired:
