@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+import structlog
 from aiokafka import TopicPartition as VendorPartition
 
 from runtime.errors import OffsetsOutOfRange
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
-from runtime.kafka.topics import require_topics
+from runtime.kafka.topics import Cluster, require_topics
 from runtime.kafka.translation import translated
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
@@ -18,6 +20,8 @@ _QUIET_MS: Final = 2_000
 """A partition that answered fetches for so long without giving a record is at its end, whatever the end offset says:
 behind it may lie only transaction markers, aborted records or what compaction removed.
 """
+
+log = structlog.get_logger(__name__)
 
 
 class TopicFollower(PartitionReader):
@@ -30,6 +34,7 @@ class TopicFollower(PartitionReader):
         start_from: where a partition without a start offset begins.
         out_of_range: what to do when the next offset is not kept any more. `raise` (the default) also applies to
             `start_offsets` at the start: state that stands for records which are gone cannot be brought up to date.
+        look_again_s: how often to look for partitions added to the topics; they are followed from their beginning.
     """
 
     def __init__(
@@ -40,12 +45,15 @@ class TopicFollower(PartitionReader):
         start_offsets: Mapping[TopicPartition, int] | None = None,
         start_from: StartFrom = "earliest",
         out_of_range: OutOfRange = "raise",
+        look_again_s: float = 60.0,
     ) -> None:
         super().__init__(settings, topics, group_id=None, start_from=start_from, out_of_range=out_of_range)
         self._start_offsets = dict(start_offsets or {})
         self._unread: dict[TopicPartition, int] = {}
         self._to_read = 0
         self._seen: dict[TopicPartition, tuple[int, int]] = {}
+        self._look_again_s = look_again_s
+        self._look_again_at = 0.0
 
     async def start(self) -> None:
         """Assigns all partitions and notes where they end now.
@@ -56,9 +64,7 @@ class TopicFollower(PartitionReader):
             BrokerError: if the broker cannot be asked.
         """
         cluster = await require_topics(self._settings, self._topics)
-        partitions = [
-            VendorPartition(topic, number) for topic, count in cluster.partitions.items() for number in range(count)
-        ]
+        partitions = _all_of(cluster)
         self._consumer = self._make_consumer(cluster)
         try:
             with translated(f"preparing to follow {', '.join(self._topics)}"):
@@ -74,6 +80,7 @@ class TopicFollower(PartitionReader):
             self.seek(partition, offset)
         self._unread = {TopicPartition(*p): end for p, end in ends.items() if starts[TopicPartition(*p)] < end}
         self._to_read = sum(end - starts[partition] for partition, end in self._unread.items())
+        self._look_again_at = asyncio.get_running_loop().time() + self._look_again_s
 
     def _starts(self, begins: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         kept = {
@@ -93,7 +100,9 @@ class TopicFollower(PartitionReader):
         }
 
     async def poll(self, *, max_records: int = 2_000, timeout_ms: int = 100) -> list[Record]:
-        """As in `PartitionReader`; keeps `caught_up` current."""
+        """As in `PartitionReader`; keeps `caught_up` current and takes up partitions added meanwhile."""
+        if asyncio.get_running_loop().time() >= self._look_again_at:
+            await self._follow_added_partitions()
         records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
         if self._unread:
             await self._note_progress(idle=not records)
@@ -108,6 +117,19 @@ class TopicFollower(PartitionReader):
         """Offsets handed out and offsets to hand out until caught up, as far as known."""
         left = sum(end - self._seen.get(partition, (end, 0))[0] for partition, end in self._unread.items())
         return self._to_read - left, self._to_read
+
+    async def _follow_added_partitions(self) -> None:
+        """A table that lacks a partition would be wrong for ever, without a sign."""
+        wanted = _all_of(await require_topics(self._settings, self._topics))
+        added = set(wanted) - self._consumer.assignment()
+        if added:
+            log.info("following added partitions", partitions=sorted(f"{topic}[{number}]" for topic, number in added))
+            positions, paused = await self.positions(), self.paused()
+            self._consumer.assign(wanted)
+            for partition in map(TopicPartition._make, wanted):
+                self.seek(partition, positions.get(partition, 0))
+            self.pause(paused)
+        self._look_again_at = asyncio.get_running_loop().time() + self._look_again_s
 
     async def _note_progress(self, *, idle: bool) -> None:
         positions = await self.positions()
@@ -124,6 +146,10 @@ class TopicFollower(PartitionReader):
             self._seen[partition] = (position, answered_ms)
             return False
         return answered_ms - since_ms >= _QUIET_MS
+
+
+def _all_of(cluster: Cluster) -> list[VendorPartition]:
+    return [VendorPartition(topic, number) for topic, count in cluster.partitions.items() for number in range(count)]
 
 
 def _by_ours(offsets: Mapping[VendorPartition, int]) -> dict[TopicPartition, int]:

@@ -10,7 +10,7 @@ from adapter_contract import AdapterContract
 from brokers import PARTITIONS, Hooks, partitions_of, read
 
 from runtime.errors import Fenced, TransactionTimedOut
-from runtime.kafka import RecordSink, RecordSource, TransactionalSink, create_missing_topics
+from runtime.kafka import RecordSink, RecordSource, TopicFollower, TransactionalSink, create_missing_topics
 from runtime.records import OutRecord, TopicPartition
 from runtime.settings import TopicSettings
 from runtime.topic_specs import TopicSpec
@@ -161,6 +161,29 @@ async def test_a_transaction_that_takes_too_long_ends(broker):
     async with TransactionalSink(broker.settings(), identity) as sink, sink.transaction() as transaction:
         await transaction.send(OutRecord(topic, b"k", b"in time"))
     assert await broker.contents(topic) == [b"in time"]
+
+
+async def test_a_follower_takes_up_partitions_added_later(broker, kafka_container, docker_engine):
+    """A topic that grows is followed as a whole, each record once, a paused partition staying paused."""
+    topic = await broker.topic()
+    follower = TopicFollower(broker.settings(), [topic], look_again_s=0.1)
+    await follower.start()
+    await broker.fill(topic, 8)
+    records = await read(follower, 8)
+    follower.pause([TopicPartition(topic, 3)])
+    kafka = container_at(kafka_container.port, docker_engine)
+    tool = "/opt/kafka/bin/kafka-topics.sh --bootstrap-server localhost:9094"
+    altered = await asyncio.to_thread(kafka.exec_run, f"{tool} --alter --topic {topic} --partitions 6")
+    assert altered.exit_code == 0, altered.output
+    async with RecordSink(broker.settings()) as sink:
+        for number in (2, 3, 5):
+            await sink.send(OutRecord(topic, b"k", b"later", partition=number))
+    records += await read(follower, 2)
+    assert sorted(record.partition for record in records[8:]) == [2, 5]
+    assert follower.paused() == {TopicPartition(topic, 3)}
+    follower.resume()
+    assert [(record.partition, record.offset) for record in await read(follower, 1)] == [(3, 2)]
+    await follower.stop()
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from loadgen.kafka_container import KafkaContainer
 from runtime.errors import BrokerUnreachable
 from runtime.kafka import RecordSink, TopicFollower, create_missing_topics, probe
 from runtime.records import OutRecord
@@ -48,6 +49,13 @@ async def test_a_plain_connection_to_a_secured_listener_is_explained(secure_kafk
     line = await cause(settings)
     assert address in line
     assert "security_protocol" in line
+
+
+def test_advertised_addresses_that_lead_nowhere_are_named(docker_engine):  # noqa: ARG001 - skips without Docker
+    """A broker that answers but sends its clients elsewhere is the commonest mistake: the line names it."""
+    nowhere = {"KAFKA_ADVERTISED_LISTENERS": "EXT://127.0.0.1:1,INT://localhost:9094"}
+    with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1:1: connection refused.*advertised\.listeners"):
+        KafkaContainer(settings=nowhere).__enter__()
 
 
 async def cause(settings):

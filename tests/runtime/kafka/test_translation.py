@@ -1,0 +1,37 @@
+"""aiokafka's exceptions as ours."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka import errors as vendor
+
+from runtime import errors
+from runtime.kafka.translation import translated
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (vendor.ProducerFenced(), errors.Fenced),
+        (vendor.InvalidTxnState(), errors.Fenced),
+        (vendor.TopicAuthorizationFailedError("t"), errors.NotAuthorized),
+        (vendor.MessageSizeTooLargeError(), errors.RecordTooLarge),
+        (vendor.UnknownTopicOrPartitionError(), errors.TopicMissing),
+        (vendor.KafkaConnectionError("refused"), errors.BrokerUnreachable),
+        (TimeoutError(), errors.BrokerUnreachable),
+        (vendor.UnknownError(), errors.BrokerError),
+    ],
+)
+def test_each_becomes_one_of_ours_in_one_line_with_the_cause_attached(theirs, ours):
+    """The line says what was being done; the vendor's exception is the cause."""
+    with pytest.raises(errors.BrokerError, match=r"^writing to t: ") as raised, translated("writing to t"):
+        raise theirs
+    assert type(raised.value) is ours
+    assert raised.value.__cause__ is theirs
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_not_kafkas_passes_untouched():
+    """A mistake of ours is not dressed up as the broker's."""
+    with pytest.raises(ZeroDivisionError), translated("computing"):
+        1 / 0  # noqa: B018 - raises
