@@ -80,6 +80,11 @@ class Replay:
         self._state.apply_items(items)
         self._publish(0)
 
+    @property
+    def tables(self) -> Tables:
+        """What a worker would know now."""
+        return self._tables
+
     def evidence(self, user_id: str, item_ids: Sequence[str]) -> Evidence:
         """What would be found for a request of this moment."""
         return self._retriever.retrieve(user_id, item_ids)

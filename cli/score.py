@@ -1,0 +1,118 @@
+"""`exitstream score`: one request at a prompt, and why it is scored as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text as Styled
+
+from cli.offline import load_log
+from cli.topics import BrokerSettings
+from graph_updater.bundled_base import bundled_base
+from models.bundle import Bundle
+from models.evidence import CandidateEvidence
+from runtime.errors import ExitstreamError
+from runtime.kafka import probe
+from runtime.settings_sources import load_settings
+from schemas.codec import MalformedRecord, MessageDecoder
+from schemas.messages import ImpressionRequest
+from training.replay import Replay
+from worker.explain import CandidateExplanation, Explanation, explain
+from worker.states import StateReader, read_tables
+from worker.tables import Tables
+
+
+class UnusableRequest(ExitstreamError):
+    """The request to be explained cannot be read."""
+
+
+def explain_request(request: Path, bundle: Path, data: Path | None, config: Path | None, *, from_kafka: bool) -> None:
+    """Read the request, find what is known of its user and items, score it and show everything that went into it."""
+    wanted = _read_request(request)
+    model = Bundle.load(bundle)
+    tables = _live_tables(model, config) if from_kafka else _replayed_tables(model, data)
+    show_explanation(explain(model, tables, wanted), wanted, Console(highlight=False))
+
+
+def _read_request(path: Path) -> ImpressionRequest:
+    try:
+        value = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return MessageDecoder(ImpressionRequest).decode(value)
+    except OSError as error:
+        raise UnusableRequest(f"the request {path} cannot be read: {error.strerror}") from error
+    except MalformedRecord as error:
+        raise UnusableRequest(
+            f'the request {path} is {error}; for example {{"type": "impression-request", "request_id": "r1", '
+            '"user_id": "u1", "candidate_item_ids": ["i1"], "created_time_ms": 0}'
+        ) from error
+
+
+def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
+    """What a worker would know after all of a data set."""
+    log = load_log(data)
+    replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
+    replay.advance(log.interactions)
+    return replay.tables
+
+
+def _live_tables(bundle: Bundle, config: Path | None) -> Tables:
+    """What a worker knows now."""
+    settings = load_settings(BrokerSettings, config)
+    tables = Tables(bundle.text, bundle.graph.dim)
+
+    async def read() -> None:
+        await probe(settings.kafka)
+        await read_tables(settings.kafka, StateReader(settings.topics, settings.kafka.max_record_bytes), tables)
+
+    asyncio.run(read())
+    tables.refresh_indexes()
+    return tables
+
+
+def show_explanation(explanation: Explanation, request: ImpressionRequest, console: Console) -> None:
+    """The user, the shared prompt, then each candidate with its neighbours and every head's answer."""
+    user = explanation.user
+    console.print(f"request {request.request_id}, model {explanation.model_version}", style="bold")
+    console.print(f"user {user.user_id}: {user.positives} clicks in {user.impressions} impressions")
+    _print_prompt(console, "prompt, shared", explanation.prefix)
+    for candidate in explanation.candidates:
+        console.print()
+        console.print(f"candidate {candidate.item_id}", style="bold")
+        console.print(_neighbours(candidate.evidence))
+        _print_prompt(console, "prompt, its own", candidate.suffix)
+        console.print(_answers(candidate, explanation.calm_threshold))
+
+
+def _print_prompt(console: Console, name: str, prompt: str) -> None:
+    # Titles are somebody else's text: nothing in them may be read as markup.
+    console.print(Styled(f"{name}: ", style="dim") + Styled(prompt))
+
+
+def _neighbours(evidence: CandidateEvidence) -> Table:
+    table = Table("neighbour", "similarity", "what came of it", title="evidence", title_justify="left")
+    for past in evidence.past:
+        answer = "clicked" if past.positive else "not clicked"
+        table.add_row(Styled(f"own past item {past.item.item_id}"), f"{past.similarity:.3f}", answer)
+    for near in evidence.similar_users:
+        answer = "clicked this candidate" if near.positive else "did not click this candidate"
+        table.add_row(Styled(f"similar user {near.user_id}"), f"{near.similarity:.3f}", answer)
+    for item in evidence.similar_items:
+        rate = f"{item.item.positives} clicks in {item.item.impressions} impressions"
+        table.add_row(Styled(f"similar item {item.item.item_id}"), f"{item.similarity:.3f}", rate)
+    own = evidence.item
+    table.add_row("the candidate itself", "", f"{own.positives} clicks in {own.impressions} impressions")
+    return table
+
+
+def _answers(candidate: CandidateExplanation, calm_threshold: float) -> Table:
+    title = f"answers (calm threshold {calm_threshold:.3f})"
+    table = Table("answered by", "CTR", "confidence", "", title=title, title_justify="left")
+    table.add_row("graph score", f"{candidate.graph_ctr:.4f}", "", "if there is no time for any head")
+    for place, head in enumerate(candidate.heads):
+        note = "answers without load" if place == candidate.exit_at else ""
+        table.add_row(f"head after layer {head.layer}", f"{head.ctr:.4f}", f"{head.confidence:.3f}", note)
+    return table
