@@ -5,17 +5,17 @@ The state and the frontier up to which it stands live side by side, so that whoe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from graph_updater.intake import Batch, Intake
-from graph_updater.outbox import DeadLetter, Parcel
+from graph_updater.outbox import DeadLetter, Frontier, Parcel
 from graph_updater.publishing import StateEncoder
 from graph_updater.snapshot import Cut, SnapshotCopy
 from graph_updater.state import UpdaterState
 from runtime.dead_letters import DeadLetters
-from runtime.records import OutRecord, Record, TopicPartition
+from runtime.records import OutRecord, Record
 
 _REPAIRED_AT_ONCE: Final = 64
 """Nodes whose sums are computed anew with every parcel: a thousand a second, so that rounding never adds up."""
@@ -28,7 +28,7 @@ class Capture:
     """The state of a moment, with the frontier that it stands for."""
 
     cut: Cut
-    frontier: Mapping[TopicPartition, int]
+    frontier: Frontier
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +56,14 @@ class Engine:
         intake: Intake,
         letters: DeadLetters,
         encoder: StateEncoder,
-        frontier: Mapping[TopicPartition, int],
+        frontier: Frontier,
     ) -> None:
         self._state = state
         self._intake = intake
         self._letters = letters
         self._encoder = encoder
         self._frontier = dict(frontier)
-        self._collected: Mapping[TopicPartition, int] = {}
+        self._collected: Frontier = {}
         self._dead_letters: list[DeadLetter] = []
         self._event_times_ms: list[int] = []
         self._copy: SnapshotCopy | None = None

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 from runtime.records import OutRecord, TopicPartition
 
 T = TypeVar("T")
+Frontier = Mapping[TopicPartition, int]
 Committed = Mapping[TopicPartition, int | None]
 
 
@@ -41,7 +42,7 @@ class Parcel:
         event_times_ms: when the interactions in it happened, for the measure of freshness.
     """
 
-    frontier: Mapping[TopicPartition, int]
+    frontier: Frontier
     users: Sequence[str] = ()
     items: Sequence[str] = ()
     dead_letters: Sequence[DeadLetter] = ()
@@ -49,8 +50,12 @@ class Parcel:
     event_times_ms: Sequence[int] = ()
 
     def without(self, committed: Committed) -> Parcel | None:
-        """What a leader that committed these offsets has not published of it; None if it has everything."""
-        if all((committed.get(partition) or 0) >= offset for partition, offset in self.frontier.items()):
+        """What a leader that committed these offsets has not published of it; None if nothing is left. A parcel of
+        everything stays: it is there because nobody knows what was published.
+        """
+        if not self.everything and all(
+            (committed.get(partition) or 0) >= offset for partition, offset in self.frontier.items()
+        ):
             return None
         return replace(self, dead_letters=[one for one in self.dead_letters if not one.is_covered_by(committed)])
 

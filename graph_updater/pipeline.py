@@ -23,14 +23,14 @@ import structlog
 from graph_updater.compute import ComputeThread
 from graph_updater.engine import Capture, Engine
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.outbox import Outbox, Parcel
+from graph_updater.outbox import Frontier, Outbox, Parcel
 from graph_updater.publishing import MOST_AT_ONCE, transact
-from graph_updater.recovery import Frontier, Snapshots
+from graph_updater.recovery import Snapshots
 from graph_updater.settings import UpdaterGroup
-from graph_updater.standby import Leadership
+from graph_updater.standby import Leadership, Reign
 from runtime.clock import Clock
-from runtime.errors import TransactionFailed
-from runtime.kafka import TopicFollower, TransactionalSink
+from runtime.errors import BrokerUnreachable, TransactionFailed
+from runtime.kafka import TopicFollower
 
 _STANDBY_INTERVAL_S: Final = 1.0
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ class Pipeline:
     def __init__(self, parts: Parts, settings: UpdaterGroup) -> None:
         self._parts = parts
         self._settings = settings
-        self._reign: TransactionalSink | None = None
+        self._reign: Reign | None = None
         self._published: Frontier = {}
 
     async def catch_up(self, stopping: asyncio.Event) -> None:
@@ -84,27 +84,28 @@ class Pipeline:
 
     async def flush(self) -> None:
         """Collects what moved since the last flush; publishes it, or keeps it for the day when this one leads."""
-        parts, sink = self._parts, self._parts.leadership.sink
-        if sink is not None and sink is not self._reign:
-            await self._begin_reign(sink)
-        everything = sink is not None and parts.outbox.everything
+        parts, reign = self._parts, self._parts.leadership.reign
+        everything = reign is not None and parts.outbox.everything
         collected = await parts.compute(parts.engine.collect, everything=everything)
         if collected.parcel is not None:
             parts.outbox.add(collected.parcel)
-        if sink is None:
-            await self._stand_by()
-        elif await self._publish(sink):
-            await self._keep(collected.capture)
+        try:
+            if reign is None:
+                await self._stand_by()
+            elif await self._publish(reign):
+                await self._keep(collected.capture)
+        except BrokerUnreachable as error:
+            log.warning("the broker does not answer; what is to be published waits", cause=str(error))
 
     async def finish(self) -> None:
         """What remains to be done after the last record: publish all, write a snapshot."""
         parts = self._parts
+        if parts.leadership.reign is not None:
+            await self.flush()
+            await parts.snapshots.settled()
+            if not len(parts.outbox):
+                await parts.snapshots.write(await parts.compute(parts.engine.capture))
         await parts.snapshots.settled()
-        if parts.leadership.sink is None:
-            return
-        await self.flush()
-        if not len(parts.outbox):
-            await parts.snapshots.write(await parts.compute(parts.engine.capture))
 
     async def _read_once(self) -> None:
         parts = self._parts
@@ -119,14 +120,10 @@ class Pipeline:
             parts.metrics.dead_letters.labels(reject.record.topic).inc()
             log.warning("record refused", record=str(reject.record), reason=reject.reason)
 
-    async def _begin_reign(self, sink: TransactionalSink) -> None:
-        """Looks how far the leader before came (this one itself, where a transaction's outcome was in doubt)."""
-        committed = await self._parts.leadership.published(self._parts.follower.assignment())
-        self._parts.outbox.drop_covered(committed)
-        self._reign = sink
-
-    async def _publish(self, sink: TransactionalSink) -> bool:
+    async def _publish(self, reign: Reign) -> bool:
         """Publishes the outbox; False if that failed, and another one leads or this one has to begin anew."""
+        if reign is not self._reign:
+            await self._begin(reign)
         parts, parcel = self._parts, self._parts.outbox.contents()
         if parcel is None:
             return True
@@ -134,15 +131,21 @@ class Pipeline:
             with parts.metrics.publishing.time():
                 for part in parcel.split(MOST_AT_ONCE):
                     records = await parts.compute(parts.engine.encode, part)
-                    await transact(sink, parts.leadership.group_id, records, part)
+                    await transact(reign, parts.leadership.group_id, records, part.frontier)
         except TransactionFailed as error:
             log.warning("a parcel was not published", cause=str(error))
-            parts.leadership.lost(sink)
+            reign.over = True
             return False
         parts.outbox.published(parcel)
         self._published = parcel.frontier
         self._count(parcel)
         return True
+
+    async def _begin(self, reign: Reign) -> None:
+        """Looks how far the leader before came (this one itself, where a transaction's outcome was in doubt)."""
+        committed = await self._parts.leadership.published(self._parts.follower.assignment())
+        self._parts.outbox.drop_covered(committed)
+        self._reign = reign
 
     async def _keep(self, capture: Capture | None) -> None:
         """Writes the snapshot that was captured with the parcel just published; or begins one, if it is time."""
@@ -163,7 +166,7 @@ class Pipeline:
         metrics.observe_freshness(parcel.event_times_ms, self._parts.clock.wall_ms())
 
     def _interval_s(self) -> float:
-        leading = self._parts.leadership.sink is not None
+        leading = self._parts.leadership.reign is not None
         self._parts.metrics.leading.set(leading)
         self._parts.metrics.waiting.set(len(self._parts.outbox))
         return self._settings.flush_ms / 1000 if leading else _STANDBY_INTERVAL_S

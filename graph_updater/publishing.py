@@ -14,11 +14,11 @@ from typing import Final
 
 import structlog
 
-from graph_updater.outbox import Parcel
+from graph_updater.outbox import Frontier, Parcel
+from graph_updater.standby import Reign
 from graph_updater.state import UpdaterState
 from runtime.clock import Clock
 from runtime.errors import RecordTooLarge
-from runtime.kafka import TransactionalSink
 from runtime.records import OutRecord
 from runtime.settings import TopicSettings
 from schemas.codec import WireFormat, encode, headers_for
@@ -70,20 +70,20 @@ class StateEncoder:
             yield OutRecord(topic, item_id.encode(), value, self._headers)
 
 
-async def transact(sink: TransactionalSink, group_id: str, records: Sequence[OutRecord], part: Parcel) -> None:
-    """Writes a part of a parcel, and its frontier where it carries one, in one transaction.
+async def transact(reign: Reign, group_id: str, records: Sequence[OutRecord], frontier: Frontier) -> None:
+    """Writes records, and the offsets of the frontier where there are any, in one transaction.
 
     A state too large to be written stays as it was published last, and is told in the log: the rest must not wait.
 
     Raises:
-        TransactionFailed: nothing of it happened, or that is not known; see `TransactionalSink.transaction`.
+        TransactionFailed: the reign is over; nothing of it happened, or that is not known.
         BrokerError: on anything that trying again does not mend.
     """
-    async with sink.transaction() as transaction:
+    async with reign.transaction() as transaction:
         for record in records:
             try:
                 await transaction.send(record)
             except RecordTooLarge as error:
                 log.warning("a state is too large to be published", key=record.key, cause=str(error))
-        if part.frontier:
-            await transaction.commit_offsets(group_id, part.frontier)
+        if frontier:
+            await transaction.commit_offsets(group_id, frontier)

@@ -7,7 +7,6 @@ knows of has been published, so whoever continues from it need publish no more t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from graph_updater.base_embeddings import BaseEmbeddings
 from graph_updater.config import GraphConfig
 from graph_updater.engine import Capture
 from graph_updater.metrics import UpdaterMetrics
+from graph_updater.outbox import Frontier
 from graph_updater.snapshot import ForeignSnapshot
 from graph_updater.state import UpdaterState
 from runtime.clock import Clock
@@ -25,7 +25,6 @@ from runtime.records import TopicPartition
 from runtime.snapshots import Snapshot, SnapshotStore
 
 SNAPSHOT_KIND: Final = "exitstream updater"
-Frontier = Mapping[TopicPartition, int]
 log = structlog.get_logger(__name__)
 
 

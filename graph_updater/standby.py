@@ -14,13 +14,14 @@ group only once it has caught up: a standby that could not take over at once wou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
 
-from runtime.errors import BrokerError
-from runtime.kafka import RecordSource, TransactionalSink
+from runtime.errors import BrokerError, Fenced
+from runtime.kafka import RecordSource, Transaction, TransactionalSink
 from runtime.records import TopicPartition
 from runtime.settings import KafkaSettings
 
@@ -29,8 +30,42 @@ _RETRY_S: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
+class Reign:
+    """A time of leading: begins when the transactional id is taken over, ends for good when another one takes it, when
+    a transaction's outcome is in doubt, or when the group elects another.
+
+    Args:
+        sink: writes under the transactional id; started.
+    """
+
+    def __init__(self, sink: TransactionalSink) -> None:
+        self._sink = sink
+        self._in_use = asyncio.Lock()
+        self.over = False
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """One transaction, as in `TransactionalSink`.
+
+        Raises:
+            TransactionFailed: if the reign is over or ends by this; what was to be written is for the next one.
+            BrokerError: on anything that trying again does not mend.
+        """
+        async with self._in_use:
+            if self.over:
+                raise Fenced("this updater does not lead any more")
+            async with self._sink.transaction() as transaction:
+                yield transaction
+
+    async def end(self) -> None:
+        """Lets the transaction in flight finish, then lets go of the id."""
+        self.over = True
+        async with self._in_use:
+            await self._sink.stop()
+
+
 class Leadership:
-    """Membership in the group of updaters, and the sink for as long as this one leads.
+    """Membership in the group of updaters, and its reigns. Implements `RebalanceHooks`.
 
     Args:
         election: how to reach Kafka as a member of the group.
@@ -43,14 +78,14 @@ class Leadership:
         self._publishing = publishing
         self._source = RecordSource(election, [topic], group_id, out_of_range="latest")
         self._crown = TopicPartition(topic, 0)
-        self._sink: TransactionalSink | None = None
-        self._fallen: TransactionalSink | None = None
+        self._elected = False
+        self._reign: Reign | None = None
         self.group_id = group_id
 
     @property
-    def sink(self) -> TransactionalSink | None:
-        """Where to publish; None while another one leads."""
-        return None if self._sink is self._fallen else self._sink
+    def reign(self) -> Reign | None:
+        """The reign to publish in; None while another one leads."""
+        return None if self._reign is None or self._reign.over else self._reign
 
     async def start(self) -> None:
         """Joins the group.
@@ -58,11 +93,11 @@ class Leadership:
         Raises:
             BrokerError: if it cannot be joined.
         """
-        await self._source.start()
+        await self._source.start(self)
 
     async def stop(self) -> None:
-        """Lets go of the sink and leaves the group, so that another one can lead at once."""
-        await self._step_down()
+        """Ends the reign and leaves the group, so that another one can lead at once."""
+        await self._end_reign()
         await self._source.stop()
 
     async def run(self) -> None:
@@ -73,57 +108,59 @@ class Leadership:
         """
         while True:
             await self._keep_membership()
-            await self._follow_election()
-
-    def lost(self, sink: TransactionalSink) -> None:
-        """Says that the sink was fenced off or is in doubt. If this one still leads, a new one takes its place."""
-        self._fallen = sink
+            if self._reign is not None and (self._reign.over or not self._elected):
+                await self._end_reign()
+            if self._reign is None and self._elected:
+                await self._begin_reign()
 
     async def published(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        """Per input partition, the offset up to which a leader has published everything."""
+        """Per input partition, the offset up to which leaders have published everything.
+
+        Raises:
+            BrokerError: if the broker cannot be asked.
+        """
         return await self._source.committed(partitions)
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Learns the outcome of an election."""
+        self._elected = self._crown in partitions
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Nothing: who led goes on until the next assignment tells that another one does, or fences it off."""
 
     async def _keep_membership(self) -> None:
         """Polls, as every member must, without reading: the records come by another way."""
         self._source.pause()
         await self._source.poll(max_records=1, timeout_ms=_POLL_MS)
 
-    async def _follow_election(self) -> None:
-        elected = self._crown in self._source.assignment()
-        if self._sink is not None and (not elected or self.sink is None):
-            await self._step_down()
-        if elected and self._sink is None:
-            await self._take_over()
+    async def _begin_reign(self) -> None:
+        """Takes the transactional id over, if the group agrees before and after.
 
-    async def _take_over(self) -> None:
-        """Fences off whoever led before, then asks the group whether it still agrees.
-
-        Two may come to this at once, when the group changes its mind in between. Then the one that it agrees with has
-        perhaps been fenced off by the other, who lets go: it learns so from its next transaction and takes over anew.
+        Before: one that lost its place unawares must not disturb the leader. After: the group may have changed its mind
+        meanwhile. Should both have taken over, the later one lets go, and the rightful one learns from its next
+        transaction that it was fenced off, and begins again.
         """
         sink = TransactionalSink(self._publishing, f"{self.group_id}.publisher")
         try:
+            if not await self._is_confirmed():
+                return
             await sink.start()
-            agreed = await self._is_confirmed()
+            if await self._is_confirmed():
+                self._reign = Reign(sink)
+                log.info("leading: publishing from now on", group=self.group_id)
+                return
         except BrokerError as error:
             log.warning("cannot take over yet", cause=str(error), again_in_s=_RETRY_S)
-            await sink.stop()
             await asyncio.sleep(_RETRY_S)
-            return
-        if not agreed:
-            log.info("elected, but not any more", group=self.group_id)
-            await sink.stop()
-            return
-        self._sink = sink
-        log.info("leading: publishing from now on", group=self.group_id)
+        await sink.stop()
 
     async def _is_confirmed(self) -> bool:
         """Whether the group takes a commit from us: it refuses one of a member that has lost its place."""
         committed = (await self._source.committed([self._crown]))[self._crown]
         return bool(await self._source.commit({self._crown: committed or 0}))
 
-    async def _step_down(self) -> None:
-        if self._sink is not None:
-            sink, self._sink = self._sink, None
+    async def _end_reign(self) -> None:
+        if self._reign is not None:
+            reign, self._reign = self._reign, None
             log.info("not leading any more", group=self.group_id)
-            await sink.stop()
+            await reign.end()

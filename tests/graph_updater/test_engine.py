@@ -1,0 +1,192 @@
+"""Records in, parcels out."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from updater_parts import CLICKS, NOW_MS, TOPICS, base, click, embeddings, engine, record, records, state
+
+from graph_updater.config import GraphConfig
+from graph_updater.state import UpdaterState
+from runtime.records import Record, TopicPartition
+from schemas.codec import MessageDecoder
+from schemas.messages import Item, ItemState, UserState
+
+
+def states_in(outbound, topic, message):
+    """The decoded states among the records for a topic, None for a tombstone, by key."""
+    decoder = MessageDecoder(message)
+    return {
+        one.key.decode(): None if one.value is None else decoder.decode(one.value, one.headers)
+        for one in outbound
+        if one.topic == topic
+    }
+
+
+def test_an_interaction_comes_out_as_fresh_states_of_both():
+    """The user's state has the new history and an embedding; the item's state counts the click."""
+    of = engine()
+    of.absorb(records([click("u", "i1", 5)]))
+
+    parcel = of.collect().parcel
+    outbound = of.encode(parcel)
+
+    user = states_in(outbound, TOPICS.user_states, UserState)["u"]
+    item = states_in(outbound, TOPICS.item_states, ItemState)["i1"]
+    assert [(past.item_id, past.event_time_ms) for past in user.recent] == [("i1", NOW_MS + 5)]
+    assert user.embedding is not None
+    assert (item.impressions, item.positives) == (1, 1)
+    assert parcel.frontier == {CLICKS: 1}
+    assert parcel.event_times_ms == [NOW_MS + 5]
+
+
+def test_nothing_is_collected_where_nothing_was_read():
+    """A quiet stream makes no parcels."""
+    of = engine()
+    assert of.collect().parcel is None
+    of.absorb(records([click("u", "i1")]))
+    assert of.collect().parcel is not None
+    assert of.collect().parcel is None
+
+
+def test_everything_names_every_state_even_where_nothing_was_read():
+    """After a rebuild all states are published, whatever moved."""
+    of = engine()
+    of.absorb(records([click("u", "i1")]))
+    of.collect()
+
+    parcel = of.collect(everything=True).parcel
+
+    assert parcel.users == ["u"]
+    assert sorted(parcel.items) == [f"i{number}" for number in range(6)]
+    assert parcel.everything
+
+
+def test_a_record_that_cannot_be_read_becomes_a_dead_letter_of_the_parcel():
+    """It is kept as it came, with its place; the frontier passes it all the same."""
+    of = engine()
+    of.absorb([record(b"rubbish", 4), record(click("u", "i1"), 5)])
+
+    parcel = of.collect().parcel
+
+    (dead,) = parcel.dead_letters
+    assert (dead.source, dead.offset) == (CLICKS, 4)
+    assert (dead.letter.topic, dead.letter.value) == ("interactions.dead-letter", b"rubbish")
+    assert of.encode(parcel)[0] is dead.letter
+    assert parcel.frontier == {CLICKS: 6}
+
+
+def test_a_new_item_has_its_words_before_it_meets_anybody():
+    """An item and the first interaction with it in one poll, in either order, end alike."""
+    ends = []
+    for order in (1, -1):
+        of = state()
+        messages = [Item(item_id="new", title="four"), click("u", "new")]
+        engine(of).absorb(list(map(record, messages))[::order])
+        ends.append(of.item_embeddings(["new"]))
+
+    np.testing.assert_array_equal(*ends)
+    assert ends[0].any()
+
+
+def test_who_has_left_gets_a_tombstone():
+    """A user whose last interaction has left the window is withdrawn from the topic."""
+    of = engine(window_ms=1_000)
+    of.absorb(records([click("old", "i1", 0)]))
+    of.collect()
+    of.absorb(records([click("new", "i2", 1_000_000)], first=1))
+
+    outbound = of.encode(of.collect().parcel)
+
+    users = states_in(outbound, TOPICS.user_states, UserState)
+    assert users["old"] is None
+    assert users["new"] is not None
+
+
+def test_an_id_that_left_after_it_was_collected_gets_a_tombstone():
+    """A parcel may wait; what is sent is always the present."""
+    of = engine(window_ms=1_000)
+    of.absorb(records([click("old", "i1", 0)]))
+    waiting = of.collect().parcel
+    of.absorb(records([click("new", "i2", 1_000_000)], first=1))
+
+    assert states_in(of.encode(waiting), TOPICS.user_states, UserState) == {"old": None}
+
+
+def test_a_withdrawn_item_without_interactions_leaves_with_the_window():
+    """The catalogue's tombstone alone keeps an item only as long as somebody's interactions do."""
+    of = engine(window_ms=1_000)
+    of.absorb([record(Item(item_id="new", title="four"), 0)])
+    of.absorb([Record(TOPICS.items, 0, 1, b"new", None)])
+    of.absorb(records([click("u", "i1", 0), click("u", "i1", 5_000)]))
+    of.absorb(records([click("u", "i1", 1_000_000)], first=2))
+
+    outbound = of.encode(of.collect().parcel)
+
+    assert states_in(outbound, TOPICS.item_states, ItemState)["new"] is None
+
+
+def test_a_snapshot_is_captured_with_a_parcel():
+    """The copy, made beside the stream, is of a parcel's moment: with its frontier, and nothing left to publish."""
+    of = engine()
+    of.absorb(records([click("u", "i1")]))
+    of.begin_snapshot()
+    of.absorb(records([click("v", "i2", 3)], first=1))
+
+    collection = of.collect()
+    while collection.capture is None:
+        collection = of.collect()
+    arrays, metadata = collection.capture.cut.merge()
+    restored = UpdaterState.restore(GraphConfig(epsilon=0.0, embedding_dtype="float32"), base(), arrays, metadata)
+
+    assert collection.capture.frontier == {CLICKS: 2}
+    assert restored.take_changes().users == []
+    np.testing.assert_allclose(restored.user_embeddings(["u", "v"]), of._state.user_embeddings(["u", "v"]), atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    events=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 50), st.sampled_from(["click", "dislike"])),
+        min_size=1,
+        max_size=40,
+    ),
+    cuts=st.lists(st.integers(0, 40), max_size=4),
+    seed=st.randoms(use_true_random=False),
+)
+def test_the_end_does_not_depend_on_how_the_stream_was_read(events, cuts, seed):
+    """However partitions interleave and batches are cut, the same records end in the same embeddings and histories."""
+    messages = [
+        click(f"u{user}", f"i{item}", time, event_id=f"e{number}", kind=kind)
+        for number, (user, item, time, kind) in enumerate(events)
+    ]
+    partitions = {user: [m for m in messages if m.user_id == f"u{user}"] for user in range(4)}
+    interleaved = []
+    while any(partitions.values()):
+        interleaved.append(partitions[seed.choice([p for p, left in partitions.items() if left])].pop(0))
+    one, other = state(), state()
+    engine(one).absorb(records(messages))
+    reader = engine(other)
+    borders = sorted({0, len(interleaved), *(cut for cut in cuts if cut < len(interleaved))})
+    for begin, end in pairwise(borders):
+        reader.absorb(records(interleaved[begin:end], first=begin))
+
+    users, items = [f"u{n}" for n in range(4)], [f"i{n}" for n in range(5)]
+    np.testing.assert_allclose(embeddings(one, users, items), embeddings(other, users, items), atol=1e-5)
+    for user in {message.user_id for message in messages}:
+        assert one.user_state(user, 0).recent == other.user_state(user, 0).recent
+
+
+def test_the_frontier_is_kept_per_partition():
+    """Each partition's next offset, both topics together."""
+    of = engine(frontier={TopicPartition(TOPICS.items, 2): 9})
+    of.absorb([record(click("u", "i"), 3, partition=1), record(click("v", "i"), 7, partition=0)])
+
+    assert of.collect().parcel.frontier == {
+        TopicPartition(TOPICS.items, 2): 9,
+        TopicPartition(TOPICS.interactions, 1): 4,
+        TopicPartition(TOPICS.interactions, 0): 8,
+    }

@@ -1,0 +1,130 @@
+"""What is kept until it is published."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from updater_parts import CLICKS, TOPICS
+
+from graph_updater.outbox import DeadLetter, Outbox, Parcel
+from runtime.records import OutRecord, TopicPartition
+
+OTHER = TopicPartition(TOPICS.items, 0)
+
+
+def letter(offset):
+    """A dead letter of the record at this offset."""
+    return DeadLetter(CLICKS, offset, OutRecord("dead", b"k", b"%d" % offset))
+
+
+def parcel(offset, users=(), **more):
+    """A parcel that stands up to this offset."""
+    return Parcel({CLICKS: offset}, users=list(users), **more)
+
+
+def test_parcels_are_published_together_each_id_once():
+    """Contents are those of all parcels, in order, up to the last one's frontier."""
+    outbox = Outbox()
+    outbox.add(parcel(3, ["a", "b"], items=["x"], dead_letters=[letter(2)], event_times_ms=[1]))
+    outbox.add(parcel(5, ["b", "c"], items=["x", "y"], dead_letters=[letter(4)], event_times_ms=[2, 3]))
+
+    together = outbox.contents()
+
+    assert together.frontier == {CLICKS: 5}
+    assert (together.users, together.items) == (["a", "b", "c"], ["x", "y"])
+    assert [dead.offset for dead in together.dead_letters] == [2, 4]
+    assert together.event_times_ms == [1, 2, 3]
+
+
+def test_what_came_meanwhile_stays_when_contents_are_published():
+    """Only what was published leaves."""
+    outbox = Outbox()
+    outbox.add(parcel(3, ["a"]))
+    published = outbox.contents()
+    outbox.add(parcel(4, ["b"]))
+
+    outbox.published(published)
+
+    assert outbox.contents().users == ["b"]
+
+
+def test_an_empty_outbox_has_no_contents():
+    """There is nothing to publish."""
+    assert Outbox().contents() is None
+
+
+def test_a_standby_keeps_what_the_leader_has_not_published():
+    """Committed offsets drop the parcels that they cover; one that reaches beyond stays whole."""
+    outbox = Outbox()
+    for offset in (3, 6, 9):
+        outbox.add(parcel(offset, [f"u{offset}"]))
+
+    outbox.watch_leader({CLICKS: 7, OTHER: None})
+
+    assert outbox.contents().users == ["u9"]
+
+
+def test_a_parcel_is_covered_only_in_all_its_partitions():
+    """The leader may have read the partitions in another order."""
+    outbox = Outbox()
+    outbox.add(Parcel({CLICKS: 3, OTHER: 2}, users=["a"]))
+
+    outbox.drop_covered({CLICKS: 9, OTHER: 1})
+    assert len(outbox) == 1
+    outbox.drop_covered({CLICKS: 9})
+    assert len(outbox) == 1
+    outbox.drop_covered({CLICKS: 3, OTHER: 2})
+    assert len(outbox) == 0
+
+
+def test_a_dead_letter_is_never_sent_twice():
+    """Of a parcel that is covered in part, the dead letters that were sent are left out."""
+    outbox = Outbox()
+    outbox.add(parcel(9, ["a"], dead_letters=[letter(2), letter(5), letter(8)]))
+
+    outbox.drop_covered({CLICKS: 6})
+
+    assert [dead.offset for dead in outbox.contents().dead_letters] == [8]
+
+
+def test_everything_is_published_once_after_a_rebuild():
+    """The wish ends with the parcel that fulfilled it, not with one made for other reasons."""
+    outbox = Outbox(everything=True)
+    outbox.add(parcel(1, ["a"]))
+    outbox.published(outbox.contents())
+    assert outbox.everything
+
+    outbox.add(parcel(1, ["a", "b"], everything=True))
+    outbox.published(outbox.contents())
+    assert not outbox.everything
+
+
+def test_everything_need_not_be_published_where_a_leader_is_seen_at_work():
+    """Offsets that stand still prove nothing: the leader may be dead. Offsets that advance do."""
+    outbox = Outbox(everything=True)
+    outbox.watch_leader({CLICKS: 5})
+    outbox.watch_leader({CLICKS: 5})
+    assert outbox.everything
+
+    outbox.watch_leader({CLICKS: 6})
+    assert not outbox.everything
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    users=st.lists(st.text(min_size=1), max_size=20, unique=True),
+    items=st.lists(st.text(min_size=1), max_size=20, unique=True),
+    letters=st.integers(0, 10),
+    size=st.integers(1, 8),
+)
+def test_a_split_parcel_is_complete_and_only_its_last_part_says_so(users, items, letters, size):
+    """Parts have a bounded size, nothing is missing, dead letters come first, the frontier comes last."""
+    whole = Parcel({CLICKS: 7}, users=users, items=items, dead_letters=[letter(n) for n in range(letters)])
+
+    parts = whole.split(size)
+
+    assert all(len(part.users) + len(part.items) + len(part.dead_letters) <= size for part in parts)
+    assert [name for part in parts for name in part.users] == users
+    assert [name for part in parts for name in part.items] == items
+    assert [dead.offset for part in parts for dead in part.dead_letters] == list(range(letters))
+    assert [part.frontier for part in parts] == [{}] * (len(parts) - 1) + [{CLICKS: 7}]

@@ -1,0 +1,171 @@
+"""Where the state comes from, and the snapshots it may come from next time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from structlog.testing import capture_logs
+from updater_parts import CLICKS, base, click, embeddings, engine, records, state
+
+from graph_updater.config import GraphConfig
+from graph_updater.metrics import UpdaterMetrics
+from graph_updater.recovery import SNAPSHOT_KIND, Origin, Snapshots, recover
+from graph_updater.snapshot import SNAPSHOT_VERSION
+from runtime.clock import ManualClock
+from runtime.snapshots import SnapshotStore
+
+CONFIG = GraphConfig(epsilon=0.0, embedding_dtype="float32")
+ORIGIN = Origin("model-1", "cluster-1", ("interactions", "items"))
+USERS, ITEMS = ["u", "v"], [f"i{number}" for number in range(6)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty store."""
+    return SnapshotStore(tmp_path, kind=SNAPSHOT_KIND, version=SNAPSHOT_VERSION, keep=3)
+
+
+@pytest.fixture
+def clock():
+    """A clock that waits to be moved."""
+    return ManualClock()
+
+
+def snapshots(store, clock, origin=ORIGIN):
+    """Snapshots every ten seconds."""
+    return Snapshots(store, origin, 10.0, clock, UpdaterMetrics())
+
+
+async def saved(store, clock, count, origin=ORIGIN):
+    """Saves the state after `count` clicks; the state."""
+    of = state()
+    driver = engine(of)
+    driver.absorb(records([click("uv"[n % 2], f"i{n % 6}", n) for n in range(count)]))
+    driver.collect()
+    await snapshots(store, clock, origin).write(driver.capture())
+    return of
+
+
+def refusals(logs):
+    """Why snapshots were refused."""
+    return [line["cause"] for line in logs if line["event"].startswith("snapshot refused")]
+
+
+async def test_the_newest_snapshot_is_continued(store, clock):
+    """State and offsets come back together."""
+    await saved(store, clock, 3)
+    newest = await saved(store, clock, 9)
+
+    recovered = recover(store, CONFIG, base(), ORIGIN)
+
+    assert recovered.frontier == {CLICKS: 9}
+    assert not recovered.from_scratch
+    np.testing.assert_allclose(embeddings(recovered.state, USERS, ITEMS), embeddings(newest, USERS, ITEMS), atol=1e-6)
+
+
+async def test_a_torn_snapshot_is_refused_and_the_one_before_used(store, clock, tmp_path):
+    """A file cut off in the middle is told in the log, with its name."""
+    await saved(store, clock, 3)
+    await saved(store, clock, 9)
+    newest = max(tmp_path.glob("*.exs"))
+    newest.write_bytes(newest.read_bytes()[:-100])
+
+    with capture_logs() as logs:
+        recovered = recover(store, CONFIG, base(), ORIGIN)
+
+    assert recovered.frontier == {CLICKS: 3}
+    (why,) = refusals(logs)
+    assert newest.name in why
+    assert "torn" in why
+
+
+@pytest.mark.parametrize(
+    ("foreign", "said"),
+    [
+        (Origin("model-2", "cluster-1", ("interactions", "items")), "model_version model-2"),
+        (Origin("model-1", "cluster-2", ("interactions", "items")), "cluster cluster-2"),
+        (Origin("model-1", "cluster-1", ("clicks", "items")), "topics ['clicks', 'items']"),
+    ],
+)
+async def test_a_foreign_snapshot_is_refused_and_the_one_before_used(store, clock, foreign, said):
+    """Another model's embeddings or another cluster's offsets are never continued."""
+    await saved(store, clock, 3)
+    await saved(store, clock, 9, foreign)
+
+    with capture_logs() as logs:
+        recovered = recover(store, CONFIG, base(), ORIGIN)
+
+    assert recovered.frontier == {CLICKS: 3}
+    (why,) = refusals(logs)
+    assert said in why
+
+
+async def test_a_snapshot_of_embeddings_of_another_size_is_refused(store, clock):
+    """A bundle of another width does not fit the arrays."""
+    await saved(store, clock, 3)
+
+    with capture_logs() as logs:
+        recovered = recover(store, CONFIG, base(dim=8), ORIGIN)
+
+    assert recovered.from_scratch
+    assert "embeddings of 4 numbers" in refusals(logs)[0]
+
+
+def test_without_a_snapshot_the_state_is_built_from_the_earliest(store):
+    """The first start, and the one after everything was lost."""
+    recovered = recover(store, CONFIG, base(), ORIGIN)
+
+    assert recovered.from_scratch
+    assert recovered.frontier == {}
+
+
+async def test_snapshots_are_made_on_a_clock_when_something_is_new(store, clock):
+    """Neither too early, nor while one is being written, nor of a state that is saved already."""
+    of = snapshots(store, clock)
+    driver = engine()
+    driver.absorb(records([click("u", "i1")]))
+    assert not of.is_due({CLICKS: 1})
+    clock.advance(10)
+    assert of.is_due({CLICKS: 1})
+
+    of.write_beside(driver.capture())
+    clock.advance(10)
+    assert not of.is_due({CLICKS: 2})
+    await of.settled()
+    assert of.is_due({CLICKS: 2})
+    assert not of.is_due({CLICKS: 1})
+
+
+async def test_a_snapshot_that_cannot_be_written_does_not_end_the_program(store, clock, tmp_path):
+    """A full or vanished disk is told in the log; the snapshots before stay."""
+    for file in tmp_path.iterdir():
+        file.unlink()
+    tmp_path.rmdir()
+    tmp_path.write_text("not a folder any more")
+
+    with capture_logs() as logs:
+        await saved(store, clock, 3)
+
+    assert [line["log_level"] for line in logs] == ["warning"]
+
+
+async def test_the_state_equals_an_undisturbed_one_wherever_it_was_saved(store, clock):
+    """Saved after any number of records and continued with the rest, every embedding and history is the same."""
+    events = [click("uv"[n % 2], f"i{(n * 7) % 6}", n, kind="click" if n % 5 else "removal") for n in range(30)]
+    undisturbed = state()
+    engine(undisturbed).absorb(records(events))
+    for cut in (1, 7, 16, 29):
+        before = engine()
+        before.absorb(records(events[:cut]))
+        before.collect()
+        await snapshots(store, clock).write(before.capture())
+        recovered = recover(store, CONFIG, base(), ORIGIN)
+        after = engine(recovered.state, frontier=recovered.frontier)
+        after.absorb(records(events[recovered.frontier[CLICKS] :], first=recovered.frontier[CLICKS]))
+
+        np.testing.assert_allclose(
+            embeddings(recovered.state, USERS, ITEMS), embeddings(undisturbed, USERS, ITEMS), atol=1e-5
+        )
+        for user in USERS:
+            one, other = recovered.state.user_state(user, 0), undisturbed.user_state(user, 0)
+            assert (one.recent, one.impressions, one.positives) == (other.recent, other.impressions, other.positives)
