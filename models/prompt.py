@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, UserEvidence, Vector
-from models.features import FEATURES, evidence_features, graph_features
+from models.features import EVIDENCE_FEATURES, FEATURES, evidence_features, graph_features
 from models.text import Text
 
 
@@ -103,7 +103,9 @@ class PromptBuilder:
         counts = np.array([(item.impressions, item.positives) for item in items], np.float32).reshape(-1, 2)
         from_graph = graph_features(user.embedding, (user.impressions, user.positives), embeddings, counts)
         from_evidence = [evidence_features(user, candidate) for candidate in evidence.candidates]
-        return np.concatenate([from_graph, np.array(from_evidence, np.float32).reshape(len(items), -1)], axis=1)
+        return np.concatenate(
+            [from_graph, np.array(from_evidence, np.float32).reshape(len(items), len(EVIDENCE_FEATURES))], axis=1
+        )
 
     def _prefix(self, user: UserEvidence) -> TokenSequence:
         line = _Line(self.soft_width)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from functools import partial
 from typing import Final
 
 from runtime.cpus import set_thread_counts
+from runtime.kafka import require_topics
 from runtime.lifecycle import run_service
 from runtime.telemetry import configure_logging
 from worker.settings import WorkerSettings
@@ -24,6 +27,12 @@ def run(settings: WorkerSettings) -> None:
     configure_logging(settings.telemetry, "worker")
     threads = set_thread_counts(settings.worker.threads)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    from worker.service import Service  # noqa: PLC0415 - imports torch and FAISS, whose thread counts are set now
+    run_service(partial(_main, settings, threads), settings.telemetry.drain_limit_s)
 
-    run_service(lambda stopping: Service(settings, threads).main(stopping), settings.telemetry.drain_limit_s)
+
+async def _main(settings: WorkerSettings, threads: int, stopping: asyncio.Event) -> None:
+    """What is wrong with Kafka is told before seconds go into loading libraries and the model."""
+    await require_topics(settings.kafka, [spec.name for spec in settings.topics.specs()])
+    from worker.service import Service  # noqa: PLC0415 - imports torch and FAISS, whose thread counts are set by now
+
+    await Service(settings, threads).main(stopping)

@@ -14,7 +14,7 @@ from models.bundle import Bundle
 from runtime.clock import Clock, SystemClock
 from runtime.delivery import Delivery, make_delivery
 from runtime.http_status import http_status
-from runtime.kafka import RecordSource, TopicFollower, require_topics
+from runtime.kafka import RecordSource, TopicFollower
 from runtime.lifecycle import Spawn, owned_tasks, watch_loop_lag
 from runtime.readiness import Readiness
 from runtime.watchdog import watch_progress
@@ -61,7 +61,6 @@ class Service:
         """
         settings = self._settings
         async with http_status(settings.telemetry, self.readiness, self.metrics), owned_tasks() as spawn:
-            await require_topics(settings.kafka, [spec.name for spec in settings.topics.specs()])
             spawn(watch_loop_lag(self.metrics.event_loop_lag.observe), "event loop lag")
             thread = ComputeThread()
             spawn(thread.run(), "compute")

@@ -14,7 +14,7 @@ from runtime.clock import Clock
 from runtime.kafka import TopicFollower
 from runtime.readiness import Readiness
 from runtime.records import Record
-from runtime.settings import TopicSettings
+from runtime.settings import KafkaSettings, TopicSettings
 from schemas.codec import MalformedRecord, MessageDecoder
 from schemas.messages import Item, ItemState, UserState
 from worker.compute import ComputeThread
@@ -92,6 +92,22 @@ def _key(record: Record) -> str:
         return (record.key or b"").decode()
     except UnicodeDecodeError as error:
         raise MalformedRecord(f"the key of a removal is not UTF-8: {error}") from error
+
+
+async def read_tables(settings: KafkaSettings, reader: StateReader, tables: Tables) -> None:
+    """Fills tables with all that the compacted topics hold now, for a program that answers once and ends.
+
+    Raises:
+        TopicMissing: one of the topics is not there.
+        BrokerError: the broker cannot be asked.
+    """
+    follower = TopicFollower(settings, reader.topics, out_of_range="earliest")
+    await follower.start()
+    try:
+        while not follower.caught_up:
+            reader.apply(tables, await follower.poll())
+    finally:
+        await follower.stop()
 
 
 class StateFeed:

@@ -1,0 +1,41 @@
+"""What a worker can be told."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.errors import SettingsError
+from runtime.settings_sources import load_settings
+from worker.engine.records import EngineSettings
+from worker.settings import WorkerSettings
+
+
+def _load(**environ):
+    return load_settings(WorkerSettings, None, {f"EXITSTREAM_WORKER__{name}": value for name, value in environ.items()})
+
+
+def test_the_defaults_are_those_of_the_parts():
+    """Settings repeat no number of the engine's, the controller's or the tables'."""
+    assert _load().worker.engine.settings() == EngineSettings()
+
+
+def test_the_environment_reaches_every_group():
+    """Down to the nested ones."""
+    worker = _load(BUDGET_MS="150", CONTROLLER__CALM_THRESHOLD="0.8", TABLES__HISTORY_LENGTH="10").worker
+
+    assert (worker.budget_ms, worker.controller.calm_threshold, worker.tables.limits().history_length) == (150, 0.8, 10)
+
+
+def test_contradictory_thresholds_are_refused():
+    """In words."""
+    with pytest.raises(SettingsError, match=r"floor_threshold 0\.9 lies above calm_threshold 0\.5"):
+        _load(CONTROLLER__CALM_THRESHOLD="0.5", CONTROLLER__FLOOR_THRESHOLD="0.9")
+
+
+def test_exactly_once_keeps_back_more_time():
+    """A transaction takes longer than a write."""
+    plain = WorkerSettings()
+    exact = WorkerSettings(kafka=plain.kafka.model_copy(update={"delivery": "exactly_once"}))
+
+    assert plain.margin_s == 0.015
+    assert exact.margin_s == 0.06

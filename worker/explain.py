@@ -1,0 +1,109 @@
+"""Why this score? One request, answered at full depth and laid open: evidence, prompt, every head's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Bundle
+from models.evidence import CandidateEvidence, UserEvidence
+from models.prompt import render
+from schemas.messages import ImpressionRequest
+from worker.engine.engine import ScoringEngine
+from worker.engine.records import EngineSettings
+from worker.graph_scores import GraphScorer
+from worker.retrieval import Retriever
+from worker.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """What one head says of one candidate."""
+
+    layer: int
+    """Decoder layers up to it."""
+    ctr: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateExplanation:
+    """Everything that went into one candidate's score."""
+
+    item_id: str
+    evidence: CandidateEvidence
+    suffix: str
+    """Its part of the prompt, as a person reads it."""
+    heads: Sequence[HeadAnswer]
+    """From the shallowest to the final one, each asked."""
+    exit_at: int
+    """Which of them would have answered without load: the first whose confidence reaches the calm threshold."""
+    graph_ctr: float
+    """What it would have got, had there been no time for any head."""
+
+    @property
+    def answer(self) -> HeadAnswer:
+        """The head that would have answered without load."""
+        return self.heads[self.exit_at]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One request laid open."""
+
+    user: UserEvidence
+    prefix: str
+    """The part of the prompt that all candidates share, as a person reads it."""
+    candidates: Sequence[CandidateExplanation]
+    calm_threshold: float
+    model_version: str
+
+
+def explain(bundle: Bundle, tables: Tables, request: ImpressionRequest) -> Explanation:
+    """Scores a request through retrieval, prompt and engine as the worker does, asking every head.
+
+    Args:
+        bundle: the trained model; its model is taken over by an engine.
+        tables: what is known; made for the bundle's tokenizer and embeddings.
+        request: its distinct candidates are explained in their order.
+
+    Raises:
+        ValueError: the prompt is longer than the model reads.
+    """
+    item_ids = list(dict.fromkeys(request.candidate_item_ids))
+    evidence = Retriever(tables, bundle.limits).retrieve(request.user_id, item_ids)
+    prompt = bundle.prompt_builder().build(evidence)
+    trace = ScoringEngine(bundle.model, bundle.calibration, EngineSettings()).trace(prompt)
+    graph_ctr = GraphScorer(tables, bundle.calibration).score([(request.user_id, item_ids)])[0]
+    calm = bundle.calibration.calm_threshold
+    return Explanation(
+        user=evidence.user,
+        prefix=render(prompt.prefix, bundle.text),
+        candidates=[
+            CandidateExplanation(
+                item_id=candidate.item.item_id,
+                evidence=candidate,
+                suffix=render(prompt.suffixes[row], bundle.text),
+                heads=[
+                    HeadAnswer(layer, float(ctr), float(confidence))
+                    for layer, ctr, confidence in zip(
+                        bundle.model.config.exit_layers, trace.ctr[row], trace.confidence[row], strict=True
+                    )
+                ],
+                exit_at=_first_confident(trace.confidence[row], calm),
+                graph_ctr=float(graph_ctr[row]),
+            )
+            for row, candidate in enumerate(evidence.candidates)
+        ],
+        calm_threshold=calm,
+        model_version=bundle.version,
+    )
+
+
+def _first_confident(confidence: NDArray[np.float64], threshold: float) -> int:
+    """The first head that reaches the threshold; the final one if none does."""
+    reached = np.flatnonzero(confidence >= threshold)
+    return int(reached[0]) if len(reached) else len(confidence) - 1
