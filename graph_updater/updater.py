@@ -21,7 +21,7 @@ from graph_updater.recovery import SNAPSHOT_KIND, Origin, Recovered, Snapshots, 
 from graph_updater.settings import UpdaterSettings
 from graph_updater.snapshot import SNAPSHOT_VERSION
 from graph_updater.standby import Leadership
-from models.bundle import Bundle
+from models.bundle_files import GraphPart
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
 from runtime.errors import OffsetsOutOfRange
@@ -88,7 +88,7 @@ class Updater:
     async def _foundation(self) -> Foundation:
         """What stays the same while the program runs, all of it checked."""
         updater, kafka = self._settings.updater, self._settings.kafka
-        bundle = await asyncio.to_thread(Bundle.load, updater.bundle)
+        bundle = await asyncio.to_thread(GraphPart.load, updater.bundle)
         await probe(kafka)
         cluster = await require_topics(kafka, (*self._inputs, *self._outputs))
         return Foundation(

@@ -14,19 +14,27 @@ The model version is a hash over the files' hashes: two bundles of the same vers
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from models.bundle_files import (
+    FORMAT_VERSION,
+    GRAPH_ARRAYS,
+    MANIFEST,
+    load_graph,
+    model_version,
+    read_manifest,
+    sha256,
+    verify_files,
+)
 from models.calibration import ExitCalibration
 from models.exit_model import ExitModel, UnsupportedBackbone
 from models.graph_base import GraphBase
@@ -34,9 +42,7 @@ from models.prompt import PromptBuilder, PromptLimits
 from models.text import Text
 from runtime.errors import BundleError
 
-FORMAT_VERSION: Final = 1
-MANIFEST: Final = "bundle.json"
-_GRAPH_ARRAYS: Final = ("alphas", "item_embeddings", "word_vectors", "word_bias")
+__all__ = ["MANIFEST", "Bundle", "read_manifest"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +108,12 @@ class Bundle:
             BundleError: the bundle is missing, torn, changed, or of a format that this program cannot read.
         """
         manifest = read_manifest(folder)
-        _verify_files(folder, manifest["files"])
+        verify_files(folder, manifest["files"])
         try:
             return cls(
                 model=ExitModel.load(folder, dtype),
                 calibration=ExitCalibration.from_json((folder / "calibration.json").read_text()),
-                graph=_load_graph(folder),
+                graph=load_graph(folder),
                 text=Text.load(folder / "tokenizer.json"),
                 limits=PromptLimits(**manifest["prompt_limits"]),
                 dataset=manifest["dataset"],
@@ -121,13 +127,13 @@ class Bundle:
         self.model.save(folder)
         self.text.save(folder / "tokenizer.json")
         (folder / "calibration.json").write_text(self.calibration.to_json())
-        arrays = {name: np.ascontiguousarray(getattr(self.graph, name)) for name in _GRAPH_ARRAYS}
+        arrays = {name: np.ascontiguousarray(getattr(self.graph, name)) for name in GRAPH_ARRAYS}
         save_file(arrays, str(folder / "graph.safetensors"))
         (folder / "items.json").write_text(json.dumps(list(self.graph.item_ids), ensure_ascii=True))
 
     def _write_manifest(self, folder: Path) -> str:
         files = {
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
@@ -145,63 +151,3 @@ class Bundle:
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         return version
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The bundle's manifest, without its files being looked at.
-
-    Raises:
-        BundleError: there is none, it is torn, or its format is newer than this program.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        format_version = int(manifest["format_version"])
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"no model bundle in {folder}: {MANIFEST} is missing; make one with `exitstream train`"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path} is torn or no bundle's manifest: {error!r}; train the bundle anew") from error
-    if format_version > FORMAT_VERSION:
-        raise BundleError(
-            f"the bundle {folder} has format {format_version}, this program reads up to {FORMAT_VERSION}; update it"
-        )
-    missing = {"model_version", "dataset", "metrics", "prompt_limits", "files"} - set(manifest)
-    if missing:
-        raise BundleError(f"{path} is torn: it lacks {', '.join(sorted(missing))}; train the bundle anew")
-    return manifest
-
-
-def model_version(files: Mapping[str, Mapping[str, Any]], limits: Mapping[str, int]) -> str:
-    """Twelve hexadecimal digits that stand for everything that changes a score."""
-    content = {"files": {name: files[name]["sha256"] for name in sorted(files)}, "limits": dict(sorted(limits.items()))}
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-
-
-def _verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Every file is there and as it was written.
-
-    Raises:
-        BundleError: the first that is not.
-    """
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"the bundle {folder} is torn: {name} is missing; copy it whole or train it anew")
-        if path.stat().st_size != expected["bytes"] or _sha256(path) != expected["sha256"]:
-            raise BundleError(
-                f"the bundle {folder} is torn: {name} is not what was saved; copy it whole or train it anew"
-            )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _load_graph(folder: Path) -> GraphBase:
-    arrays = load_file(str(folder / "graph.safetensors"))
-    if set(arrays) != set(_GRAPH_ARRAYS):
-        raise ValueError(f"graph.safetensors holds {sorted(arrays)}, expected {sorted(_GRAPH_ARRAYS)}")
-    return GraphBase(item_ids=json.loads((folder / "items.json").read_text()), **arrays)

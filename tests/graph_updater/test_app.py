@@ -56,3 +56,10 @@ def test_an_unreachable_broker_ends_in_one_line(tiny_bundle_folder, tmp_path):
     assert "127.0.0.1:1" in outcome.stderr
     assert "is a broker running there?" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def test_the_updater_starts_without_torch():
+    """Nothing that it imports brings seconds of start-up and a quarter of a gigabyte for a model it does not run."""
+    code = "import sys, graph_updater.updater; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60).returncode == 0
