@@ -1,0 +1,154 @@
+"""Who scores the same requests in `benchmarks.engine`: what a user would write, ONNX Runtime, and this engine."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from models.bundle import Bundle
+from models.exit_model import ExitModel, collate
+from models.prompt import Prompt
+from worker.engine.engine import ScoringEngine
+from worker.engine.records import EngineResult, EngineSettings, Work
+
+Floats = NDArray[np.float64]
+
+
+class Contestant(Protocol):
+    """Scores requests; construction and preparation are not timed."""
+
+    def score(self, prompts: Sequence[Prompt]) -> Floats:
+        """CTRs of all candidates, in order of prompts, then candidates."""
+
+
+class Naive:
+    """transformers at full depth: a request is a batch, every candidate a padded row of its own."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._model = copy.deepcopy(bundle.model)
+        self._model.backbone.norm = nn.Identity()  # the final head brings its own
+        self._calibration = bundle.calibration
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[Prompt]) -> Floats:
+        """See `Contestant`."""
+        logits = torch.cat([self._request(prompt) for prompt in prompts])
+        return self._calibration.ctr(self._calibration.heads - 1, logits.numpy())
+
+    def _request(self, prompt: Prompt) -> Tensor:  # (candidates,)
+        vectors, visible = padded_rows(self._model, prompt)
+        hidden = self._model.backbone(inputs_embeds=vectors, attention_mask=visible, use_cache=False).last_hidden_state
+        answers = hidden[torch.arange(len(hidden)), visible.sum(dim=1) - 1]
+        logits: Tensor = self._model.heads[-1](answers)
+        return logits
+
+
+class OnnxInt8:
+    """The same rows through ONNX Runtime, weights quantised to int8, activations dynamically."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        import onnxruntime  # noqa: PLC0415 - an optional extra, as its exporter below
+
+        self._model = copy.deepcopy(bundle.model)
+        self._calibration = bundle.calibration
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        with tempfile.TemporaryDirectory() as folder:
+            path = _export_int8(self._model, Path(folder))
+            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    @torch.inference_mode()
+    def score(self, prompts: Sequence[Prompt]) -> Floats:
+        """See `Contestant`."""
+        logits = np.concatenate([self._request(prompt) for prompt in prompts])
+        return self._calibration.ctr(self._calibration.heads - 1, logits)
+
+    def _request(self, prompt: Prompt) -> NDArray[np.float32]:  # (candidates,)
+        vectors, visible = padded_rows(self._model, prompt)
+        answers: list[NDArray[np.float32]] = self._session.run(
+            None, {"vectors": vectors.numpy(), "last": (visible.sum(dim=1) - 1).numpy()}
+        )
+        return answers[0]
+
+
+class Ours:
+    """This engine with all requests in flight at once, at one exit threshold."""
+
+    def __init__(self, bundle: Bundle, settings: EngineSettings, threshold: float) -> None:
+        self.engine = ScoringEngine(copy.deepcopy(bundle.model), bundle.calibration, settings)
+        self.engine.warm_up()
+        self.threshold = threshold
+
+    def score(self, prompts: Sequence[Prompt]) -> Floats:
+        """See `Contestant`."""
+        return np.concatenate([result.ctr for result in self.results(prompts)])
+
+    def results(self, prompts: Sequence[Prompt]) -> list[EngineResult]:
+        """All that is known of the answers, in the order of the prompts."""
+        for key, prompt in enumerate(prompts):
+            self.engine.submit(Work(key, prompt, deadline_s=math.inf))
+        results: list[EngineResult] = []
+        while self.engine.busy:
+            results += self.engine.step(self.threshold, now_s=0.0)
+        return sorted(results, key=lambda result: result.key)
+
+
+def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
+    """Input vectors (candidates, length, hidden) of prefix and suffix together, and which of them are no padding."""
+    batch = collate([Prompt(prompt.prefix, [suffix]) for suffix in prompt.suffixes])
+    vectors = model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
+    lengths = torch.tensor([len(prompt.prefix) + len(suffix) for suffix in prompt.suffixes])
+    visible = torch.arange(batch.token_ids.shape[1]) < lengths[:, None]
+    return vectors.view(*batch.token_ids.shape, -1), visible.long()
+
+
+class _Exported(nn.Module):
+    """The decoder in plain operations: rows padded behind their last token need no mask but the causal one."""
+
+    def __init__(self, model: ExitModel) -> None:
+        super().__init__()
+        self.backbone = model.backbone
+        self.head = model.heads[-1]
+
+    def forward(self, vectors: Tensor, last: Tensor) -> Tensor:
+        """Logits (rows,) of input vectors (rows, length, hidden), read at each row's last token."""
+        positions = torch.arange(vectors.shape[1])[None]
+        rotation = self.backbone.rotary_emb(vectors, position_ids=positions)
+        mask = (positions[0][:, None] >= positions[0])[None, None]
+        hidden = vectors
+        for layer in self.backbone.layers:
+            hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotation)
+        logits: Tensor = self.head(hidden[torch.arange(hidden.shape[0]), last])
+        return logits
+
+
+def _export_int8(model: ExitModel, folder: Path) -> Path:
+    import onnx  # noqa: PLC0415
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
+
+    exported = _Exported(copy.deepcopy(model)).eval()
+    example = torch.zeros(3, 7, model.backbone.config.hidden_size), torch.full((3,), 6)
+    rows, length = torch.export.Dim("rows", min=1), torch.export.Dim("length", min=2)
+    program = torch.onnx.export(
+        exported,
+        example,
+        dynamo=True,
+        verbose=False,
+        input_names=["vectors", "last"],
+        dynamic_shapes={"vectors": {0: rows, 1: length}, "last": {0: rows}},
+    )
+    assert program is not None
+    graph = program.model_proto
+    del graph.graph.value_info[:]  # shapes of what the exporter has since merged away; the quantiser trips over them
+    onnx.save(graph, folder / "float32.onnx")
+    quantize_dynamic(folder / "float32.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
+    return folder / "int8.onnx"
