@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final
 
-import numpy as np
 import structlog
 
 from runtime.clock import Clock
@@ -53,8 +53,9 @@ class WorkerMetrics(Metrics):
         self._latency.observe(latency_s)
         if job.budget_s > 0:
             self._budget_share.observe(latency_s / job.budget_s)
-        pairs, counts = np.unique(np.stack([job.made_by, job.exit_layer]), axis=1, return_counts=True)
-        for (made_by, exit_layer), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+        for (made_by, exit_layer), count in Counter(
+            zip(job.made_by.tolist(), job.exit_layer.tolist(), strict=True)
+        ).items():
             self._candidates.labels(MADE_BY[made_by], exit_layer).inc(count)
         if job.embedding_time_ms is not None:
             self.embedding_age.observe(max(0.0, (job.scored_time_ms - job.embedding_time_ms) / 1000))
@@ -109,7 +110,7 @@ def request_line(job: Job) -> dict[str, Any]:
     """Everything worth knowing about one answered request."""
     lateness_ms = (job.scored_s - job.deadline.at) * 1000
     times = step_times(job)
-    made_by, counts = np.unique(job.made_by, return_counts=True)
+    made_by = Counter(MADE_BY[code] for code in job.made_by.tolist())
     reached = job.made_by != GRAPH
     return {
         "request_id": job.request.request_id,
@@ -124,7 +125,7 @@ def request_line(job: Job) -> dict[str, Any]:
             name: round(getattr(times, name), 1)
             for name in ("transit_ms", "queue_ms", "retrieve_ms", "prompt_ms", "infer_ms")
         },
-        "made_by": {MADE_BY[code]: count for code, count in zip(made_by.tolist(), counts.tolist(), strict=True)},
+        "made_by": dict(made_by),
         "mean_exit_layer": round(float(job.exit_layer[reached].mean()), 2) if reached.any() else 0.0,
         "threshold": round(job.threshold, 4),
         "embedding_version": job.embedding_version,

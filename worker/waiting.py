@@ -5,8 +5,9 @@ Decides with plain numbers; knows neither torch nor Kafka.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Final, NamedTuple, Protocol
 
 from worker.budget import Candidature, Demand, admissible
 from worker.jobs import Part
@@ -59,7 +60,14 @@ class WaitingRoom:
         if not self._parts:
             return []
         in_order = self._parts[::-1]
-        kept = admissible(now_s, busy_s, [self._candidature(part) for part in in_order], margin_s)
+        forecast = self._forecasts()
+        candidatures = []
+        for part in in_order:
+            expected = forecast(len(part))
+            candidatures.append(
+                Candidature(part.job.deadline.at, expected.first_head_s, expected.least_s, part.may_be_late)
+            )
+        kept = admissible(now_s, busy_s, candidatures, margin_s)
         if kept.all():
             return []
         self._parts = [part for part, keep in zip(in_order, kept, strict=True) if keep][::-1]
@@ -67,22 +75,33 @@ class WaitingRoom:
 
     def demands(self, margin_s: float) -> list[Demand]:
         """What those that wait ask for. Bulk asks for nothing: it takes the time that is left over."""
+        forecast = self._forecasts()
         return [
-            Demand(
-                deadline_s=part.job.due_s - margin_s,
-                budget_s=part.job.budget_s,
-                work_s=self._sizes.prepare_s(len(part)) + self._costs.seconds_to_end(0, self._sizes.tokens(len(part))),
-            )
+            Demand(part.job.due_s - margin_s, part.job.budget_s, forecast(len(part)).full_s)
             for part in self._parts
             if not part.bulk
         ]
 
-    def _candidature(self, part: Part) -> Candidature:
-        tokens = self._sizes.tokens(len(part))
-        prepare_s = self._sizes.prepare_s(len(part))
-        first_head_s = self._costs.seconds(0, tokens)
-        least_s = max(first_head_s, self._floor_share * self._costs.seconds_to_end(0, tokens))
-        return Candidature(part.job.deadline.at, prepare_s + first_head_s, prepare_s + least_s, part.may_be_late)
+    def _forecasts(self) -> Callable[[int], _Forecast]:
+        """Predictions by number of candidates, as of now: many that wait have the same number."""
+
+        @cache
+        def forecast(candidates: int) -> _Forecast:
+            tokens = self._sizes.tokens(candidates)
+            prepare_s = self._sizes.prepare_s(candidates)
+            first_s, full_s = self._costs.seconds(0, tokens), self._costs.seconds_to_end(0, tokens)
+            least_s = max(first_s, self._floor_share * full_s)
+            return _Forecast(prepare_s + first_s, prepare_s + least_s, prepare_s + full_s)
+
+        return forecast
+
+
+class _Forecast(NamedTuple):
+    """Seconds of preparation and inference of one part."""
+
+    first_head_s: float
+    least_s: float
+    full_s: float
 
 
 class PartSizes:
