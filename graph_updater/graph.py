@@ -1,10 +1,5 @@
 """The interactions as a weighted bipartite graph: growable adjacency with edge times, a degree cap, expiry and decay.
 
-An edge is stored twice, once in each end's list, as neighbour, weight, event time and `twin`, its place in the other
-end's list. A pair is looked up in the shorter of its two lists, one contiguous scan; with the twin, removal needs no
-search in the longer one. Of one pair's interactions the latest in event time counts, so that repeated and late ones
-change nothing.
-
 Decay. An edge of age a counts w·2^(-a/H). LightGCN's propagation D^-½ A D^-½ does not change when all weights are
 multiplied by one factor. So instead of letting old weights fall, new ones rise (forward decay; Cormode et al., ICDE
 2009): an edge with event time t is stored as w·2^((t - landmark)/H), true to the decayed weights up to the factor
@@ -21,55 +16,16 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from graph_updater.adjacency import Adjacency, EdgeChanges, EdgeOps, apply_ops
 from graph_updater.config import GraphConfig
-from graph_updater.lists import (
-    NO_BLOCK,
-    Lists,
-    add_lists,
-    cells_of,
-    empty_lists,
-    free_block,
-    grow,
-    is_full,
-    lay_out,
-    take_block,
-)
+from graph_updater.lists import add_lists, cells_of, empty_lists, grow, lay_out
 
 MAX_HALF_LIVES: Final = 48
 _RESCALE_HALF_LIVES: Final = 32
 _SLICES_PER_WINDOW: Final = 256
 _ABSENT: Final = -1
-
-
-class Adjacency(NamedTuple):
-    """The arrays of the graph, as kernels see them. Node columns have one entry per node, edge columns one per cell."""
-
-    lists: Lists
-    degree: NDArray[np.float64]  # (nodes,) sum of the node's edge weights
-    neighbour: NDArray[np.int32]  # (cells,)
-    weight: NDArray[np.float32]  # (cells,)
-    twin: NDArray[np.int32]  # (cells,) place of the same edge in the neighbour's list
-    time: NDArray[np.int64]  # (cells,) event time in ms
-
-
-class EdgeOps(NamedTuple):
-    """What is to happen to pairs, in order. A positive weight sets the edge; 0 removes one that is not newer."""
-
-    user: NDArray[np.int32]  # (ops,)
-    item: NDArray[np.int32]  # (ops,)
-    weight: NDArray[np.float32]  # (ops,)
-    time: NDArray[np.int64]  # (ops,) event time in ms
-
-
-class EdgeChanges(NamedTuple):
-    """What did happen: by how much the weight of a pair's edge grew. Evictions by the cap are among them."""
-
-    user: NDArray[np.int32]  # (changes,)
-    item: NDArray[np.int32]  # (changes,)
-    weight: NDArray[np.float32]  # (changes,)
 
 
 class Edges(NamedTuple):
@@ -122,7 +78,7 @@ class BipartiteGraph:
         changes = EdgeChanges(np.empty(room, np.int32), np.empty(room, np.int32), np.empty(room, np.float32))
         done, changed = 0, 0
         while True:
-            done, changed = _apply(self.adjacency, ops, changes, done, changed, self._cap)
+            done, changed = apply_ops(self.adjacency, ops, changes, done, changed, self._cap)
             if done == ops.user.shape[0]:
                 break
             self._grow_cells()
@@ -232,161 +188,3 @@ def _effective_window(config: GraphConfig) -> int:
     """The window in ms, where decay alone also ends an edge's life before float32 does; 0 for none."""
     windows = [config.window_ms, MAX_HALF_LIVES * config.half_life_ms]
     return min((window for window in windows if window), default=0)
-
-
-@njit(cache=True, nogil=True)
-def _apply(graph: Adjacency, ops: EdgeOps, changes: EdgeChanges, done: int, changed: int, cap: int) -> tuple[int, int]:
-    """Carries out operations from number `done` on, until all are done or the columns must grow first."""
-    for e in range(done, ops.user.shape[0]):
-        u, v, weight, time = ops.user[e], ops.item[e], ops.weight[e], ops.time[e]
-        place = _find(graph, u, v)
-        if place != _ABSENT:
-            if weight > 0.0:
-                changed = _renew(graph, changes, changed, (u, place), (weight, time))
-            elif graph.time[graph.lists.start[u] + place] <= time:
-                changed = _remove(graph, changes, changed, (u, place))
-        elif weight > 0.0:
-            oldest_u, oldest_v = _oldest_at_cap(graph, u, cap), _oldest_at_cap(graph, v, cap)
-            if _is_older(graph, time, u, oldest_u) or _is_older(graph, time, v, oldest_v):
-                continue
-            if not (_make_room(graph, u) and _make_room(graph, v)):
-                return e, changed
-            if oldest_u != _ABSENT:
-                changed = _remove(graph, changes, changed, (u, oldest_u))
-            if oldest_v != _ABSENT:
-                changed = _remove(graph, changes, changed, (v, oldest_v))
-            changed = _insert(graph, changes, changed, (u, v), (weight, time))
-    return ops.user.shape[0], changed
-
-
-@njit(cache=True, nogil=True)
-def _find(graph: Adjacency, u: int, v: int) -> int:
-    """The edge's place in u's list, or _ABSENT; looks through the shorter of the two lists."""
-    lists = graph.lists
-    if lists.length[u] <= lists.length[v]:
-        for cell in range(lists.start[u], lists.start[u] + lists.length[u]):
-            if graph.neighbour[cell] == v:
-                return int(cell - lists.start[u])
-        return _ABSENT
-    for cell in range(lists.start[v], lists.start[v] + lists.length[v]):
-        if graph.neighbour[cell] == u:
-            return int(graph.twin[cell])
-    return _ABSENT
-
-
-@njit(cache=True, nogil=True)
-def _renew(
-    graph: Adjacency, changes: EdgeChanges, changed: int, edge: tuple[int, int], value: tuple[float, int]
-) -> int:
-    """Gives the edge at (node, place) the weight and time of a later interaction; at equal times the heavier counts."""
-    (u, place), (weight, time) = edge, value
-    here = graph.lists.start[u] + place
-    before = graph.weight[here]
-    if time < graph.time[here] or (time == graph.time[here] and weight <= before):
-        return changed
-    v = graph.neighbour[here]
-    there = graph.lists.start[v] + graph.twin[here]
-    graph.weight[here] = graph.weight[there] = weight
-    graph.time[here] = graph.time[there] = time
-    return int(_record(graph, changes, changed, (u, v), weight - before))
-
-
-@njit(cache=True, nogil=True)
-def _insert(
-    graph: Adjacency, changes: EdgeChanges, changed: int, pair: tuple[int, int], value: tuple[float, int]
-) -> int:
-    """Appends a new edge to both lists, which have room."""
-    (u, v), (weight, time) = pair, value
-    lists = graph.lists
-    for node, other in ((u, v), (v, u)):
-        cell = lists.start[node] + lists.length[node]
-        graph.neighbour[cell] = other
-        graph.weight[cell] = weight
-        graph.time[cell] = time
-        graph.twin[cell] = lists.length[other]
-        if node == v:
-            graph.twin[cell] -= 1
-        lists.length[node] += 1
-    return int(_record(graph, changes, changed, pair, weight))
-
-
-@njit(cache=True, nogil=True)
-def _remove(graph: Adjacency, changes: EdgeChanges, changed: int, edge: tuple[int, int]) -> int:
-    """Takes the edge at (node, place) out of both lists; the last entry of each list fills the gap."""
-    u, place = edge
-    here = graph.lists.start[u] + place
-    v, there, weight = graph.neighbour[here], graph.twin[here], graph.weight[here]
-    _take_out(graph, u, place)
-    _take_out(graph, v, there)
-    return int(_record(graph, changes, changed, (u, v), -weight))
-
-
-@njit(cache=True, nogil=True)
-def _take_out(graph: Adjacency, node: int, place: int) -> None:
-    lists = graph.lists
-    lists.length[node] -= 1
-    last = lists.start[node] + lists.length[node]
-    cell = lists.start[node] + place
-    if cell != last:
-        graph.neighbour[cell] = graph.neighbour[last]
-        graph.weight[cell] = graph.weight[last]
-        graph.time[cell] = graph.time[last]
-        graph.twin[cell] = graph.twin[last]
-        graph.twin[lists.start[graph.neighbour[cell]] + graph.twin[cell]] = place
-    if lists.length[node] == 0:
-        free_block(lists, graph.neighbour, lists.start[node], lists.size_class[node])
-        lists.size_class[node] = NO_BLOCK
-
-
-@njit(cache=True, nogil=True)
-def _record(graph: Adjacency, changes: EdgeChanges, changed: int, pair: tuple[int, int], weight: float) -> int:
-    """Notes the change for the sums and keeps the degrees; a node without edges has degree 0, not a rounding error."""
-    changes.user[changed], changes.item[changed], changes.weight[changed] = pair[0], pair[1], weight
-    for node in pair:
-        graph.degree[node] += weight
-        if graph.lists.length[node] == 0:
-            graph.degree[node] = 0.0
-    return changed + 1
-
-
-@njit(cache=True, nogil=True)
-def _oldest_at_cap(graph: Adjacency, node: int, cap: int) -> int:
-    """The place of the oldest edge if the node has as many as it may have, else _ABSENT."""
-    lists = graph.lists
-    if cap == 0 or lists.length[node] < cap:
-        return _ABSENT
-    start = lists.start[node]
-    oldest = 0
-    for place in range(1, lists.length[node]):
-        if graph.time[start + place] < graph.time[start + oldest]:
-            oldest = place
-    return oldest
-
-
-@njit(cache=True, nogil=True)
-def _is_older(graph: Adjacency, time: int, node: int, place: int) -> bool:
-    """Whether an edge of that time is older than all that a full node holds."""
-    return place != _ABSENT and time < graph.time[graph.lists.start[node] + place]
-
-
-@njit(cache=True, nogil=True)
-def _make_room(graph: Adjacency, node: int) -> bool:
-    """Moves the list into a larger block if it is full; False when the columns must grow first."""
-    lists = graph.lists
-    if not is_full(lists, node):
-        return True
-    size_class = lists.size_class[node] + 1
-    block = take_block(lists, graph.neighbour, size_class)
-    if block == NO_BLOCK:
-        return False
-    before = lists.start[node]
-    for k in range(lists.length[node]):
-        graph.neighbour[block + k] = graph.neighbour[before + k]
-        graph.weight[block + k] = graph.weight[before + k]
-        graph.twin[block + k] = graph.twin[before + k]
-        graph.time[block + k] = graph.time[before + k]
-    if lists.size_class[node] != NO_BLOCK:
-        free_block(lists, graph.neighbour, before, lists.size_class[node])
-    lists.start[node] = block
-    lists.size_class[node] = size_class
-    return True

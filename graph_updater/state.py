@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_updater.adjacency import EdgeOps
 from graph_updater.base_embeddings import BaseEmbeddings
 from graph_updater.config import GraphConfig
-from graph_updater.graph import EdgeOps
 from graph_updater.histories import (
     DROP_EDGE,
     KEEP_EDGE,

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from graph_updater.adjacency import EdgeOps
 from graph_updater.config import GraphConfig
-from graph_updater.graph import BipartiteGraph, EdgeOps
+from graph_updater.graph import BipartiteGraph
 from graph_updater.propagation import Propagation
 from models.lightgcn import both_directions, propagate
 

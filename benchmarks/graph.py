@@ -1,0 +1,228 @@
+"""How fast are embeddings kept fresh, and how exactly? `python -m benchmarks.graph --data FOLDER --out FILE [--drift]`.
+
+The edges of a LightGCN split arrive in random order; the last 100,000 are timed in micro-batches of 256 on one core and
+compared with one recomputation by torch-geometric per event, on one core too. Then a snapshot is taken of the complete
+state machine while it works on, and restored; and the cost of an event is measured on synthetic graphs of growing size.
+
+Speeds are per second of processor time of the one thread that works, torch-geometric's likewise, so that other work on
+the machine does not count; pauses and times to save and restore are by the clock.
+
+`--drift` instead sends ten million events through the graph and shows that errors do not add up.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from benchmarks.graph_plots import draw
+from benchmarks.graph_workloads import ALPHAS, BATCH, MIN_COSINE, Edges, Engine, edge_index, power_law_edges, read_edges
+from benchmarks.harness import exit_on_error, finish, parser
+from graph_updater.adjacency import EdgeOps
+from graph_updater.base_embeddings import BaseEmbeddings
+from graph_updater.config import GraphConfig
+from graph_updater.snapshot import SNAPSHOT_VERSION
+from graph_updater.state import UpdaterState
+from models.lightgcn import propagate
+from runtime.errors import ExitstreamError
+from runtime.snapshots import SnapshotStore
+from schemas.messages import Interaction
+
+TIMED: Final = 100_000
+LOAD_BATCH: Final = 8192
+EPSILONS: Final = (0.03, 0.09, 0.15, 0.3)
+ROUNDS: Final = 3
+DRIFT_EVENTS: Final = 10_000_000
+DRIFT_EPSILON: Final = 0.09
+REPAIRED_PER_BATCH: Final = 16
+
+
+def main() -> None:
+    """Measure, draw, print."""
+    arguments = parser(__doc__ or "")
+    arguments.add_argument("--drift", action="store_true", help="ten million events instead, errors on the way")
+    options = arguments.parse_args()
+    torch.set_num_threads(1)
+    try:
+        edges = power_law_edges(15_000, 10_000, 300_000) if options.data is None else read_edges(options.data)
+    except ExitstreamError as error:
+        exit_on_error(error)
+    _warm_up()
+    figures = measure_drift(edges.shuffled()) if options.drift else measure(edges.shuffled(), options.out)
+    finish(figures, options.out)
+
+
+def measure(edges: Edges, out: Path) -> dict[str, Any]:
+    """All figures but drift; plots beside `out`."""
+    by_epsilon = [_run(edges, epsilon) for epsilon in EPSILONS]
+    good = [row for row in by_epsilon if row["min_cosine"] >= MIN_COSINE]
+    best = max(good, key=lambda row: row["events_per_second"])
+    again = [_run(edges, best["epsilon"]) for _ in range(ROUNDS - 1)]
+    rounds = [row["events_per_second"] for row in (best, *again)]
+    by_size = [_cost_at(scale, best["epsilon"]) for scale in (1, 4, 16)]
+    figures = {**best, "events_per_second": median(rounds), **_measure_state(edges, best["epsilon"])}
+    figures["speedup_per_event"] = figures["events_per_second"] * best["recompute_seconds"]
+    draw(by_epsilon, by_size, out)
+    return {**figures, "by_epsilon": by_epsilon, "by_size": by_size}
+
+
+def measure_drift(edges: Edges) -> dict[str, Any]:
+    """Errors while ten million insertions and removals go through the graph."""
+    random, engine = np.random.default_rng(1), Engine(edges, DRIFT_EPSILON)
+    engine.feed(edges, 0, edges.user.size, LOAD_BATCH)
+    present = np.ones(edges.user.size, np.bool_)
+    checks, sent, clock = [_drift_row(engine, 0)], 0, edges.user.size
+    while sent < DRIFT_EVENTS:
+        chosen = random.choice(edges.user.size, BATCH, replace=False)
+        present[chosen] ^= True
+        times = np.full(BATCH, clock + sent)
+        engine.change(EdgeOps(edges.user[chosen], edges.item[chosen], present[chosen].astype(np.float32), times))
+        engine.propagation.repair(REPAIRED_PER_BATCH)
+        sent += BATCH
+        if sent // 1_000_000 > checks[-1]["events"] // 1_000_000:
+            checks.append(_drift_row(engine, sent))
+    return {"epsilon": DRIFT_EPSILON, **checks[-1], "checks": checks}
+
+
+def _run(edges: Edges, epsilon: float) -> dict[str, Any]:
+    """Load, time the last events, compare with exact."""
+    engine, first = Engine(edges, epsilon), edges.user.size - TIMED
+    engine.feed(edges, 0, first, LOAD_BATCH)
+    seconds = engine.feed(edges, first, edges.user.size)
+    errors = engine.errors()
+    row = {
+        "events_per_second": TIMED / seconds,
+        "epsilon": epsilon,
+        "max_relative_error": errors.max_relative,
+        "mean_relative_error": errors.mean_relative,
+        "min_cosine": errors.min_cosine,
+        "within_bound": errors.within_bound,
+        "recompute_seconds": _recompute_seconds(engine),
+    }
+    _say(" ".join(f"{name}={value:.5g}" for name, value in row.items()))
+    return row
+
+
+def _recompute_seconds(engine: Engine) -> float:
+    """One whole recomputation by torch-geometric in float32, the quickest of three, the edge list being ready."""
+    base, index = torch.from_numpy(engine.base), edge_index(engine)
+    times = []
+    for _ in range(3):
+        started = time.thread_time()
+        propagate(base, index, None, ALPHAS)
+        times.append(time.thread_time() - started)
+    return min(times)
+
+
+def _cost_at(scale: int, epsilon: float) -> dict[str, Any]:
+    """Microseconds per event in a synthetic graph `scale` times the smallest, after as many events to warm up."""
+    edges = power_law_edges(15_000 * scale, 10_000 * scale, 300_000 * scale, seed=scale)
+    engine, count = Engine(edges, epsilon), edges.user.size
+    engine.fill(edges, count - 2 * TIMED)
+    engine.feed(edges, count - 2 * TIMED, count - TIMED)
+    seconds = engine.feed(edges, count - TIMED, count)
+    row = {"edges": count, "event_us": 1e6 * seconds / TIMED, "recompute_seconds": _recompute_seconds(engine)}
+    _say(" ".join(f"{name}={value:.5g}" for name, value in row.items()))
+    return row
+
+
+def _measure_state(edges: Edges, epsilon: float) -> dict[str, Any]:
+    """The complete state machine: its speed, memory, a snapshot while it works on, and the way back."""
+    users = int(edges.user.max()) + 1
+    names = [f"item-{node}" for node in range(users, edges.base.shape[0])]
+    base = BaseEmbeddings(names, edges.base[users:], ALPHAS)
+    config = GraphConfig(epsilon=epsilon, degree_cap=0)
+    state, first = UpdaterState(config, base), edges.user.size - TIMED
+    _feed(state, edges, 0, first, LOAD_BATCH)
+    state.take_changes()
+    started = time.thread_time()
+    half = first + TIMED // 2
+    _feed(state, edges, first, half, BATCH)
+    events_per_second = (half - first) / (time.thread_time() - started)
+    memory = state.memory_report()
+    with tempfile.TemporaryDirectory() as folder:
+        store = SnapshotStore(folder, kind="graph", version=SNAPSHOT_VERSION)
+        snapshot = _measure_snapshot(state, edges, half, store)
+        started = time.perf_counter()
+        saved = store.load_latest_now()
+        assert saved is not None
+        UpdaterState.restore(config, base, saved.arrays, saved.metadata)
+        restore_seconds = time.perf_counter() - started
+    return {
+        "state_events_per_second": events_per_second,
+        "bytes_per_edge": memory.per_edge,
+        "bytes_per_node": memory.per_node,
+        "bytes_per_past_interaction": memory.per_past_interaction,
+        **snapshot,
+        "restore_seconds": restore_seconds,
+    }
+
+
+def _measure_snapshot(state: UpdaterState, edges: Edges, at: int, store: SnapshotStore) -> dict[str, float]:
+    """A copy made step by step between micro-batches, then written: what each step held up, and all of it."""
+    copy = state.start_snapshot()
+    pauses, done = [], False
+    while not done:
+        started = time.perf_counter()
+        done = copy.step()
+        pauses.append(time.perf_counter() - started)
+        _feed(state, edges, at, at + BATCH, BATCH)
+        at += BATCH
+    started = time.perf_counter()
+    cut = state.finish_snapshot()
+    pauses.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    store.save_now(*cut.merge())
+    writing = time.perf_counter() - started
+    return {"snapshot_ms": 1e3 * (sum(pauses) + writing), "snapshot_pause_ms": 1e3 * max(pauses)}
+
+
+def _feed(state: UpdaterState, edges: Edges, begin: int, end: int, batch: int) -> None:
+    """Gives the state clicks for these edges; their making counts as the decoder's work would."""
+    for at in range(begin, end, batch):
+        part = slice(at, min(end, at + batch))
+        pairs = zip(edges.user[part].tolist(), edges.item[part].tolist(), strict=True)
+        state.apply(
+            [
+                Interaction(
+                    event_id=f"event-{number}",
+                    user_id=f"user-{user}",
+                    item_id=f"item-{item}",
+                    kind="click",
+                    event_time_ms=number,
+                )
+                for number, (user, item) in enumerate(pairs, start=at)
+            ]
+        )
+
+
+def _drift_row(engine: Engine, events: int) -> dict[str, Any]:
+    errors = engine.errors()
+    row = {"events": events, **vars(errors)}
+    _say(" ".join(f"{name}={value:.5g}" for name, value in row.items()))
+    return row
+
+
+def _warm_up() -> None:
+    """Compiles every kernel before anything is timed."""
+    small = power_law_edges(200, 200, 1000)
+    Engine(small, EPSILONS[0]).feed(small, 0, 1000)
+    base = BaseEmbeddings(["item-0"], small.base[:1], ALPHAS)
+    state = UpdaterState(GraphConfig(), base)
+    _feed(state, small, 0, 1000, BATCH)
+    UpdaterState.restore(GraphConfig(), base, *state.snapshot_arrays())
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
