@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, UserEvidence, Vector
-from models.features import EVIDENCE_FEATURES, FEATURES, evidence_features, graph_features
+from models.features import FEATURES, evidence_features, graph_features
 from models.text import Text
 
 
@@ -36,8 +36,12 @@ class PromptLimits:
     recent_items: int = 16
     title_tokens: int = 8
     candidate_title_tokens: int = 16
-    past_items: int = 4
-    similar_users: int = 6
+    past_items: int = 12
+    """Of the user's own past, per candidate; all are summed up in its statistics."""
+    past_items_shown: int = 4
+    """Of these, how many stand in the prompt one by one."""
+    similar_users: int = 12
+    similar_users_shown: int = 4
     similar_items: int = 3
 
 
@@ -102,10 +106,7 @@ class PromptBuilder:
                 embeddings[row] = item.embedding
         counts = np.array([(item.impressions, item.positives) for item in items], np.float32).reshape(-1, 2)
         from_graph = graph_features(user.embedding, (user.impressions, user.positives), embeddings, counts)
-        from_evidence = [evidence_features(user, candidate) for candidate in evidence.candidates]
-        return np.concatenate(
-            [from_graph, np.array(from_evidence, np.float32).reshape(len(items), len(EVIDENCE_FEATURES))], axis=1
-        )
+        return np.concatenate([from_graph, evidence_features(evidence)], axis=1)
 
     def _prefix(self, user: UserEvidence) -> TokenSequence:
         line = _Line(self.soft_width)
@@ -120,12 +121,12 @@ class PromptBuilder:
     def _suffix(self, candidate: CandidateEvidence, statistics: NDArray[np.float32]) -> TokenSequence:
         line = _Line(self.soft_width)
         line.words(self._words["similar"])
-        for past in candidate.past[: self.limits.past_items]:
+        for past in candidate.past[: self.limits.past_items_shown]:
             self._past_item(line, past, 0)
         for near in candidate.similar_items[: self.limits.similar_items]:
             self._item(line, near.item, 0)
         line.words(self._words["others"])
-        for voter in candidate.similar_users[: self.limits.similar_users]:
+        for voter in candidate.similar_users[: self.limits.similar_users_shown]:
             line.words(self._answer(voter.positive))
         line.words(self._words["candidate"])
         self._item(line, candidate.item, self.limits.candidate_title_tokens)
