@@ -31,9 +31,7 @@ class WorkerMetrics(Metrics):
         self._token_layers_run = self.counter("token_layers_run_total", "Tokens times layers executed")
         self._token_layers_full = self.counter("token_layers_full_total", "The same without early exits")
         self.embedding_age = self.histogram("embedding_age_seconds", "Age of the newest event an answer knew of")
-        self.freshness = self.histogram(
-            "freshness_seconds", "From an event until its effect could be served", ("topic",)
-        )
+        self.freshness = self.histogram("freshness_seconds", "From an event until its effect could be served")
         self.states = self.counter("states_total", "States taken into the tables", ("topic",))
         self.refused_states = self.counter("refused_states_total", "States that no table could take", ("topic",))
         self.clock_clamps = self.counter("clock_clamps_total", "Created times that were not believed", ("skew",))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import structlog
@@ -28,8 +29,11 @@ log = structlog.get_logger(__name__)
 class Applied:
     """What became of a batch of records."""
 
-    event_times_ms: dict[str, list[int]]
-    """By topic, of each state taken over the newest event that it knows of; 0 where there is no such time."""
+    taken: dict[str, int]
+    """By topic, how many were taken over."""
+    event_times_ms: list[int]
+    """When the interactions happened that users' states told of for the first time: not those of a state that came
+    again because its embedding moved."""
     refused: dict[str, int]
     """By topic, how many could not be used."""
 
@@ -49,7 +53,9 @@ class StateReader:
         self.topics = (topics.items, topics.user_states, topics.item_states)
         self._kinds: dict[str, _Kind] = {
             topics.items: _Kind(MessageDecoder(Item, max_bytes), Tables.put_item, Tables.remove_item),
-            topics.user_states: _Kind(MessageDecoder(UserState, max_bytes), Tables.put_user_state, Tables.remove_user),
+            topics.user_states: _Kind(
+                MessageDecoder(UserState, max_bytes), Tables.put_user_state, Tables.remove_user, _news
+            ),
             topics.item_states: _Kind(
                 MessageDecoder(ItemState, max_bytes), Tables.put_item_state, Tables.remove_item_state
             ),
@@ -57,14 +63,28 @@ class StateReader:
 
     def apply(self, tables: Tables, records: Iterable[Record]) -> Applied:
         """Takes records over, in their order; tombstones forget. To be called by the tables' owner."""
-        applied = Applied({topic: [] for topic in self.topics}, dict.fromkeys(self.topics, 0))
+        applied = Applied(dict.fromkeys(self.topics, 0), [], dict.fromkeys(self.topics, 0))
         for record in records:
             try:
-                applied.event_times_ms[record.topic].append(self._kinds[record.topic].apply(tables, record))
+                applied.event_times_ms += self._kinds[record.topic].apply(tables, record)
             except MalformedRecord as error:
                 applied.refused[record.topic] += 1
                 log.warning("state refused", place=str(record), reason=str(error))
+            else:
+                applied.taken[record.topic] += 1
         return applied
+
+
+def _news(tables: Tables, state: UserState) -> list[int]:
+    """Event times in a state's history that are newer than what was known of the user."""
+    known_ms = tables.users.newest_event_ms(state.user_id)
+    return [
+        past.event_time_ms for past in takewhile(lambda past: past.event_time_ms > known_ms, reversed(state.recent))
+    ]
+
+
+def _no_news(_: Tables, __: Item | ItemState) -> list[int]:
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +92,21 @@ class _Kind:
     decoder: MessageDecoder[Any]
     put: Callable[[Tables, Any], None]
     remove: Callable[[Tables, str], None]
+    news: Callable[[Tables, Any], list[int]] = _no_news
 
-    def apply(self, tables: Tables, record: Record) -> int:
-        """Takes one record over; the event time of the state, 0 if it has none.
+    def apply(self, tables: Tables, record: Record) -> list[int]:
+        """Takes one record over; the times of the events that it is the first to tell of.
 
         Raises:
             MalformedRecord: it cannot be used.
         """
         if record.value is None:
             self.remove(tables, _key(record))
-            return 0
+            return []
         message = self.decoder.decode(record.value, record.headers)
+        news = self.news(tables, message)
         self.put(tables, message)
-        return int(getattr(message, "last_event_time_ms", 0))
+        return news
 
 
 def _key(record: Record) -> str:
@@ -176,13 +198,11 @@ class StateFeed:
             batch = records[start : start + self._batch]
             applied = await self._thread.call(partial(self._reader.apply, self._tables, batch))
             for topic in self._reader.topics:
-                self._metrics.states.labels(topic).inc(len(applied.event_times_ms[topic]))
+                self._metrics.states.labels(topic).inc(applied.taken[topic])
                 self._metrics.refused_states.labels(topic).inc(applied.refused[topic])
             outcomes.append(applied)
         return outcomes
 
     def _note_freshness(self, applied: Applied, now_ms: int) -> None:
-        for topic, times_ms in applied.event_times_ms.items():
-            for event_time_ms in times_ms:
-                if event_time_ms:
-                    self._metrics.freshness.labels(topic).observe(max(0.0, (now_ms - event_time_ms) / 1000))
+        for event_time_ms in applied.event_times_ms:
+            self._metrics.freshness.observe(max(0.0, (now_ms - event_time_ms) / 1000))

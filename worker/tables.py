@@ -228,6 +228,11 @@ class UserColumns(EmbeddedColumns):
         remembered: NDArray[np.bool_] = self.history_lengths[rows] > 0
         return remembered
 
+    def newest_event_ms(self, user_id: str) -> int:
+        """When the newest event happened that the user's state knows of; -1 for a user never met."""
+        row = self.ids.row(user_id)
+        return -1 if row == UNKNOWN_ROW else int(self.event_times_ms[row])
+
     def _grow(self, rows: int) -> None:
         super()._grow(rows)
         self.histories = grown(self.histories, rows, NO_PAST)

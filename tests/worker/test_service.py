@@ -42,7 +42,7 @@ async def test_states_that_change_while_it_serves_are_used(lab):
     """The version told in the scores is that of the newest state, and its freshness is measured."""
     async with lab.worker(lab.settings()) as service:
         await lab.tell(user_state(0, np.random.default_rng(0), version=7))
-        await until(lambda: service.metrics.value(FRESH, topic=lab.topics.user_states))
+        await until(lambda: service.metrics.value(FRESH))
         await lab.ask(*requests(1))
         [scores] = await lab.scores(1)
 

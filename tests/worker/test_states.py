@@ -32,8 +32,21 @@ def test_each_topic_fills_its_table(tables, user_state, item_state):
     )
 
     assert (len(tables.items.ids), len(tables.users.ids)) == (2, 1)
-    assert applied.event_times_ms == {TOPICS.items: [0], TOPICS.item_states: [1], TOPICS.user_states: [2]}
+    assert sorted(applied.event_times_ms) == [0, 1]
+    assert set(applied.taken.values()) == {1}
     assert set(applied.refused.values()) == {0}
+
+
+def test_freshness_is_measured_by_what_is_news(tables, user_state):
+    """A state that comes again because its embedding moved brings none; one with another interaction brings that."""
+    states = [user_state("u", [1, 0, 0, 0], ["+a"]), user_state("u", [0, 1, 0, 0], ["+a"])]
+    READER.apply(tables, [_record(TOPICS.user_states, "u", state) for state in states[:1]])
+
+    again = READER.apply(tables, [_record(TOPICS.user_states, "u", states[1])])
+    more = READER.apply(tables, [_record(TOPICS.user_states, "u", user_state("u", [1, 0, 0, 0], ["+a", "-b", "+c"]))])
+
+    assert again.event_times_ms == []
+    assert more.event_times_ms == [2]
 
 
 def test_tombstones_forget(tables, user_state, item_state):
