@@ -30,6 +30,7 @@ from graph_updater.base_embeddings import BaseEmbeddings
 from graph_updater.config import GraphConfig
 from graph_updater.snapshot import SNAPSHOT_VERSION
 from graph_updater.state import UpdaterState
+from graph_updater.warm_up import warm_up
 from models.lightgcn import propagate
 from runtime.errors import ExitstreamError
 from runtime.snapshots import SnapshotStore
@@ -54,7 +55,7 @@ def main() -> None:
         edges = power_law_edges(15_000, 10_000, 300_000) if options.data is None else read_edges(options.data)
     except ExitstreamError as error:
         exit_on_error(error)
-    _warm_up()
+    warm_up()
     figures = measure_drift(edges.shuffled()) if options.drift else measure(edges.shuffled(), options.out)
     finish(figures, options.out)
 
@@ -208,16 +209,6 @@ def _drift_row(engine: Engine, events: int) -> dict[str, Any]:
     row = {"events": events, **vars(errors)}
     _say(" ".join(f"{name}={value:.5g}" for name, value in row.items()))
     return row
-
-
-def _warm_up() -> None:
-    """Compiles every kernel before anything is timed."""
-    small = power_law_edges(200, 200, 1000)
-    Engine(small, EPSILONS[0]).feed(small, 0, 1000)
-    base = BaseEmbeddings(["item-0"], small.base[:1], ALPHAS)
-    state = UpdaterState(GraphConfig(), base)
-    _feed(state, small, 0, 1000, BATCH)
-    UpdaterState.restore(GraphConfig(), base, *state.snapshot_arrays())
 
 
 def _say(line: str) -> None:
