@@ -198,12 +198,13 @@ class ScoringEngine:
         started_s = self._clock()
         logits, tokens = self._runner.run(flights)
         elapsed_s = self._clock() - started_s
-        layers = self._runner.layers_of_stages[stage]
+        full_layers = self._runner.full_layers[stage]
         for flight, own_tokens, part in zip(flights, tokens, np.split(logits, _ends(flights)), strict=True):
             _, request = self._flights[flight.entry.ticket]
-            request.ran(own_tokens * layers, elapsed_s)
+            token_layers = own_tokens * full_layers + len(part)
+            request.ran(token_layers, elapsed_s)
+            self.counters.token_layers_run += token_layers
             flight.arrive(part)
-        self.counters.token_layers_run += sum(tokens) * layers
         self.counters.model_s = self._runner.model_s
         self.counters.prefix_hits, self.counters.prefix_misses = self._runner.cache.hits, self._runner.cache.misses
         if self._costs is not None:

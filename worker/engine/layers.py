@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from worker.engine.attention import KeyValue, attend, attend_answers
 from worker.engine.packing import Packed
-from worker.engine.weights import LastLayer, LayerWeights, Shape
+from worker.engine.weights import ExitLayer, LayerWeights, Shape
 
 Prefixes = Callable[[Tensor, Tensor], Sequence[KeyValue]]
 """From a layer's keys and values (rows, kv_heads, head_dim) to every request's prefix."""
@@ -41,28 +41,24 @@ def run_layer(
     return _mlp(layer.output(attended.flatten(1)).add_(hidden), layer, shape)
 
 
-def run_last_layer(
-    hidden: Tensor,
-    layer: LayerWeights,
-    last: LastLayer,
-    shape: Shape,
-    rotation: Tensor,
-    prefixes: Prefixes,
-    packed: Packed,
+def run_exit_layer(
+    hidden: Tensor, layer: ExitLayer, shape: Shape, rotation: Tensor, prefixes: Prefixes, packed: Packed
 ) -> Tensor:
-    """The last layer: nothing comes after it, so only the answers' rows need more than keys and values.
+    """The layer before a head, for the answers' rows alone: the others give keys and values, a fraction of its work.
+
+    Who leaves at the head has thereby been spared the rest. Who stays has the layer run in full with the next stage.
 
     Returns:
         (suffixes, hidden).
     """
-    normed = _normed(hidden, shape)
-    key, value = last.key_value(normed).chunk(2, dim=1)
-    key = _rotate(_heads(key, shape, layer.key_norm), rotation)
+    rest, normed = layer.rest, _normed(hidden, shape)
+    key, value = layer.key_value(normed).chunk(2, dim=1)
+    key = _rotate(_heads(key, shape, rest.key_norm), rotation)
     value = _heads(value, shape, None)
-    query = _heads(last.query(normed[packed.answer_rows]), shape, layer.query_norm)
+    query = _heads(layer.query(normed[packed.answer_rows]), shape, rest.query_norm)
     query = _rotate(query, rotation[packed.answer_rows])
     attended = attend_answers(query, key, value, prefixes(key, value), packed)
-    return _mlp(layer.output(attended.flatten(1)).add_(hidden[packed.answer_rows]), layer, shape)
+    return _mlp(rest.output(attended.flatten(1)).add_(hidden[packed.answer_rows]), rest, shape)
 
 
 def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape) -> Tensor:

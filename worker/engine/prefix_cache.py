@@ -18,15 +18,15 @@ from worker.engine.attention import KeyValue
 
 @dataclass(slots=True)
 class PrefixState:
-    """What is known of one prefix: keys and values of every layer it has passed, and its hidden rows behind them."""
+    """What is known of one prefix: keys and values of the layers it has passed, its hidden rows before the last."""
 
     layers: list[KeyValue] = field(default_factory=list)
-    hidden: Tensor | None = None  # (tokens, hidden) after the deepest stage; None behind the last
+    hidden: Tensor | None = None  # (tokens, hidden), what the deepest of the layers has read
     stages: int = 0
 
-    def extend(self, layers: Sequence[KeyValue], hidden: Tensor | None) -> None:
-        """Add one more stage."""
-        self.layers += layers
+    def extend(self, layers: Sequence[KeyValue], hidden: Tensor) -> None:
+        """Add one more stage, which begins with the layer that the one before ended with."""
+        self.layers[-1:] = layers
         self.hidden = hidden
         self.stages += 1
 

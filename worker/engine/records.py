@@ -73,9 +73,9 @@ class EngineResult:
     confidence: NDArray[np.float64]  # (n,)
     made_by: NDArray[np.int8]  # (n,) indices into MADE_BY
     token_layers_run: int
-    """Tokens times layers that were really executed for it."""
+    """How often a token has really passed a layer for it; a token that only gave keys and values has not."""
     token_layers_full: int
-    """The same without exits and without the prefix cache."""
+    """The same with the final head alone: all tokens through all layers but the last, the answers through that too."""
     infer_s: float
     """Seconds of the stages that it was part of."""
 

@@ -34,7 +34,8 @@ class Request:
     def __init__(self, work: Work, layers: int) -> None:
         candidates = len(work.prompt.suffixes)
         self.parts_left = 0
-        self.token_layers_full = layers * (len(work.prompt.prefix) + sum(map(len, work.prompt.suffixes)))
+        tokens = len(work.prompt.prefix) + sum(map(len, work.prompt.suffixes))
+        self.token_layers_full = (layers - 1) * tokens + candidates
         self._key = work.key
         self._ctr = np.full(candidates, np.nan)
         self._exit_layer = np.zeros(candidates, np.int32)

@@ -13,11 +13,11 @@ from torch import Tensor
 from models.exit_model import ExitModel
 from worker.engine.attention import KeyValue
 from worker.engine.flight import Flight
-from worker.engine.layers import run_last_layer, run_layer
+from worker.engine.layers import run_exit_layer, run_layer
 from worker.engine.packing import Packed, pack
 from worker.engine.prefix_cache import PrefixCache, PrefixState
 from worker.engine.records import EngineSettings
-from worker.engine.weights import pack_weights, rotation_table
+from worker.engine.weights import Stage, pack_weights, rotation_table
 
 
 class StageRunner:
@@ -50,9 +50,9 @@ class StageRunner:
         return self._model.config.soft_width
 
     @property
-    def layers_of_stages(self) -> tuple[int, ...]:
-        """Number of layers of every stage."""
-        return tuple(len(stage) for stage in self._weights.stages)
+    def full_layers(self) -> tuple[int, ...]:
+        """How many layers every stage runs for all its tokens; one more is run for the answers alone."""
+        return tuple(len(stage.layers) for stage in self._weights.stages)
 
     @torch.inference_mode()
     def run(self, flights: Sequence[Flight]) -> tuple[NDArray[np.float64], list[int]]:
@@ -66,14 +66,14 @@ class StageRunner:
         if stage == 0 and self.cache.enabled:
             self._look_up(flights)
         packed = pack([flight.segment for flight in flights], self.device)
-        passed = _Passed(flights, packed, sum(self.layers_of_stages[:stage]), recording=self.cache.enabled)
+        passed = _Passed(flights, packed, self._weights.stages[stage].first_layer, recording=self.cache.enabled)
         gathered = None if stage == 0 else _gather(flights, packed)
         started_s = time.perf_counter()
         hidden = self._embed(flights, packed) if gathered is None else gathered
-        answers, behind = self._run_layers(stage, hidden, packed, passed)
-        logits = self._weights.heads[stage](answers.float()).double().cpu()
+        answers, hidden = self._run_layers(self._weights.stages[stage], hidden, packed, passed)
+        logits = self._weights.stages[stage].head(answers.float()).double().cpu()
         self.model_s += time.perf_counter() - started_s
-        self._move_along(flights, packed, behind, passed)
+        self._move_along(flights, packed, hidden, passed)
         return np.asarray(logits.numpy()), [span.end - span.start for span in packed.spans]
 
     def _look_up(self, flights: Sequence[Flight]) -> None:
@@ -98,17 +98,12 @@ class StageRunner:
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
-    def _run_layers(self, stage: int, hidden: Tensor, packed: Packed, passed: _Passed) -> tuple[Tensor, Tensor | None]:
-        """The answers' rows (suffixes, hidden) behind the stage, and all rows where another stage follows."""
-        weights, layers = self._weights, self._weights.stages[stage]
-        rotation = self._rotations(packed)
-        is_final = stage == len(weights.stages) - 1
-        for layer in layers[:-1] if is_final else layers:
-            hidden = run_layer(hidden, layer, weights.shape, rotation, passed.prefixes, packed)
-        if not is_final:
-            return hidden[packed.answer_rows], hidden
-        last = layers[-1], weights.last
-        return run_last_layer(hidden, *last, weights.shape, rotation, passed.prefixes, packed), None
+    def _run_layers(self, stage: Stage, hidden: Tensor, packed: Packed, passed: _Passed) -> tuple[Tensor, Tensor]:
+        """The answers' rows (suffixes, hidden) behind the stage, and all rows as its last layer has read them."""
+        shape, rotation = self._weights.shape, self._rotations(packed)
+        for layer in stage.layers:
+            hidden = run_layer(hidden, layer, shape, rotation, passed.prefixes, packed)
+        return run_exit_layer(hidden, stage.exit_layer, shape, rotation, passed.prefixes, packed), hidden
 
     def _rotations(self, packed: Packed) -> Tensor:  # (padded_rows, 1, head_dim / 2)
         if packed.longest > len(self._rotation):
@@ -116,14 +111,13 @@ class StageRunner:
             self._rotation = rotation_table(self._weights.rotary, size, self.device)
         return self._rotation[packed.positions][:, None]
 
-    def _move_along(self, flights: Sequence[Flight], packed: Packed, hidden: Tensor | None, passed: _Passed) -> None:
+    def _move_along(self, flights: Sequence[Flight], packed: Packed, hidden: Tensor, passed: _Passed) -> None:
         for index, (flight, span) in enumerate(zip(flights, packed.spans, strict=True)):
             computed = span.middle > span.start
-            flight.prefix_hidden = hidden[span.start : span.middle] if hidden is not None and computed else None
-            flight.suffix_hidden = hidden[span.middle : span.end] if hidden is not None else None
+            flight.prefix_hidden = hidden[span.start : span.middle] if computed else None
+            flight.suffix_hidden = hidden[span.middle : span.end]
             if flight.kept is not None and computed and not flight.prefix_is_kept:
-                rest = None if flight.prefix_hidden is None else flight.prefix_hidden.clone()
-                flight.kept.extend(passed.recorded[index], rest)
+                flight.kept.extend(passed.recorded[index], hidden[span.start : span.middle].clone())
                 self.cache.keep(flight.prompt.prefix, flight.kept)
 
 

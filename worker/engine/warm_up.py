@@ -24,7 +24,7 @@ def measure_stages(runner: StageRunner, settings: EngineSettings, clock: Callabl
     sizes = [SMALLEST]
     while sizes[-1] * 2 <= settings.max_batch_tokens:
         sizes.append(sizes[-1] * 2)
-    stages = len(runner.layers_of_stages)
+    stages = len(runner.full_layers)
     seconds = np.zeros((settings.warm_up_rounds, stages, len(sizes)))
     for times in seconds:
         for column, size in enumerate(sizes):

@@ -58,21 +58,34 @@ class LayerWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class LastLayer:
-    """Query and key-value products of the last layer apart: there only the answers' rows need queries."""
+class ExitLayer:
+    """The layer right before a head, for the answers' rows: query and key-value products apart."""
 
     query: Linear
     key_value: Linear
+    rest: LayerWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The way from one head to the next.
+
+    `layers` are run in full, beginning with the layer before the last head, which has been run for answers only so far;
+    `exit_layer` comes behind them and is run for answers only.
+    """
+
+    first_layer: int
+    layers: tuple[LayerWeights, ...]
+    exit_layer: ExitLayer
+    head: ExitHead
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """All layers, stage by stage, and what stands before and behind them."""
+    """All stages, and what stands before them."""
 
     shape: Shape
-    stages: tuple[tuple[LayerWeights, ...], ...]
-    last: LastLayer
-    heads: tuple[ExitHead, ...]
+    stages: tuple[Stage, ...]
     rotary: HfModule
 
 
@@ -87,14 +100,13 @@ def pack_weights(model: ExitModel, precision: Precision) -> Weights:
         raise UnsupportedBackbone(f"activation {config.hidden_act!r}; the engine computes silu")
     shape = _shape(model)
     packed = [_pack_layer(layer, shape, precision) for layer in model.backbone.layers]
-    starts = (0, *model.config.exit_layers[:-1])
-    return Weights(
-        shape=shape,
-        stages=tuple(tuple(packed[start:end]) for start, end in zip(starts, model.config.exit_layers, strict=True)),
-        last=_pack_last(model.backbone.layers[-1], shape, precision),
-        heads=_float_heads(model),
-        rotary=model.backbone.rotary_emb,
-    )
+    # Each stage begins where the one before has answered: one layer short of that head.
+    starts = (0, *(layers - 1 for layers in model.config.exit_layers[:-1]))
+    stages = []
+    for start, end, head in zip(starts, model.config.exit_layers, _float_heads(model), strict=True):
+        exit_layer = _pack_exit(model.backbone.layers[end - 1], packed[end - 1], shape, precision)
+        stages.append(Stage(start, tuple(packed[start : end - 1]), exit_layer, head))
+    return Weights(shape, tuple(stages), model.backbone.rotary_emb)
 
 
 def rotation_table(rotary: HfModule, positions: int, device: torch.device) -> Tensor:
@@ -151,12 +163,13 @@ def _pack_layer(layer: HfModule, shape: Shape, precision: Precision) -> LayerWei
     )
 
 
-def _pack_last(layer: HfModule, shape: Shape, precision: Precision) -> LastLayer:
+def _pack_exit(layer: HfModule, rest: LayerWeights, shape: Shape, precision: Precision) -> ExitLayer:
     attention, norm = layer.self_attn, layer.input_layernorm
     order = _pair_order(shape.head_dim)
-    return LastLayer(
+    return ExitLayer(
         query=_fused([_paired(attention.q_proj, order)], precision, norm),
         key_value=_fused([_paired(attention.k_proj, order), _plain(attention.v_proj)], precision, norm),
+        rest=rest,
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, PretrainedConfig
 
-from models.calibration import ExitCalibration
+from models.calibration import CONFIDENCE_FEATURES, ExitCalibration
 from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES, GRAPH_FEATURES
 from models.prompt import Prompt, SoftKind, TokenSequence
@@ -82,12 +82,12 @@ def make_model() -> ModelMaker:
 
 @pytest.fixture
 def calibration() -> ExitCalibration:
-    """Confident are, at a threshold of one half, the first head beyond 0.15 of even odds and the second beyond 1."""
+    """A calibration of three heads whose confidence grows with the distance from even odds."""
     heads, features = len(EXIT_LAYERS), len(GRAPH_FEATURES)
     return ExitCalibration(
         slopes=np.linspace(0.6, 1.0, heads),
         intercepts=np.linspace(0.2, 0.0, heads),
-        confidence_weights=np.array([[-0.3, 0, 2.0, 0, 0, 0, 0], [-1.0, 0, 1.0, 0, 0, 0, 0]]),
+        confidence_weights=np.outer([2.0, 1.0], np.array(CONFIDENCE_FEATURES) == "distance"),
         tolerance=0.1,
         calm_threshold=0.9,
         floor_threshold=0.1,

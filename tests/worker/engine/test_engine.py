@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from models.calibration import CONFIDENCE_FEATURES, ExitCalibration
+from models.exit_model import collate
 from models.prompt import Prompt
 from worker.engine.cost import CostTable
 from worker.engine.engine import ScoringEngine
@@ -49,6 +51,18 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+def calibration(calibration, make_model, prompts) -> ExitCalibration:
+    """At every early head about half of this file's candidates are confident at the middling threshold."""
+    with torch.inference_mode():
+        logits = make_model()(collate(prompts)).numpy()
+    weights = calibration.confidence_weights.copy()
+    for head in range(calibration.heads - 1):
+        odds = np.log(1 / calibration.confidence(head, logits[:, : head + 1]) - 1)
+        weights[head, CONFIDENCE_FEATURES.index("bias")] = np.median(odds)
+    return replace(calibration, confidence_weights=weights)
+
+
+@pytest.fixture
 def make_engine(make_model, calibration, clock) -> EngineMaker:
     """Engines with the same small model, by settings."""
 
@@ -83,7 +97,6 @@ def test_at_full_depth_the_batch_scores_what_each_request_scores_alone(make_engi
         assert (result.made_by == FINAL).all()
         assert (result.exit_layer == LAYERS).all()
         assert (result.confidence == 1).all()
-        assert result.token_layers_run == result.token_layers_full
 
 
 def test_early_answers_are_those_of_their_head(make_engine, prompts):
@@ -106,23 +119,30 @@ def test_the_threshold_decides_between_heads(make_engine, prompts):
 
 
 def test_token_layers_are_counted_as_executed(make_engine, prompts):
-    """A token counts for the layers that it passed until its candidate left, a prefix until the last one left."""
+    """A token counts for the layers that it passed before its candidate left, a prefix before the last one left.
+
+    Of the layer before a head only the answers count, once for every head reached.
+    """
     for result, prompt in zip(run(make_engine(), prompts, MIDDLING), prompts, strict=True):
         lengths = np.array([len(suffix) for suffix in prompt.suffixes])
-        expected = int((lengths * result.exit_layer).sum()) + len(prompt.prefix) * int(result.exit_layer.max())
-        assert result.token_layers_run == expected
-        assert result.token_layers_full == LAYERS * (len(prompt.prefix) + lengths.sum())
+        passed = (lengths * (result.exit_layer - 1)).sum() + len(prompt.prefix) * (result.exit_layer.max() - 1)
+        answers = np.searchsorted([1, 3, 4], result.exit_layer) + 1
+        assert result.token_layers_run == passed + answers.sum()
+        assert result.token_layers_full == (LAYERS - 1) * (len(prompt.prefix) + lengths.sum()) + len(lengths)
 
 
-def test_rows_of_those_who_left_are_gone(make_engine, make_prompt):
+def test_rows_of_those_who_left_are_gone(make_engine, prompts):
     """After an exit the next stage gets only the prefix and the suffixes that are left."""
     engine = make_engine()
-    engine.submit(Work(0, make_prompt(9, [4, 6, 1, 5]), FOREVER_S))
+    for key, prompt in enumerate(prompts):
+        engine.submit(Work(key, prompt, FOREVER_S))
     engine.step(MIDDLING, 0.0)
-    ((flight, _),) = engine._flights.values()
-    left = len(flight.candidates)
-    assert 0 < left < 4
-    assert flight.suffix_hidden.shape[0] == engine.load().suffix_tokens[0] == flight.suffix_lengths.sum()
+    flights = [flight for flight, _ in engine._flights.values()]
+    assert 0 < sum(len(flight.candidates) for flight in flights) < sum(len(prompt.suffixes) for prompt in prompts)
+    assert sorted(engine.load().suffix_tokens) == sorted(flight.suffix_hidden.shape[0] for flight in flights)
+    for flight in flights:
+        expected = sum(len(flight.prompt.suffixes[candidate]) for candidate in flight.candidates)
+        assert flight.suffix_hidden.shape[0] == expected
 
 
 def test_everyone_leaves_at_the_first_head_when_nothing_is_asked_for(make_engine, prompts):
@@ -245,8 +265,8 @@ def test_a_known_prefix_is_not_computed_again(make_engine, make_prompt):
     engine = make_engine(prefix_cache_bytes=1_000_000)
     run(engine, [first], NEVER)
     (result,) = run(engine, [Prompt(first.prefix, second.suffixes)], NEVER)
-    assert result.token_layers_run == LAYERS * 4
-    assert result.token_layers_full == LAYERS * 16
+    assert result.token_layers_run == (LAYERS - 1) * 4 + 3 * 2
+    assert result.token_layers_full == (LAYERS - 1) * 16 + 2
     assert (engine.counters.prefix_hits, engine.counters.prefix_misses) == (1, 1)
 
 
@@ -254,10 +274,10 @@ def test_a_prefix_known_to_some_depth_goes_on_from_there(make_engine, make_promp
     """Where the first page left early, the second computes the prefix for the stages that the cache lacks."""
     first, second = make_prompt(12, [3, 4]), make_prompt(12, [2, 2])
     engine = make_engine(prefix_cache_bytes=1_000_000)
-    run(engine, [first], 0.0)  # one stage of one layer
+    run(engine, [first], 0.0)  # to the first head
     page = Prompt(first.prefix, second.suffixes)
     (result,) = run(engine, [page], NEVER)
-    assert result.token_layers_run == LAYERS * 4 + (LAYERS - 1) * 12
+    assert result.token_layers_run == (LAYERS - 1) * 16 + 3 * 2
     np.testing.assert_allclose(result.ctr, make_engine().trace(page).ctr[:, -1], atol=1e-5)
 
 

@@ -54,11 +54,11 @@ def test_full_depth_equals_transformers(family, calibration, make_prompt):
 
 @torch.inference_mode()
 def test_hidden_states_equal_transformers_without_sharing(family, calibration, make_prompt):
-    """Behind the first stage, a suffix's rows are what transformers computes for prefix and suffix as one text."""
+    """Behind two layers, a suffix's rows are what transformers computes for prefix and suffix as one text."""
     prompt = make_prompt(8, [5, 3])
-    expected = [_hidden_of_suffix(family, prompt, candidate, depth=1) for candidate in range(2)]
+    expected = [_hidden_of_suffix(family, prompt, candidate, depth=2) for candidate in range(2)]
     engine = ScoringEngine(family, calibration, EngineSettings())
-    flight = _flight_behind_first_stage(engine, prompt)
+    flight = _flight_at_second_head(engine, prompt)
     torch.testing.assert_close(flight.suffix_hidden, torch.cat(expected), atol=1e-4, rtol=1e-4)
 
 
@@ -73,8 +73,9 @@ def _hidden_of_suffix(model: ExitModel, prompt: Prompt, candidate: int, depth: i
     return seen[0][0, len(prompt.prefix) :]
 
 
-def _flight_behind_first_stage(engine: ScoringEngine, prompt: Prompt):
+def _flight_at_second_head(engine: ScoringEngine, prompt: Prompt):
     engine.submit(Work(0, prompt, deadline_s=float("inf")))
+    engine.step(threshold=2.0, now_s=0.0)
     engine.step(threshold=2.0, now_s=0.0)
     ((flight, _),) = engine._flights.values()
     return flight

@@ -58,10 +58,11 @@ def test_bytes_are_counted_as_prefixes_go_deeper():
     cache = PrefixCache(1000)
     kept = state()
     cache.keep(words(1), kept)
-    kept.extend([(torch.zeros(2, 2, 2), torch.zeros(2, 2, 2))], None)
+    one_layer = torch.zeros(2, 2, 2), torch.zeros(2, 2, 2)
+    kept.extend([one_layer, one_layer], torch.zeros(2, 2))
     cache.keep(words(1), kept)
     assert len(cache) == 1
-    assert cache.bytes == kept.bytes == 128
+    assert cache.bytes == kept.bytes == 144
 
 
 def test_a_shallower_state_does_not_replace_a_deeper():
