@@ -53,8 +53,12 @@ class TokenCosts:
         )
 
     def share(self, exit_layers: Sequence[int], heads: NDArray[np.int64]) -> float:
-        """Token-layers executed as a share of those at full depth; a prefix runs as deep as its deepest candidate."""
+        """Token-layers executed as a share of those at full depth, as the engine counts them.
+
+        A prefix goes as deep as its deepest candidate; of the layer before a head only the answers' tokens count.
+        """
         layers = np.asarray(exit_layers)[heads]  # (candidates,)
         deepest = np.maximum.reduceat(layers, self.first_candidate)  # (examples,)
-        executed = (self.suffix_tokens * layers).sum() + (self.prefix_tokens * deepest).sum()
-        return float(executed / (exit_layers[-1] * (self.suffix_tokens.sum() + self.prefix_tokens.sum())))
+        executed = (self.suffix_tokens * (layers - 1)).sum() + (self.prefix_tokens * (deepest - 1)).sum()
+        full = (exit_layers[-1] - 1) * (self.suffix_tokens.sum() + self.prefix_tokens.sum())
+        return float((executed + (heads + 1).sum()) / (full + len(exit_layers) * len(heads)))

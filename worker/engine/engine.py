@@ -76,7 +76,7 @@ class ScoringEngine:
             ValueError: its prompt is longer than the model can read, or has an empty prefix or suffix.
         """
         self._check(work.prompt)
-        request = Request(work, self._exit_layers[-1])
+        request = Request(work, self._exit_layers)
         self.counters.requests += 1
         if not work.prompt.suffixes:
             self._finished.append(request.result())

@@ -75,7 +75,7 @@ class EngineResult:
     token_layers_run: int
     """How often a token has really passed a layer for it; a token that only gave keys and values has not."""
     token_layers_full: int
-    """The same with the final head alone: all tokens through all layers but the last, the answers through that too."""
+    """The same if nothing left early and the prefix cache were empty."""
     infer_s: float
     """Seconds of the stages that it was part of."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,14 +30,14 @@ class Request:
 
     Args:
         work: as submitted.
-        layers: decoder layers of the whole model.
+        exit_layers: decoder layers before each head.
     """
 
-    def __init__(self, work: Work, layers: int) -> None:
+    def __init__(self, work: Work, exit_layers: Sequence[int]) -> None:
         candidates = len(work.prompt.suffixes)
         self.parts_left = 0
         tokens = len(work.prompt.prefix) + sum(map(len, work.prompt.suffixes))
-        self.token_layers_full = (layers - 1) * tokens + candidates
+        self.token_layers_full = (exit_layers[-1] - 1) * tokens + len(exit_layers) * candidates
         self._key = work.key
         self._ctr = np.full(candidates, np.nan)
         self._exit_layer = np.zeros(candidates, np.int32)

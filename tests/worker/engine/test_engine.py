@@ -97,6 +97,7 @@ def test_at_full_depth_the_batch_scores_what_each_request_scores_alone(make_engi
         assert (result.made_by == FINAL).all()
         assert (result.exit_layer == LAYERS).all()
         assert (result.confidence == 1).all()
+        assert result.token_layers_run == result.token_layers_full
 
 
 def test_early_answers_are_those_of_their_head(make_engine, prompts):
@@ -128,7 +129,7 @@ def test_token_layers_are_counted_as_executed(make_engine, prompts):
         passed = (lengths * (result.exit_layer - 1)).sum() + len(prompt.prefix) * (result.exit_layer.max() - 1)
         answers = np.searchsorted([1, 3, 4], result.exit_layer) + 1
         assert result.token_layers_run == passed + answers.sum()
-        assert result.token_layers_full == (LAYERS - 1) * (len(prompt.prefix) + lengths.sum()) + len(lengths)
+        assert result.token_layers_full == (LAYERS - 1) * (len(prompt.prefix) + lengths.sum()) + 3 * len(lengths)
 
 
 def test_rows_of_those_who_left_are_gone(make_engine, prompts):
@@ -266,7 +267,7 @@ def test_a_known_prefix_is_not_computed_again(make_engine, make_prompt):
     run(engine, [first], NEVER)
     (result,) = run(engine, [Prompt(first.prefix, second.suffixes)], NEVER)
     assert result.token_layers_run == (LAYERS - 1) * 4 + 3 * 2
-    assert result.token_layers_full == (LAYERS - 1) * 16 + 2
+    assert result.token_layers_full == (LAYERS - 1) * 16 + 3 * 2
     assert (engine.counters.prefix_hits, engine.counters.prefix_misses) == (1, 1)
 
 
