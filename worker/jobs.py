@@ -26,6 +26,10 @@ class Job:
     request: ImpressionRequest
     deadline: Deadline
     budget_s: float
+    due_s: float = field(init=False)
+    """Its place in the queue, monotonic seconds: the deadline; for a request that was late when it came, its budget
+    from then on, so that what cannot be in time does not overtake what can.
+    """
     item_ids: list[str] = field(init=False)
     ctr: NDArray[np.float64] = field(init=False)  # (n,)
     exit_layer: NDArray[np.int32] = field(init=False)  # (n,)
@@ -50,14 +54,9 @@ class Job:
     token_layers_run: int = 0
     token_layers_full: int = 0
 
-    @property
-    def due_s(self) -> float:
-        """Its place in the queue, monotonic seconds: the deadline; for a request that was late when it came, the time
-        of its coming and its budget, so that what cannot be in time does not overtake what can.
-        """
-        return self.deadline.intake + self.budget_s if self.deadline.late_at_intake else self.deadline.at
-
     def __post_init__(self) -> None:
+        deadline = self.deadline
+        self.due_s = deadline.intake + self.budget_s if deadline.late_at_intake else deadline.at
         self.item_ids = list(dict.fromkeys(self.request.candidate_item_ids))
         count = len(self.item_ids)
         self.ctr = np.zeros(count)

@@ -138,13 +138,11 @@ class Retriever:
         own_past = past.per_candidate()
         voters = self._voters(votes)
         alike = similar.per_candidate()
+        rows, positive = user.past_rows.tolist(), user.past_positive.tolist()
         evidence = {
             item_id: CandidateEvidence(
                 item=facts[row] if row != UNKNOWN_ROW else ItemFacts(item_id),
-                past=[
-                    PastItem(facts[int(user.past_rows[place])], bool(user.past_positive[place]), similarity)
-                    for similarity, place in own_past[at]
-                ],
+                past=[PastItem(facts[rows[place]], positive[place], similarity) for similarity, place in own_past[at]],
                 similar_users=voters[at],
                 similar_items=[SimilarItem(facts[other], similarity) for similarity, other in alike[at]],
             )

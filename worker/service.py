@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -83,6 +84,10 @@ class Service:
     def _scorer(self, bundle: Bundle, tables: Tables) -> Scorer:
         tables.refresh_indexes()
         model = ServingModel.from_bundle(bundle, tables, self._settings.worker, self._clock.monotonic)
+        # Libraries and tables are here to stay: left to the collector, looking through them stops everything for most
+        # of a second, now and then.
+        gc.collect()
+        gc.freeze()
         return Scorer(self._settings, model, tables, self.metrics, self._clock)
 
     async def _follow_states(
