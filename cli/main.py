@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+INTERRUPTED = 130
+"""The exit status that shells give to what Ctrl-C ended."""
 topics_app = typer.Typer(help="Kafka topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="Message contracts.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
@@ -43,6 +45,9 @@ def run() -> None:
     except ExitstreamError as error:
         sys.stderr.write(f"exitstream: {error}\n")
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("exitstream: interrupted\n")
+        sys.exit(INTERRUPTED)
 
 
 @app.command()

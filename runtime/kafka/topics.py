@@ -89,6 +89,7 @@ async def require_topics(settings: KafkaSettings, topics: Sequence[str]) -> Clus
         TopicMissing: names all that are missing.
         BrokerUnreachable: if there is no connection.
     """
+    await probe(settings)
     async with _admin(settings) as admin:
         counts = await _partition_counts(admin)
         cluster_id = (await admin.describe_cluster())["cluster_id"] or ""

@@ -1,0 +1,72 @@
+"""The demo runs the whole system and leaves nothing behind, whether it ends by itself or is interrupted."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 240
+REQUESTS = 40
+
+
+@pytest.fixture
+def folder(tmp_path, tiny_bundle):
+    """A demo folder with a bundle in it, so that nothing has to be trained."""
+    replace(tiny_bundle, dataset="synthetic").save(tmp_path / "synthetic" / "bundle")
+    return tmp_path
+
+
+def start(folder):
+    """The demo as a user starts it, in a session of its own."""
+    command = [sys.executable, "-m", "cli", "demo", "--requests", str(REQUESTS), "--folder", str(folder)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "COLUMNS": "100"}
+    )
+
+
+def processes_of(folder):
+    """Command lines of running processes that were told about this folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in told and int(entry.name) != os.getpid():
+            found.append((entry / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+@pytest.mark.slow
+def test_the_demo_answers_every_request_and_ends(folder):
+    """Every request is answered, the report is written, the status is 0, and no process is left."""
+    demo = start(folder)
+    said, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 0, said
+    report = json.loads((folder / "synthetic" / "report.json").read_text())
+    assert report["requests"] == report["answered"] == REQUESTS
+    assert report["lost"] == 0
+    assert sum(report["made_by"].values()) == report["candidates"]
+    assert processes_of(folder) == []
+
+
+@pytest.mark.slow
+def test_an_interrupted_demo_leaves_nothing_behind(folder):
+    """Ctrl-C in the middle ends the demo and everything it started, without a traceback."""
+    demo = start(folder)
+    give_up = time.monotonic() + PATIENCE_S
+    while not (folder / "synthetic" / "logs" / "worker.log").exists() and time.monotonic() < give_up:
+        assert demo.poll() is None, demo.communicate()[0]
+        time.sleep(0.2)
+    demo.send_signal(signal.SIGINT)
+    said, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 130, said
+    assert not re.search("Traceback", said)
+    assert processes_of(folder) == []
