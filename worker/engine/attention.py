@@ -44,9 +44,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[KeyValu
         attended[shared], weight[shared] = _over(query[shared], prefix_key, prefix_value, is_causal=False)
     grid = packed.suffix_grid
     later = torch.full(grid.shape[-1:] * 2, -torch.inf, dtype=query.dtype, device=query.device).triu_(1)
-    joined = _join_own(query[grid], key[grid], value[grid], attended[grid], weight[grid], later)
-    attended[packed.suffix_rows] = joined.flatten(0, 1)[packed.suffix_cells]
-    return attended
+    own_query, own_key, own_value = _laid_out(query, grid), _laid_out(key, grid), _laid_out(value, grid)
+    joined = _join_own(own_query, own_key, own_value, _laid_out(attended, grid), _laid_out(weight, grid), later)
+    return attended.index_copy_(0, packed.suffix_rows, joined.flatten(0, 1).index_select(0, packed.suffix_cells))
 
 
 def attend_answers(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[KeyValue], packed: Packed) -> Tensor:
@@ -64,8 +64,14 @@ def attend_answers(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence
     beyond = grid == grid.roll(1, dims=1)  # a short suffix repeats its last token
     beyond[:, 0] = False
     mask = torch.zeros(grid.shape, dtype=query.dtype, device=query.device).masked_fill_(beyond, -torch.inf)
-    joined = _join_own(query[:, None], key[grid], value[grid], over_prefix[:, None], weight[:, None], mask[:, None])
+    own_key, own_value = _laid_out(key, grid), _laid_out(value, grid)
+    joined = _join_own(query[:, None], own_key, own_value, over_prefix[:, None], weight[:, None], mask[:, None])
     return joined[:, 0]
+
+
+def _laid_out(rows: Tensor, grid: Tensor) -> Tensor:
+    """`rows[grid]`, by a function that copies whole rows at once."""
+    return rows.index_select(0, grid.flatten()).view(*grid.shape, *rows.shape[1:])
 
 
 def _join_own(query: Tensor, key: Tensor, value: Tensor, over_prefix: Tensor, weight: Tensor, mask: Tensor) -> Tensor:
@@ -85,13 +91,14 @@ def _join_own(query: Tensor, key: Tensor, value: Tensor, over_prefix: Tensor, we
     suffixes, queries, heads, head_dim = query.shape
     kv_heads = key.shape[2]
     grouped = _by_kv_head(query, kv_heads)  # (suffixes * kv_heads, group * queries, head_dim)
-    keys = key.permute(0, 2, 3, 1).reshape(suffixes * kv_heads, head_dim, -1)
+    keys = key.transpose(1, 2).reshape(suffixes * kv_heads, -1, head_dim)
     values = value.transpose(1, 2).reshape(suffixes * kv_heads, -1, head_dim)
-    scores = torch.bmm(grouped, keys).mul_(head_dim**-0.5)
+    scores = torch.bmm(grouped, keys.transpose(1, 2)).mul_(head_dim**-0.5)
     by_group = scores.view(suffixes, kv_heads, heads // kv_heads, queries, -1)
     by_group += mask if mask.dim() == 2 else mask[:, None, None]
-    with_prefix = torch.cat([scores, _by_kv_head(weight[..., None], kv_heads).to(scores.dtype)], dim=-1)
-    shares = torch.softmax(with_prefix, dim=-1)
+    # The log-sum-exp is in float32, and so is the softmax that it takes part in.
+    with_prefix = torch.cat([scores, _by_kv_head(weight[..., None], kv_heads)], dim=-1)
+    shares = torch.softmax(with_prefix, dim=-1).to(values.dtype)
     own = torch.bmm(shares[..., :-1], values)
     own.addcmul_(shares[..., -1:], _by_kv_head(over_prefix, kv_heads))
     return own.view(suffixes, heads, queries, head_dim).transpose(1, 2)
