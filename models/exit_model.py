@@ -246,7 +246,10 @@ class ExitModel(nn.Module):
         expected = {name for name in model.state_dict() if not _is_backbone(name)}
         if set(ours) != expected:
             raise UnsupportedBackbone(f"{folder}/exits.safetensors does not fit: {sorted(set(ours) ^ expected)}")
-        model.load_state_dict(ours, strict=False)
+        try:
+            model.load_state_dict(ours, strict=False)
+        except RuntimeError as error:
+            raise UnsupportedBackbone(f"{folder}/exits.safetensors does not fit: {error}") from error
         return model.eval()
 
     def embed(self, token_ids: Tensor, soft_index: Tensor, soft_kinds: Tensor, soft_values: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
 from models.exit_model import ExitConfig, ExitModel, UnsupportedBackbone, collate
@@ -88,6 +89,17 @@ def test_saved_heads_come_back_bit_for_bit(model, prompts, tmp_path):
         assert torch.equal(saved, loaded.state_dict()[name]), name
     with torch.inference_mode():
         assert torch.equal(model(collate(prompts)), loaded(collate(prompts)))
+
+
+def test_heads_of_other_sizes_are_refused(model, tmp_path):
+    """Soft tokens saved for other widths, as by another version of the statistics, are named, not half loaded."""
+    model.save(tmp_path)
+    path = tmp_path / "exits.safetensors"
+    parts = load_file(path)
+    parts["soft.statistics.0.weight"] = parts["soft.statistics.0.weight"][:, 1:].contiguous()
+    save_file(parts, path)
+    with pytest.raises(UnsupportedBackbone, match=r"soft\.statistics\.0\.weight"):
+        ExitModel.load(tmp_path)
 
 
 def test_every_part_learns(model, prompts):
