@@ -47,18 +47,13 @@ class ServingModel:
             prompts=bundle.prompt_builder(),
             engine=engine,
             graph=GraphScorer(tables, calibration),
-            controller=_controller(bundle, settings),
+            controller=make_controller(bundle, settings),
         )
 
 
-def _controller(bundle: Bundle, settings: WorkerGroup) -> ThresholdController:
+def make_controller(bundle: Bundle, settings: WorkerGroup) -> ThresholdController:
     """Thresholds as calibrated, unless the settings say otherwise; a calm threshold below the floor takes it along."""
     wanted = settings.controller
     calm = bundle.calibration.calm_threshold if wanted.calm_threshold is None else wanted.calm_threshold
     floor = bundle.calibration.floor_threshold if wanted.floor_threshold is None else wanted.floor_threshold
     return ThresholdController(calm, min(floor, calm), bundle.calibration.frontier, wanted.settings())
-
-
-def make_tables(bundle: Bundle, settings: WorkerGroup) -> Tables:
-    """Empty tables for a bundle's tokenizer and embeddings; indexes are trained on the spot."""
-    return Tables(bundle.text, bundle.graph.dim, settings.tables.limits())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from models.bundle import Bundle
 from models.text import Text
 from runtime.clock import SystemClock
 from runtime.delivery import Delivery
@@ -22,7 +24,7 @@ from schemas.messages import ImpressionRequest, ImpressionScores, Item, ItemStat
 from worker.compute import ComputeThread
 from worker.limits import TableLimits
 from worker.metrics import WorkerMetrics
-from worker.model import ServingModel
+from worker.model import ServingModel, make_controller
 from worker.pipeline import Pipeline
 from worker.scoring import Scorer
 from worker.settings import WorkerGroup, WorkerSettings
@@ -107,13 +109,17 @@ class MemoryDelivery(Delivery):
 class Desk:
     """A worker without Kafka and without a second thread: records in, outputs out, a round at a time."""
 
-    def __init__(self, model: ServingModel, tables: Tables, max_record_bytes: int = 1_000_000, **worker) -> None:
+    def __init__(
+        self, bundle: Bundle, model: ServingModel, tables: Tables, max_record_bytes: int = 1_000_000, **worker
+    ) -> None:
         kafka = KafkaSettings(max_record_bytes=max_record_bytes, batch_bytes=1_024)
         self.settings = WorkerSettings(worker=WorkerGroup(**worker), kafka=kafka)
         self.clock = SystemClock()
         self.tables = tables
         self.metrics = WorkerMetrics()
         self.delivery = MemoryDelivery(self.settings.kafka)
+        # The controller remembers load; each test begins with its own.
+        model = replace(model, controller=make_controller(bundle, self.settings.worker))
         self.scorer = Scorer(self.settings, model, tables, self.metrics, self.clock)
         self.pipeline = Pipeline(self.settings, self.scorer, ComputeThread(), self.delivery, self.metrics, self.clock)
         self.offset = 0
@@ -190,9 +196,9 @@ def serving_model(tiny_bundle, filled_tables) -> ServingModel:
 
 
 @pytest.fixture
-async def make_desk(serving_model, filled_tables) -> Callable[..., Desk]:
+async def make_desk(tiny_bundle, serving_model, filled_tables) -> Callable[..., Desk]:
     """Makes workers without Kafka; arguments are those of `[worker]` and the largest record."""
-    return partial(Desk, serving_model, filled_tables)
+    return partial(Desk, tiny_bundle, serving_model, filled_tables)
 
 
 @pytest.fixture
