@@ -193,7 +193,9 @@ class ExitModel(nn.Module):
         heads = [ExitHead(decoder.hidden_size, decoder.rms_norm_eps) for _ in config.exit_layers]
         heads[-1].norm.load_state_dict(backbone.norm.state_dict())
         self.heads = nn.ModuleList(heads)
-        self.to(backbone.dtype)
+        # Not self.to(...): the backbone's rotary frequencies stay in float32 whatever its weights are in.
+        self.soft.to(backbone.dtype)
+        self.heads.to(backbone.dtype)
 
     @classmethod
     def from_config(cls, decoder: PretrainedConfig, config: ExitConfig) -> ExitModel:

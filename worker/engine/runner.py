@@ -31,8 +31,11 @@ class StageRunner:
     def __init__(self, model: ExitModel, settings: EngineSettings) -> None:
         self.device = torch.device(settings.device)
         dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
-        self._model = model.to(device=self.device, dtype=dtype).eval()
+        self._model = model.to(self.device).eval()
         with torch.inference_mode():
+            for parameter in (*model.backbone.parameters(), *model.soft.parameters()):
+                # Parameters only: the rotary frequencies, which are buffers, stay in float32, and so do the heads.
+                parameter.data = parameter.data.to(dtype)
             self._weights = pack_weights(self._model, settings.precision)
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
         self.cache = PrefixCache(settings.prefix_cache_bytes)

@@ -313,6 +313,14 @@ def test_coarser_numbers_stay_close(make_engine, prompts, precision, tolerance):
     assert np.abs(got - expected).max() < tolerance * expected.std()
 
 
+def test_rotations_are_exact_in_any_number_format(make_engine):
+    """Angles of far positions keep their last digits where weights are in bfloat16."""
+    tables = [
+        make_engine(precision=precision)._runner._weights.rotary.inv_freq for precision in ("float32", "bfloat16")
+    ]
+    assert torch.equal(*tables)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 0.15)])
 def test_a_gpu_scores_what_the_cpu_scores(make_engine, prompts, precision, tolerance):
