@@ -18,7 +18,6 @@ from graph_updater.outbox import Frontier, Parcel
 from graph_updater.standby import Reign
 from graph_updater.state import UpdaterState
 from runtime.clock import Clock
-from runtime.errors import RecordTooLarge
 from runtime.records import OutRecord
 from runtime.settings import TopicSettings
 from schemas.codec import WireFormat, encode, headers_for
@@ -81,9 +80,10 @@ async def transact(reign: Reign, group_id: str, records: Sequence[OutRecord], fr
     """
     async with reign.transaction() as transaction:
         for record in records:
-            try:
-                await transaction.send(record)
-            except RecordTooLarge as error:
-                log.warning("a state is too large to be published", key=record.key, cause=str(error))
+            if not transaction.fits(record):
+                log.warning(
+                    "a state is too large to be published", topic=record.topic, key=record.key, bytes=record.size
+                )
+        await transaction.send_all(filter(transaction.fits, records))
         if frontier:
             await transaction.commit_offsets(group_id, frontier)

@@ -8,7 +8,7 @@ library lacks the group's own fencing, KIP-447).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Self
 
@@ -26,6 +26,7 @@ from runtime.errors import (
     TransactionFailed,
     TransactionTimedOut,
 )
+from runtime.kafka.batches import Batches
 from runtime.kafka.sink import check_size, enqueue, make_producer, stop_producer
 from runtime.kafka.translation import translated
 from runtime.records import OutRecord, TopicPartition
@@ -55,6 +56,24 @@ class Transaction:
         check_size(record, self._settings)
         with _usable(f"writing to {record.topic} in a transaction"):
             self._sent.append(await enqueue(self._producer, record))
+
+    async def send_all(self, records: Iterable[OutRecord]) -> None:
+        """Adds many records, in their order per partition; several times quicker than one by one.
+
+        Raises:
+            RecordTooLarge: if one exceeds `max_record_bytes`; see `fits`.
+            BrokerError: if one cannot be taken; the transaction is over.
+        """
+        batches = Batches(self._producer)
+        with _usable("writing in a transaction"):
+            for record in records:
+                check_size(record, self._settings)
+                self._sent += await batches.add(record)
+            self._sent += await batches.finish()
+
+    def fits(self, record: OutRecord) -> bool:
+        """Whether the record's size is within the limit."""
+        return record.any_size or record.size <= self._settings.max_record_bytes
 
     async def commit_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Adds the group's next offsets to be read.

@@ -8,7 +8,7 @@ from updater_parts import NOW_MS, TOPICS, click, engine, records, state
 from graph_updater.publishing import StateEncoder, transact
 from graph_updater.standby import Reign
 from runtime.clock import ManualClock
-from runtime.errors import Fenced, RecordTooLarge
+from runtime.errors import Fenced
 from runtime.records import OutRecord, TopicPartition
 from schemas.codec import CONTENT_TYPES, FORMAT_HEADER, MessageDecoder
 from schemas.messages import UserState
@@ -47,10 +47,11 @@ class RecordingSink:
     async def __aexit__(self, *exc_info):
         return None
 
-    async def send(self, record):
-        if len(record.value) > self._largest:
-            raise RecordTooLarge("too large")
-        self.committed.append(record)
+    def fits(self, record):
+        return len(record.value) <= self._largest
+
+    async def send_all(self, records):
+        self.committed += records
 
     async def commit_offsets(self, group_id, offsets):
         self.offsets[group_id] = offsets

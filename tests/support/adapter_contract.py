@@ -178,6 +178,41 @@ class AdapterContract:
                 pass
         assert await broker.contents(topic) == [b"0", b"1", b"2"]
 
+    async def test_many_records_at_once_go_where_single_ones_go(self, broker):
+        """Keys keep their partition and order, values and tombstones arrive, whatever does not fit into one batch."""
+        topic = await broker.topic()
+        records = [
+            OutRecord(topic, b"key %d" % (n % 9), b"%d" % n * 400 if n % 5 else None, (("h", b"%d" % n),))
+            for n in range(200)
+        ]
+        async with TransactionalSink(broker.settings(batch_bytes=2_048), broker.name("id")) as sink:
+            async with sink.transaction() as transaction:
+                await transaction.send_all(records)
+            async with sink.transaction() as transaction:
+                for record in records:
+                    await transaction.send(record)
+        follower = TopicFollower(broker.settings(), [topic])
+        await follower.start()
+        got = await read(follower, 400)
+        await follower.stop()
+        for partition in range(PARTITIONS):
+            contents = [(one.key, one.value, one.headers) for one in got if one.partition == partition]
+            at_once, one_by_one = contents[: len(contents) // 2], contents[len(contents) // 2 :]
+            assert at_once == one_by_one
+
+    async def test_one_record_too_large_among_many_is_refused(self, broker):
+        """Before anything is written; `fits` tells beforehand."""
+        topic = await broker.topic()
+        large = OutRecord(topic, b"k", b"x" * 3_000)
+        async with TransactionalSink(
+            broker.settings(max_record_bytes=2_048, batch_bytes=2_048), broker.name("id")
+        ) as sink:
+            with pytest.raises(RecordTooLarge):  # noqa: PT012 - the block is what raises
+                async with sink.transaction() as transaction:
+                    assert not transaction.fits(large)
+                    await transaction.send_all([OutRecord(topic, b"k", b"v"), large])
+        assert await broker.contents(topic) == []
+
     async def test_topics_are_made_once(self, broker):
         """What is missing is made, what is there is left alone, and asking again changes nothing."""
         specs = [TopicSpec(broker.name("made"), PARTITIONS) for _ in range(2)]
