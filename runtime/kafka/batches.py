@@ -1,7 +1,7 @@
 """Many records at once: put into batches per partition here, instead of by the client library, record by record.
 
-The library's own way (look at the cluster, hash the key in Python, wait for room, make a future) takes some 40 µs a
-record; this one takes 5.
+The library's own way looks at the cluster, hashes the key in Python, waits for room and makes a future for every single
+record; this one takes about a third of its time.
 """
 
 from __future__ import annotations
