@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from functools import partial
 from typing import Final
@@ -25,6 +26,7 @@ def run(settings: WorkerSettings) -> None:
         ExitstreamError: it cannot start or go on; the text says what to change.
     """
     configure_logging(settings.telemetry, "worker")
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # tells of every instruction set that it was not built for
     threads = set_thread_counts(settings.worker.threads)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     run_service(partial(_main, settings, threads), settings.telemetry.drain_limit_s)

@@ -32,7 +32,7 @@ from schemas.messages import (
 )
 from worker.settings import EngineGroup, WorkerGroup, WorkerSettings
 
-PATIENCE_S = 20.0
+PATIENCE_S = 90.0
 DIM = 8
 ITEMS, USERS = 20, 10
 
