@@ -130,8 +130,9 @@ class PromptBuilder:
             line.words(self._answer(voter.positive))
         line.words(self._words["candidate"])
         self._item(line, candidate.item, self.limits.candidate_title_tokens)
-        line.soft(SoftKind.STATISTICS, statistics)
         line.words(self._words["click"])
+        # Last, where the answer is read: so the first layers' heads need not look far for the plainest evidence.
+        line.soft(SoftKind.STATISTICS, statistics)
         return line.finish()
 
     def _past_item(self, line: _Line, past: PastItem, title_tokens: int) -> None:

@@ -31,14 +31,14 @@ class Preset:
 
 DEMO: Final = Preset(
     limits=PromptLimits(title_tokens=0, candidate_title_tokens=8),
-    graph=GraphOptions(dim=32, steps=200),
+    graph=GraphOptions(steps=400, regularisation=1e-3),
     exits=ExitOptions(hidden=64, intermediate=128, exit_layers=(1, 2, 4), epochs=3, batch_tokens=4_096),
     vocabulary=600,
 )
 """For the built-in synthetic data: trained in less than two minutes on two cores."""
 STANDARD: Final = Preset(
     limits=PromptLimits(title_tokens=0),
-    graph=GraphOptions(dim=32, steps=300),
+    graph=GraphOptions(),
     exits=ExitOptions(hidden=96, intermediate=256, exit_layers=(1, 2, 4), epochs=2),
 )
 """For real data sets from MovieLens 100K upwards."""

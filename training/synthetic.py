@@ -90,19 +90,19 @@ def _make_world(size: SyntheticSize, random: np.random.Generator) -> _World:
         genres=item_genres,
         quality=random.normal(0.0, 0.7, size.items),
         popularity=random.pareto(2.0, size.items) + 0.1,
-        released=_some_later(size.items, 0.3, random),
+        released=_some_later(size.items, 0.3, size.shown, random),
         tastes=circles[membership] + random.normal(0.0, 0.4, (size.users, 2, genres)),
         changes=np.where(random.random(size.users) < 0.5, random.uniform(0.3, 0.9, size.users), 2.0),
         leniency=random.normal(-1.3, 0.6, size.users),
-        joined=_some_later(size.users, 0.5, random),
+        joined=_some_later(size.users, 0.5, 1, random),
         activity=random.gamma(2.0, 1.0, size.users),
     )
 
 
-def _some_later(count: int, share: float, random: np.random.Generator) -> Array:
-    """Moments of appearance: most at the beginning, a share spread over the whole period. The first is always there."""
+def _some_later(count: int, share: float, always: int, random: np.random.Generator) -> Array:
+    """Moments of appearance: most at the beginning, a share over the whole period, the first few always there."""
     moments = np.where(random.random(count) < share, random.random(count), 0.0)
-    moments[0] = 0.0
+    moments[:always] = 0.0
     return moments
 
 

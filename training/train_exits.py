@@ -166,7 +166,7 @@ def _step(
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimiser.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def joint_loss(logits: Tensor, labels: Tensor, distillation: float) -> Tensor:

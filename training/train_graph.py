@@ -1,6 +1,6 @@
 """LightGCN's base embeddings, fitted on an early slice of the log so that later examples are not in them.
 
-The model is LightGCN (He et al., SIGIR 2020) with torch-geometric's `LGConv`, made inductive: users have no base
+The model is LightGCN (`models.lightgcn`, by torch-geometric), all layers alike, made inductive: users have no base
 embedding, so z of a user comes from clicked items alone. In every step each user keeps a random share of their
 interactions as history; the graph is made of the clicks among those, and the loss asks for the rest. So no embedding is
 judged on an edge it was made of, and short histories are trained as well as long ones.
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 from torch.nn import functional
-from torch_geometric.nn import LGConv
 
 from models.graph_base import GraphBase, text_tokens
+from models.lightgcn import both_directions, propagate
 from models.text import Text
 from schemas.messages import Interaction, Item
 from training.clicks import is_click
@@ -32,9 +32,9 @@ class GraphOptions:
 
     dim: int = 32
     layers: int = 2
-    steps: int = 400
+    steps: int = 500
     learning_rate: float = 0.01
-    regularisation: float = 1e-3
+    regularisation: float = 3e-3
     """Weight of the embeddings' mean squared length in the loss."""
     text_regularisation: float = 3.0
     """Ridge penalty of the map from words to base embeddings."""
@@ -58,13 +58,14 @@ def train_graph(
         on_step: called after each optimisation step.
     """
     slice_ = _index(interactions)
-    base = _fit(slice_, options, on_step)
+    alphas = [1 / (options.layers + 1)] * (options.layers + 1)
+    base = _fit(slice_, alphas, options, on_step)
     tokens = {item.item_id: text.encode_item(item) for item in items}
     word_vectors, word_bias = _map_from_words(
         [tokens.get(item_id, []) for item_id in slice_.item_ids], base, text.vocabulary_size, options
     )
     return GraphBase(
-        alphas=np.full(options.layers + 1, 1 / (options.layers + 1), np.float32),
+        alphas=np.array(alphas, np.float32),
         item_ids=slice_.item_ids,
         item_embeddings=base,
         word_vectors=word_vectors,
@@ -97,7 +98,9 @@ def _index(interactions: Sequence[Interaction]) -> _Slice:
     )
 
 
-def _fit(slice_: _Slice, options: GraphOptions, on_step: Callable[[], None]) -> NDArray[np.float32]:
+def _fit(
+    slice_: _Slice, alphas: Sequence[float], options: GraphOptions, on_step: Callable[[], None]
+) -> NDArray[np.float32]:
     """Base embeddings (items, dim) whose propagated products, beside a bias per user and item, predict clicks."""
     items = len(slice_.item_ids)
     base = nn.Parameter(torch.randn(items, options.dim) * options.initial_std)
@@ -106,11 +109,11 @@ def _fit(slice_: _Slice, options: GraphOptions, on_step: Callable[[], None]) -> 
     for _ in range(options.steps):
         history = torch.rand(len(slice_.labels)) < torch.rand(slice_.users)[slice_.user_nodes]
         edges = history & (slice_.labels > 0)
-        user_vectors, item_vectors = _propagate(
-            base, slice_.users, slice_.user_nodes[edges], slice_.item_rows[edges], options.layers
-        )
-        users, items_asked = slice_.user_nodes[~history], slice_.item_rows[~history]
-        logits = (user_vectors[users] * item_vectors[items_asked]).sum(1) + user_bias[users] + item_bias[items_asked]
+        vectors = torch.cat([base.new_zeros(slice_.users, options.dim), base])  # (nodes, dim)
+        edge_index = both_directions(slice_.user_nodes[edges], slice_.users + slice_.item_rows[edges])
+        z = propagate(vectors, edge_index, None, alphas)  # (nodes, dim)
+        users, asked = slice_.user_nodes[~history], slice_.item_rows[~history]
+        logits = (z[users] * z[slice_.users + asked]).sum(1) + user_bias[users] + item_bias[asked]
         lengths = base.square().sum(1).mean() + 0.3 * (user_bias.square().mean() + item_bias.square().mean())
         loss = functional.binary_cross_entropy_with_logits(logits, slice_.labels[~history])
         optimiser.zero_grad()
@@ -119,20 +122,6 @@ def _fit(slice_: _Slice, options: GraphOptions, on_step: Callable[[], None]) -> 
         on_step()
     fitted: NDArray[np.float32] = base.detach().numpy()
     return fitted
-
-
-def _propagate(base: Tensor, users: int, user_nodes: Tensor, item_rows: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """LightGCN's z of users and of items, every layer weighing the same."""
-    item_nodes = item_rows + users
-    edge_index = torch.stack([torch.cat([user_nodes, item_nodes]), torch.cat([item_nodes, user_nodes])])
-    vectors = torch.cat([base.new_zeros(users, base.shape[1]), base])  # (nodes, dim)
-    convolution = LGConv()
-    total = vectors
-    for _ in range(layers):
-        vectors = convolution(vectors, edge_index)
-        total = total + vectors
-    z = total / (layers + 1)
-    return z[:users], z[users:]
 
 
 def _map_from_words(

@@ -7,6 +7,7 @@ from training.datasets.folder import read_folder
 
 
 def lines(*rows):
+    """JSON lines."""
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 

@@ -3,7 +3,10 @@
 from training.datasets.folder import read_folder
 
 RATINGS = b'"User-ID";"ISBN";"Book-Rating"\n"1";"A1";"0"\n"1";"B2";"5"\n"2";"B2";"4"\n"3";"C3";"10"\n'
-BOOKS = b'"ISBN";"Book-Title";"Book-Author";"Year"\n"B2";"Caf\xe9 \\"Noir\\"; a novel";"Ann Author";"1999"\n"Z9";"Unread";"X";"1"\n'
+BOOKS = (
+    b'"ISBN";"Book-Title";"Book-Author";"Year"\n"B2";"Caf\xe9 \\"Noir\\"; a novel";"Ann Author";"1999"\n'
+    b'"Z9";"Unread";"X";"1"\n'
+)
 
 
 def test_explicit_ratings_become_events_and_five_is_a_click(tmp_path):

@@ -9,12 +9,14 @@ FLAGS = "0|0|0|1|1|1|0|0|0|0|0|0|0|0|0|0|0|0|0"
 
 
 def write(folder, **files):
+    """Write files, whose names have `_dot_` for the dot."""
     for name, content in files.items():
         (folder / name.replace("_dot_", ".")).write_bytes(content.encode("latin-1"))
     return folder
 
 
 def facts(log):
+    """What matters of each event."""
     return [(e.user_id, e.item_id, e.positive, e.event_time_ms) for e in log.interactions]
 
 

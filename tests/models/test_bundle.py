@@ -1,0 +1,112 @@
+"""The bundle folder: what is saved is loaded, and anything else is refused in one line."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from models.bundle import MANIFEST, Bundle
+from runtime.errors import BundleError
+
+
+@pytest.fixture
+def folder(tiny_bundle, tmp_path):
+    """A bundle of the test's own, free to be damaged."""
+    tiny_bundle.save(tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def edit_manifest(folder, **changes):
+    """Change entries of the manifest; None takes one out."""
+    manifest = json.loads((folder / MANIFEST).read_text()) | changes
+    kept = {name: entry for name, entry in manifest.items() if entry is not None}
+    (folder / MANIFEST).write_text(json.dumps(kept))
+
+
+def test_a_loaded_bundle_is_the_saved_one(tiny_bundle, folder):
+    """Weights, calibration, graph, limits and version survive the way through the folder."""
+    loaded = Bundle.load(folder)
+    for name, tensor in tiny_bundle.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor)
+    assert loaded.calibration.to_json() == tiny_bundle.calibration.to_json()
+    np.testing.assert_array_equal(loaded.graph.item_embeddings, tiny_bundle.graph.item_embeddings)
+    assert loaded.graph.item_ids == tiny_bundle.graph.item_ids
+    assert (loaded.limits, loaded.version) == (tiny_bundle.limits, tiny_bundle.version)
+    assert loaded.text.encode("a title") == tiny_bundle.text.encode("a title")
+
+
+def test_the_version_depends_on_content_alone(tiny_bundle, tmp_path):
+    """Two saves of one model have one version; another calibration is another version."""
+    again = tiny_bundle.save(tmp_path / "again")
+    calibration = replace(tiny_bundle.calibration, tolerance=0.2)
+    other = replace(tiny_bundle, calibration=calibration).save(tmp_path / "other")
+    assert again.version == tiny_bundle.version
+    assert other.version != tiny_bundle.version
+
+
+def test_nothing_is_pickled(folder):
+    """The folder holds safetensors, JSON and nothing else."""
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+
+
+def test_saving_replaces_an_older_bundle_and_leaves_nothing_unfinished(tiny_bundle, folder):
+    """A second save to the same folder takes the first one's place."""
+    (folder / "left-over.json").write_text("{}")
+    tiny_bundle.save(folder)
+    assert not (folder / "left-over.json").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+def test_files_that_are_no_bundle_are_not_overwritten(tiny_bundle, tmp_path):
+    """A mistyped folder keeps its content."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleError, match="files that are no bundle"):
+        tiny_bundle.save(tmp_path)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_missing_bundle_says_how_to_make_one(tmp_path):
+    """A wrong path names the command that helps."""
+    with pytest.raises(BundleError, match="exitstream train"):
+        Bundle.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["exits.safetensors", "backbone/model.safetensors", "tokenizer.json", "items.json"])
+def test_a_changed_file_is_named(folder, name):
+    """One flipped byte is found before anything is used."""
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=name):
+        Bundle.load(folder)
+
+
+def test_a_missing_file_is_named(folder):
+    """A half-copied bundle is refused."""
+    (folder / "graph.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"graph\.safetensors is missing"):
+        Bundle.load(folder)
+
+
+def test_a_newer_format_is_refused(folder):
+    """A program that is too old says so."""
+    edit_manifest(folder, format_version=99)
+    with pytest.raises(BundleError, match="format 99"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 1}'])
+def test_a_torn_manifest_is_refused(folder, content):
+    """Half a manifest is told as such."""
+    (folder / MANIFEST).write_text(content)
+    with pytest.raises(BundleError, match="torn"):
+        Bundle.load(folder)
+
+
+def test_settings_of_another_program_version_are_refused(folder):
+    """Prompt limits that this program does not know end in one line, not in a traceback."""
+    edit_manifest(folder, prompt_limits={"astrology": 3})
+    with pytest.raises(BundleError, match="astrology"):
+        Bundle.load(folder)

@@ -1,0 +1,111 @@
+"""The statistics: their signs, their bounds, and what happens without evidence."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarItem, SimilarUser, UserEvidence
+from models.features import (
+    EVIDENCE_FEATURES,
+    FEATURES,
+    GRAPH_FEATURES,
+    evidence_features,
+    graph_features,
+    shrunk_logit,
+)
+
+POPULAR = ItemFacts("popular", impressions=100, positives=90)
+POOR = ItemFacts("poor", impressions=100, positives=10)
+
+
+def evidence_of(candidate, recent=()):
+    """A request for one candidate, as features by name."""
+    evidence = Evidence(UserEvidence("u", recent=recent), [candidate])
+    return dict(zip(EVIDENCE_FEATURES, evidence_features(evidence)[0].tolist(), strict=True))
+
+
+def by_name(user_embedding, user_counts, item_embedding, item_counts):
+    """The graph features of one candidate."""
+    features = graph_features(
+        user_embedding, user_counts, np.array([item_embedding], np.float32), np.array([item_counts], np.float32)
+    )
+    return dict(zip(GRAPH_FEATURES, features[0].tolist(), strict=True))
+
+
+def test_affinity_is_the_inner_product_and_cosine_its_direction():
+    """Both compare the user's and the item's embedding."""
+    features = by_name(np.array([3.0, 4.0], np.float32), (0, 0), (6.0, 8.0), (0, 0))
+    assert features["affinity"] == pytest.approx(50.0)
+    assert features["cosine"] == pytest.approx(1.0)
+
+
+def test_nobody_and_nothing_known_gives_zeros():
+    """Without embeddings and counts every graph feature is neutral."""
+    assert set(by_name(None, (0, 0), (0.0, 0.0), (0, 0)).values()) == {0.0}
+
+
+def test_a_click_on_an_unpopular_item_surprises_more_than_one_on_a_popular():
+    """Surprise is the click less the item's own rate."""
+    rare = evidence_of(CandidateEvidence(POOR), recent=[PastItem(POOR, positive=True)])
+    usual = evidence_of(CandidateEvidence(POOR), recent=[PastItem(POPULAR, positive=True)])
+    assert rare["history_surprise"] > usual["history_surprise"] > 0
+    disappointed = evidence_of(CandidateEvidence(POOR), recent=[PastItem(POPULAR, positive=False)])
+    assert disappointed["history_surprise"] < 0
+
+
+def test_recent_features_weigh_the_latest_most():
+    """The same clicks count more at the end of the history than at its beginning."""
+    click, skip = PastItem(POOR, positive=True), PastItem(POOR, positive=False)
+    warming = evidence_of(CandidateEvidence(POOR), recent=[skip] * 6 + [click] * 6)
+    cooling = evidence_of(CandidateEvidence(POOR), recent=[click] * 6 + [skip] * 6)
+    assert warming["recent_rate"] > cooling["recent_rate"]
+    assert warming["recent_surprise"] > cooling["recent_surprise"]
+    assert warming["history_surprise"] == pytest.approx(cooling["history_surprise"])
+
+
+def test_votes_of_nearer_neighbours_count_more():
+    """A near user's click outweighs a far user's refusal."""
+    candidate = CandidateEvidence(
+        POOR,
+        similar_users=[
+            SimilarUser("near", similarity=0.9, positive=True),
+            SimilarUser("far", similarity=0.1, positive=False),
+        ],
+    )
+    assert evidence_of(candidate)["neighbour_vote"] > 0
+
+
+def test_similar_items_tell_their_common_rate():
+    """The nearest items' counts are added up before the rate is taken."""
+    near = [SimilarItem(POPULAR, 0.9), SimilarItem(POPULAR, 0.8)]
+    assert evidence_of(CandidateEvidence(POOR, similar_items=near))["similar_item_rate"] == pytest.approx(
+        float(shrunk_logit(180, 200)), abs=1e-5
+    )
+
+
+counts = st.integers(0, 10**9)
+
+
+@given(
+    st.lists(st.tuples(st.floats(-1, 1), st.booleans(), counts, counts), max_size=30),
+    st.lists(st.tuples(st.floats(-1, 1), st.booleans()), max_size=30),
+)
+@settings(max_examples=80)
+def test_all_evidence_features_stay_small_and_finite(past, votes):
+    """Whatever the counts and similarities, the model reads numbers of ordinary size."""
+    history = [
+        PastItem(ItemFacts("i", impressions=max(shown, clicked), positives=clicked), positive, similarity)
+        for similarity, positive, shown, clicked in past
+    ]
+    users = [SimilarUser("u", similarity, positive) for similarity, positive in votes]
+    candidate = CandidateEvidence(POOR, past=history, similar_users=users)
+    numbers = evidence_features(Evidence(UserEvidence("u", recent=history), [candidate]))
+    assert numbers.shape == (1, len(EVIDENCE_FEATURES))
+    assert np.isfinite(numbers).all()
+    assert np.abs(numbers).max() < 25
+
+
+def test_names_are_distinct():
+    """Every column has a name of its own."""
+    assert len(set(FEATURES)) == len(FEATURES)

@@ -1,0 +1,56 @@
+"""Which events become examples, and which graph stands behind them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from models.prompt import SoftKind
+from training.examples import graph_end, make_examples
+from training.progress import Silent
+
+
+@pytest.fixture(scope="module")
+def sets(log, graph, text, preset):
+    """All examples of the log."""
+    return make_examples(log, graph, text, preset, Silent())
+
+
+def embedded(example):
+    """Whether any user's or item's embedding is in the prompt."""
+    return any(
+        part.soft_values[part.soft_kinds != SoftKind.STATISTICS].any()
+        for part in (example.prompt.prefix, *example.prompt.suffixes)
+    )
+
+
+def test_no_embedding_is_shown_within_the_slice_that_it_was_fitted_to(log, preset, sets):
+    """A base embedding knows its slice's labels; the model must not meet both together."""
+    fitted_until = graph_end(log, preset)
+    early = [example for example in sets.train if example.events.min() < fitted_until]
+    late = [example for example in sets.train if example.events.min() >= fitted_until]
+    assert not any(embedded(example) for example in early)
+    assert sum(embedded(example) for example in late) > 0.9 * len(late)
+
+
+def test_training_examples_cover_the_training_part_once(log, sets):
+    """Every event of the first 80 % is learned from once, none of the rest."""
+    places = np.concatenate([example.events for example in sets.train])
+    assert sorted(places.tolist()) == list(range(log.split().train_end))
+
+
+def test_held_out_halves_are_disjoint_and_made_as_of_each_event(log, sets):
+    """Each event of the validation part is a request of its own in one of the halves."""
+    split = log.split()
+    halves = [[int(example.events[0]) for example in half] for half in (sets.to_fit, sets.to_test)]
+    assert all(len(example) == 1 for example in (*sets.to_fit, *sets.to_test))
+    assert sorted(halves[0] + halves[1]) == list(range(split.train_end, split.validation_end))
+    assert abs(len(halves[0]) - len(halves[1])) <= 1
+
+
+def test_of_too_many_events_the_latest_become_examples(log, graph, text, preset):
+    """A cap on examples does not cap the history behind them."""
+    capped = make_examples(log, graph, text, replace(preset, most_examples=100), Silent())
+    places = np.concatenate([example.events for example in capped.train])
+    assert sorted(places.tolist()) == list(range(log.split().train_end - 100, log.split().train_end))
+    assert max(len(example.prompt.prefix) for example in capped.train[:10]) > 10

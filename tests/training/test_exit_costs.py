@@ -1,0 +1,32 @@
+"""Who leaves where, and what it costs."""
+
+import numpy as np
+import pytest
+
+from training.exit_costs import TokenCosts, answers_at, exit_heads
+
+CONFIDENCE = np.array([[0.9, 0.2, 1.0], [0.5, 0.7, 1.0], [0.1, 0.2, 1.0]])
+
+
+def test_a_candidate_leaves_at_the_first_head_that_reaches_the_threshold():
+    """Equal suffices; who never reaches it goes to the end."""
+    assert exit_heads(CONFIDENCE, 0.7).tolist() == [0, 1, 2]
+    assert exit_heads(CONFIDENCE, 0.0).tolist() == [0, 0, 0]
+    assert exit_heads(CONFIDENCE, 2.0).tolist() == [2, 2, 2]
+
+
+def test_the_answer_is_that_of_the_head_where_one_left():
+    """Rows keep their order."""
+    ctrs = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    assert answers_at(ctrs, np.array([2, 0])).tolist() == [0.3, 0.4]
+
+
+def test_a_prefix_runs_as_deep_as_its_deepest_candidate():
+    """Two candidates share a prefix of 10 tokens; one leaves at the first head, the other at the third, after layer 4.
+
+    Whole are the layers before a head's own; of that one only the answer's token is run.
+    """
+    costs = TokenCosts(np.array([5, 5]), np.array([10]), np.array([0]))
+    executed = 5 * 3 + 10 * 3 + (1 + 3)
+    assert costs.share((1, 2, 4), np.array([0, 2])) == pytest.approx(executed / (20 * 3 + 2 * 3))
+    assert costs.share((1, 2, 4), np.array([2, 2])) == 1.0

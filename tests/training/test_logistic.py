@@ -1,0 +1,35 @@
+"""Logistic regression."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.calibration import sigmoid
+from training.logistic import fit_logistic
+
+
+def test_true_weights_are_found():
+    """On data drawn from a logistic model the fit comes near its weights."""
+    random = np.random.default_rng(0)
+    features = np.column_stack([random.normal(size=(20_000, 2)), np.ones(20_000)])
+    truth = np.array([1.5, -0.7, 0.3])
+    clicks = random.random(20_000) < sigmoid(features @ truth)
+    np.testing.assert_allclose(fit_logistic(features, clicks), truth, atol=0.1)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=25, deadline=None)
+def test_the_gradient_vanishes_at_the_fit(seed):
+    """What is returned is the optimum of the penalised likelihood."""
+    random = np.random.default_rng(seed)
+    features, targets = random.normal(size=(60, 3)) * 3, random.random(60) < 0.4
+    weights = fit_logistic(features, targets, penalty=0.5)
+    gradient = features.T @ (sigmoid(features @ weights) - targets) + 0.5 * weights
+    assert np.abs(gradient).max() < 1e-5
+
+
+def test_separable_classes_stay_finite():
+    """Where the likelihood has no maximum the penalty gives one."""
+    weights = fit_logistic([[-1.0, 1], [-2.0, 1], [1.0, 1], [2.0, 1]], [0, 0, 1, 1], penalty=1e-3)
+    assert np.isfinite(weights).all()
+    assert weights[0] > 0

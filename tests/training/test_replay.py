@@ -1,0 +1,105 @@
+"""Examples by replay: time order is all they know."""
+
+from itertools import repeat
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from training.replay import replay_examples, statistics_of
+
+
+def tokens_and_numbers(prompt):
+    """Everything a model could see of a prompt."""
+    return [
+        (part.token_ids.tobytes(), part.soft_positions.tobytes(), part.soft_kinds.tobytes(), part.soft_values.tobytes())
+        for part in (prompt.prefix, *prompt.suffixes)
+    ]
+
+
+def other_future(events, start):
+    """The same users and items, but from `start` on every label is the opposite and times move on."""
+    return [
+        *events[:start],
+        *(
+            msgspec.structs.replace(event, positive=not event.positive, event_time_ms=event.event_time_ms + 1)
+            for event in events[start:]
+        ),
+    ]
+
+
+@pytest.mark.parametrize("tick", [1, 5])
+@given(data=st.data())
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_feature_sees_its_own_or_a_later_event(log, new_replay, tick, data):
+    """Whatever happens from some event on, all prompts up to and including that event's stay the same, bit by bit."""
+    events = log.interactions[:240]
+    start = data.draw(st.integers(0, len(events) // tick - 1)) * tick
+    first, second = (
+        [example.prompt for example in replay_examples(new_replay(), history, repeat(tick))]
+        for history in (events, other_future(events, start))
+    )
+    examples = list(replay_examples(new_replay(), events, repeat(tick)))
+    unaffected = [place for place, example in enumerate(examples) if example.events.min() < start + tick]
+    for place in unaffected:
+        assert tokens_and_numbers(first[place]) == tokens_and_numbers(second[place])
+
+
+def test_events_of_the_past_are_seen(log, new_replay):
+    """The counterpart: a different past does change later prompts, so the test above would notice a leak."""
+    events = log.interactions[:240]
+    first, second = (
+        [tokens_and_numbers(example.prompt) for example in replay_examples(new_replay(), history, repeat(1))]
+        for history in (events, other_future(events, 100))
+    )
+    assert first[:101] == second[:101]
+    assert first[200:] != second[200:]
+
+
+def test_labels_of_a_tick_do_not_reach_the_ticks_own_prompts(log, new_replay):
+    """All requests of a tick are made before any of its events is applied, also those that follow each other."""
+    events = log.interactions[:64]
+    whole = list(replay_examples(new_replay(), events, repeat(64)))
+    assert all(not statistics_of(suffix).any() for example in whole for suffix in example.prompt.suffixes)
+
+
+def test_every_event_is_one_candidate_with_its_own_label(log, new_replay):
+    """Grouping by user loses, repeats and mixes up nothing."""
+    events = log.interactions[:200]
+    examples = list(replay_examples(new_replay(), events, repeat(7), first_event=1_000))
+    places = np.concatenate([example.events for example in examples])
+    labels = np.concatenate([example.labels for example in examples])
+    assert sorted(places.tolist()) == list(range(1_000, 1_200))
+    assert all(label == events[place - 1_000].positive for place, label in zip(places, labels, strict=True))
+    assert all(len(example.prompt.suffixes) == len(example) for example in examples)
+
+
+def test_a_history_taken_in_at_once_equals_one_taken_in_event_by_event(log, new_replay):
+    """Bulk loading is only faster: counts and histories come out the same, embeddings up to the engine's epsilon."""
+    events = log.interactions[:300]
+    at_once, one_by_one = new_replay(), new_replay()
+    at_once.advance(events)
+    for event in events:
+        one_by_one.advance([event])
+    user, item = events[-1].user_id, events[-1].item_id
+    first, second = (replay.evidence(user, [item]) for replay in (at_once, one_by_one))
+    assert [(past.item.item_id, past.positive) for past in first.user.recent] == [
+        (past.item.item_id, past.positive) for past in second.user.recent
+    ]
+    assert first.candidates[0].item.impressions == second.candidates[0].item.impressions
+    cosine = first.user.embedding @ second.user.embedding
+    cosine /= np.linalg.norm(first.user.embedding) * np.linalg.norm(second.user.embedding)
+    assert cosine > 0.98
+
+
+def test_graph_features_are_the_leading_statistics(log, new_replay):
+    """What the graph score is fitted to is what the worker computes for it."""
+    replay = new_replay()
+    replay.advance(log.interactions[:300])
+    example = next(replay_examples(replay, log.interactions[300:310], repeat(10)))
+    features = example.graph_features()
+    assert features.shape[0] == len(example)
+    assert np.isfinite(features).all()
+    assert features[:, -2:].max() == 1.0
