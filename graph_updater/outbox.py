@@ -60,13 +60,24 @@ class Parcel:
         return replace(self, dead_letters=[one for one in self.dead_letters if not one.is_covered_by(committed)])
 
     def split(self, size: int) -> list[Parcel]:
-        """Parts of at most `size` records, the dead letters first. Only the last one carries the frontier: a crash in
-        between leaves the whole uncovered.
+        """Parts of at most `size` records, to be published in this order: states, then dead letters. Only parts after
+        the last state carry a frontier, each up to the first dead letter that is still to come: wherever this is
+        interrupted, what is published again are states, which does no harm, and never a dead letter.
         """
-        parts = [Parcel({}, dead_letters=part) for part in _cut(self.dead_letters, size)]
-        parts += [Parcel({}, users=part) for part in _cut(self.users, size)]
-        parts += [Parcel({}, items=part) for part in _cut(self.items, size)]
-        return [*parts[:-1], replace(parts[-1], frontier=self.frontier)] if parts else [Parcel(self.frontier)]
+        if len(self.users) + len(self.items) + len(self.dead_letters) <= size:
+            return [self]
+        users = [Parcel({}, users=part) for part in _cut(self.users, size)]
+        items = [Parcel({}, items=part) for part in _cut(self.items, size)]
+        return [*users, *items, *self._letters_in_parts(size)]
+
+    def _letters_in_parts(self, size: int) -> list[Parcel]:
+        parts = []
+        frontier = dict(self.frontier)
+        for letters in reversed(list(_cut(self.dead_letters, size)) or [[]]):
+            parts.append(Parcel(dict(frontier), dead_letters=letters))
+            for letter in letters:
+                frontier[letter.source] = min(frontier.get(letter.source, letter.offset), letter.offset)
+        return parts[::-1]
 
 
 @dataclass

@@ -1,10 +1,11 @@
-"""States to records, and a parcel's records to Kafka: all of its content, then the offsets that say so.
+"""States to records, and a parcel's records to Kafka with the offsets that say so.
 
 The order that loses nothing, however it is interrupted:
-    1. the parcel's dead letters and states, in transactions of a bounded size;
-    2. in the last of them, the offsets up to which the parcel stands.
-A reader sees each transaction whole. Whoever leads after a crash finds the committed offsets before the parcel, and
-publishes what they do not cover from his own state, which the same records made.
+    1. the states, in transactions of a bounded size;
+    2. the dead letters, each transaction with the offsets up to the first letter that is still to come;
+    3. with the last of them the offsets up to which the parcel stands.
+Mostly all of it is one transaction. A reader sees each one whole. Whoever leads after a crash finds the committed
+offsets before the parcel, and publishes what they do not cover from his own state, which the same records made.
 """
 
 from __future__ import annotations

@@ -110,21 +110,41 @@ def test_everything_need_not_be_published_where_a_leader_is_seen_at_work():
     assert not outbox.everything
 
 
+def test_a_small_parcel_is_not_split():
+    """One transaction is enough for it."""
+    small = Parcel({CLICKS: 7}, users=["a"], items=["b"], dead_letters=[letter(3)])
+
+    assert small.split(3) == [small]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     users=st.lists(st.text(min_size=1), max_size=20, unique=True),
     items=st.lists(st.text(min_size=1), max_size=20, unique=True),
-    letters=st.integers(0, 10),
+    letters=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), max_size=12, unique=True),
     size=st.integers(1, 8),
 )
-def test_a_split_parcel_is_complete_and_only_its_last_part_says_so(users, items, letters, size):
-    """Parts have a bounded size, nothing is missing, dead letters come first, the frontier comes last."""
-    whole = Parcel({CLICKS: 7}, users=users, items=items, dead_letters=[letter(n) for n in range(letters)])
+def test_a_split_parcel_is_complete_and_its_offsets_tell_the_truth(users, items, letters, size):
+    """Nothing is missing, parts are small, and after each the offsets cover exactly the dead letters sent, once all
+    states are.
+    """
+    places = [TopicPartition("interactions", partition) for partition in range(3)]
+    dead = [
+        DeadLetter(places[partition], offset, OutRecord("dead", b"k", b"")) for partition, offset in sorted(letters)
+    ]
+    whole = Parcel(dict.fromkeys(places, 60), users=users, items=items, dead_letters=dead)
 
     parts = whole.split(size)
 
     assert all(len(part.users) + len(part.items) + len(part.dead_letters) <= size for part in parts)
     assert [name for part in parts for name in part.users] == users
     assert [name for part in parts for name in part.items] == items
-    assert [dead.offset for part in parts for dead in part.dead_letters] == list(range(letters))
-    assert [part.frontier for part in parts] == [{}] * (len(parts) - 1) + [{CLICKS: 7}]
+    assert [one for part in parts for one in part.dead_letters] == dead
+    assert parts[-1].frontier == whole.frontier
+    sent = 0
+    for number, part in enumerate(parts):
+        sent += len(part.dead_letters)
+        states_to_come = any(later.users or later.items for later in parts[number + 1 :])
+        assert not (part.frontier and states_to_come)
+        if part.frontier:
+            assert [one.is_covered_by(part.frontier) for one in dead] == [True] * sent + [False] * (len(dead) - sent)

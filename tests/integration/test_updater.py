@@ -41,6 +41,8 @@ class TestRealKafka(UpdaterContract):
                 leader.kill()
                 await world.send(*clicks(100, first=200))
                 await world.published.until_equal(limit_s=10.0)
+                await world.published.until(lambda: world.published.dead_letters)
+        assert await world.published.quiet() == 0
         assert len(world.published.dead_letters) == 1
 
     async def test_a_leader_that_wakes_up_finds_itself_fenced_off(self, world):
@@ -60,6 +62,6 @@ class TestRealKafka(UpdaterContract):
                 await other.drain()
                 await world.send(*clicks(50, first=250), b"rubbish four")
                 await world.published.until_equal()
-        await world.published.until(lambda: len(world.published.dead_letters) >= 4)
+                await world.published.until(lambda: len(world.published.dead_letters) >= 4)
         assert await world.published.quiet() == 0
         assert len(world.published.dead_letters) == 4
