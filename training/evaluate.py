@@ -78,16 +78,17 @@ class Evaluation:
         }
 
 
-def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None) -> Evaluation:
+def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, most_events: int = 100_000) -> Evaluation:
     """Score the last tenth of the log.
 
     Args:
         bundle: the model.
         log: events in time order; all before the last tenth are only taken in.
         reporter: shows how far it has come.
+        most_events: of a longer last tenth, so many of the latest are scored.
     """
     reporter = reporter or Silent()
-    first = log.split().validation_end
+    first = max(log.split().validation_end, len(log.interactions) - most_events)
     history, tested = log.interactions[:first], log.interactions[first:]
     replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
     replay.advance(history)

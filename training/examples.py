@@ -15,7 +15,7 @@ from models.graph_base import GraphBase
 from models.text import Text
 from training.datasets.event_log import EventLog
 from training.presets import Preset
-from training.progress import Reporter
+from training.progress import Advance, Reporter
 from training.replay import Example, Replay, replay_examples
 
 
@@ -45,27 +45,26 @@ def make_examples(log: EventLog, graph: GraphBase, text: Text, preset: Preset, r
     split = log.split()
     fitted_until = graph_end(log, preset)
     first = max(0, split.train_end - preset.most_examples)
-    with reporter.step("examples by replay", split.validation_end - min(first, fitted_until)) as advance:
-        ticks = _tick_lengths(preset)
-        train: list[Example] = []
-        if first < fitted_until:
-            blind = Replay(log.items, _without_embeddings(graph), text, preset.limits)
-            blind.advance(log.interactions[:first])
-            for example in replay_examples(blind, log.interactions[first:fitted_until], ticks, first):
-                train.append(example)
-                advance(len(example))
-        start = max(first, fitted_until)
-        replay = Replay(log.items, bundled_base(graph, text), text, preset.limits)
-        replay.advance(log.interactions[:start])
-        for example in replay_examples(replay, log.interactions[start : split.train_end], ticks, start):
-            train.append(example)
-            advance(len(example))
-        held_out = []
-        validation = log.interactions[split.train_end : split.validation_end]
-        for example in replay_examples(replay, validation, repeat(1), split.train_end):
-            held_out.append(example)
-            advance()
+    start = max(first, fitted_until)
+    held_out_from = max(split.train_end, split.validation_end - preset.most_held_out)
+    ticks = _tick_lengths(preset)
+    with reporter.step("examples by replay", split.validation_end - first) as advance:
+        blind = Replay(log.items, _without_embeddings(graph), text, preset.limits)
+        seeing = Replay(log.items, bundled_base(graph, text), text, preset.limits)
+        blind.advance(log.interactions[:first])
+        seeing.advance(log.interactions[:start])
+        train = list(_told(replay_examples(blind, log.interactions[first:start], ticks, first), advance))
+        train += _told(replay_examples(seeing, log.interactions[start : split.train_end], ticks, start), advance)
+        seeing.advance(log.interactions[split.train_end : held_out_from])
+        validation = log.interactions[held_out_from : split.validation_end]
+        held_out = list(_told(replay_examples(seeing, validation, repeat(1), held_out_from), advance))
     return ExampleSets(train, *_halves(held_out, preset.seed))
+
+
+def _told(examples: Iterator[Example], advance: Advance) -> Iterator[Example]:
+    for example in examples:
+        yield example
+        advance(len(example))
 
 
 def _tick_lengths(preset: Preset) -> Iterator[int]:

@@ -24,8 +24,12 @@ class Preset:
     """Share of the training part that the base embeddings are fitted to; heads learn from embeddings only after it."""
     tick: int = 8
     """Most events that go by between two looks at the world when training examples are made."""
+    most_graph_events: int = 2_000_000
+    """Events to fit base embeddings to; of a longer slice, the latest are taken."""
     most_examples: int = 200_000
     """Candidates to train the heads on; of more, the latest are taken."""
+    most_held_out: int = 20_000
+    """Candidates to calibrate on; of more, the latest are taken."""
     seed: int = 0
 
 

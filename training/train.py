@@ -60,7 +60,9 @@ def _tell_skipped(log: EventLog, reporter: Reporter) -> None:
 
 def _train_graph(log: EventLog, text: Text, preset: Preset, reporter: Reporter) -> GraphBase:
     with reporter.step("graph: base embeddings", preset.graph.steps) as advance:
-        return train_graph(log.interactions[: graph_end(log, preset)], log.items, text, preset.graph, advance)
+        end = graph_end(log, preset)
+        slice_ = log.interactions[max(0, end - preset.most_graph_events) : end]
+        return train_graph(slice_, log.items, text, preset.graph, advance)
 
 
 def _train_exits(examples: ExampleSets, text: Text, graph: GraphBase, preset: Preset, reporter: Reporter) -> ExitModel:
