@@ -23,7 +23,7 @@ import structlog
 from graph_updater.compute import ComputeThread
 from graph_updater.engine import Capture, Engine
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.outbox import Frontier, Outbox, Parcel
+from graph_updater.outbox import Committed, Frontier, Outbox, Parcel
 from graph_updater.publishing import MOST_AT_ONCE, transact
 from graph_updater.recovery import Snapshots
 from graph_updater.settings import UpdaterGroup
@@ -131,7 +131,7 @@ class Pipeline:
             with parts.metrics.publishing.time():
                 for part in parcel.split(MOST_AT_ONCE):
                     records = await parts.compute(parts.engine.encode, part)
-                    await transact(reign, parts.leadership.group_id, records, part.frontier)
+                    await transact(reign, self._settings.group_id, records, part.frontier)
         except TransactionFailed as error:
             log.warning("a parcel was not published", cause=str(error))
             reign.over = True
@@ -143,8 +143,7 @@ class Pipeline:
 
     async def _begin(self, reign: Reign) -> None:
         """Looks how far the leader before came (this one itself, where a transaction's outcome was in doubt)."""
-        committed = await self._parts.leadership.published(self._parts.follower.assignment())
-        self._parts.outbox.drop_covered(committed)
+        self._parts.outbox.drop_covered(await self._committed())
         self._reign = reign
 
     async def _keep(self, capture: Capture | None) -> None:
@@ -157,7 +156,12 @@ class Pipeline:
 
     async def _stand_by(self) -> None:
         """Drops what the leader has published meanwhile."""
-        self._parts.outbox.watch_leader(await self._parts.leadership.published(self._parts.follower.assignment()))
+        self._parts.outbox.watch_leader(await self._committed())
+
+    async def _committed(self) -> Committed:
+        """Per input partition, the offset up to which leaders have published everything."""
+        follower = self._parts.follower
+        return await follower.committed(follower.assignment())
 
     def _count(self, parcel: Parcel) -> None:
         metrics = self._parts.metrics

@@ -2,7 +2,7 @@
 
 Two mechanisms, each doing what it is good at:
 
-    election   The owner of partition 0 of `interactions` in the updaters' consumer group is the leader. Kafka notices
+    election   The owner of partition 0 of `interactions` in a consumer group of its own is the leader. Kafka notices
                its silence (`leader_timeout_ms`) and gives the partition to another member.
     fencing    Whoever leads writes through one transactional id. Taking it over ends the earlier holder's open
                transaction and makes every further write of his fail, however alive he believes himself to be.
@@ -14,7 +14,7 @@ group only once it has caught up: a standby that could not take over at once wou
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -71,12 +71,12 @@ class Leadership:
         election: how to reach Kafka as a member of the group.
         publishing: how to reach Kafka as the leader.
         topic: the topic whose partition 0 makes its owner the leader.
-        group_id: the group; also the name of the transactional id.
+        group_id: of the updaters; the names of the election's group and of the transactional id begin with it.
     """
 
     def __init__(self, election: KafkaSettings, publishing: KafkaSettings, topic: str, group_id: str) -> None:
         self._publishing = publishing
-        self._source = RecordSource(election, [topic], group_id, out_of_range="latest")
+        self._source = RecordSource(election, [topic], f"{group_id}.election", out_of_range="latest")
         self._crown = TopicPartition(topic, 0)
         self._elected = False
         self._reign: Reign | None = None
@@ -113,14 +113,6 @@ class Leadership:
             if self._reign is None and self._elected:
                 await self._begin_reign()
 
-    async def published(self, partitions: Iterable[TopicPartition]) -> Mapping[TopicPartition, int | None]:
-        """Per input partition, the offset up to which leaders have published everything.
-
-        Raises:
-            BrokerError: if the broker cannot be asked.
-        """
-        return await self._source.committed(partitions)
-
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Learns the outcome of an election."""
         self._elected = self._crown in partitions
@@ -155,9 +147,10 @@ class Leadership:
         await sink.stop()
 
     async def _is_confirmed(self) -> bool:
-        """Whether the group takes a commit from us: it refuses one of a member that has lost its place."""
-        committed = (await self._source.committed([self._crown]))[self._crown]
-        return bool(await self._source.commit({self._crown: committed or 0}))
+        """Whether the group takes a commit from us: it refuses one of a member that has lost its place. The offset
+        itself means nothing: no record is read by way of this group.
+        """
+        return bool(await self._source.commit({self._crown: 0}))
 
     async def _end_reign(self) -> None:
         if self._reign is not None:

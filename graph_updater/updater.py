@@ -143,7 +143,9 @@ class Updater:
         letters = DeadLetters("updater", settings.topics.dead_letter_suffix, clock)
         encoder = StateEncoder(settings.topics, settings.kafka.wire_format, clock)
         return Parts(
-            follower=TopicFollower(settings.kafka, self._inputs, start_offsets=recovered.frontier),
+            follower=TopicFollower(
+                settings.kafka, self._inputs, start_offsets=recovered.frontier, group_id=updater.group_id
+            ),
             engine=Engine(recovered.state, intake, letters, encoder, recovered.frontier),
             compute=compute,
             leadership=Leadership(settings.election, settings.kafka, settings.topics.interactions, updater.group_id),

@@ -34,6 +34,7 @@ class TopicFollower(PartitionReader):
         start_from: where a partition without a start offset begins.
         out_of_range: what to do when the next offset is not kept any more. `raise` (the default) also applies to
             `start_offsets` at the start: state that stands for records which are gone cannot be brought up to date.
+        group_id: the group whose offsets `committed` tells. It is not joined.
         look_again_s: how often to look for partitions added to the topics; they are followed from their beginning.
     """
 
@@ -45,9 +46,10 @@ class TopicFollower(PartitionReader):
         start_offsets: Mapping[TopicPartition, int] | None = None,
         start_from: StartFrom = "earliest",
         out_of_range: OutOfRange = "raise",
+        group_id: str | None = None,
         look_again_s: float = 60.0,
     ) -> None:
-        super().__init__(settings, topics, group_id=None, start_from=start_from, out_of_range=out_of_range)
+        super().__init__(settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range)
         self._start_offsets = dict(start_offsets or {})
         self._unread: dict[TopicPartition, int] = {}
         self._to_read = 0

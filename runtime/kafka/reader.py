@@ -164,6 +164,17 @@ class PartitionReader:
                 continue
         return found
 
+    async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        """The offsets that the reader's group has committed, by members or in transactions; None where there is none.
+
+        Raises:
+            BrokerError: if the broker cannot be asked.
+        """
+        wanted = list(partitions)
+        with translated(f"asking for offsets of the group {self._group_id}"):
+            offsets = await asyncio.gather(*(self._consumer.committed(VendorPartition(*one)) for one in wanted))
+        return dict(zip(wanted, offsets, strict=True))
+
     async def end_offsets(self) -> dict[TopicPartition, int]:
         """The offset after the last readable record, per assigned partition, as the broker has it now.
 

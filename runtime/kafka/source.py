@@ -109,11 +109,6 @@ class RecordSource(PartitionReader):
             raise translate(error, f"committing offsets of the group {self.group_id}") from error
         return {TopicPartition(*partition): offset for partition, offset in ours_still.items()}
 
-    async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
-        """The offsets that the group has committed; None where there is none."""
-        with translated(f"asking for offsets of the group {self.group_id}"):
-            return {partition: await self._consumer.committed(VendorPartition(*partition)) for partition in partitions}
-
     async def _revoked(self, partitions: frozenset[TopicPartition]) -> None:
         self._settled.clear()
         if self._hooks is None or not partitions:

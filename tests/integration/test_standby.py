@@ -1,0 +1,90 @@
+"""Elections and fencing among updaters, on real Kafka."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from graph_updater.standby import Leadership
+from runtime.errors import Fenced
+from runtime.kafka import TopicFollower, TransactionalSink
+from runtime.records import OutRecord, TopicPartition
+
+
+@pytest.fixture
+async def group(broker):
+    """A group and the topic that it elects by; makes members and runs them."""
+    topic, group_id = await broker.topic("interactions"), broker.name("group")
+
+    @contextlib.asynccontextmanager
+    async def member():
+        leadership = Leadership(broker.settings(), broker.settings(), topic, group_id)
+        await leadership.start()
+        running = asyncio.create_task(leadership.run())
+        try:
+            yield leadership
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+            await leadership.stop()
+
+    member.topic, member.group_id = topic, group_id
+    return member
+
+
+async def until(condition, limit_s=20.0):
+    """Waits for something that will be so."""
+    async with asyncio.timeout(limit_s):
+        while not condition():  # noqa: ASYNC110 - nobody signals it
+            await asyncio.sleep(0.02)
+
+
+async def test_of_two_members_one_leads(group):
+    """Whoever it is, the other follows when it leaves; there is never a reign in both."""
+    async with group() as first:
+        await until(lambda: first.reign)
+        async with group() as second:
+            for _ in range(100):
+                assert not (first.reign and second.reign)
+                await asyncio.sleep(0.02)
+            await until(lambda: first.reign or second.reign)
+        await until(lambda: first.reign)
+
+
+async def test_a_reign_writes_states_and_offsets_together(broker, group):
+    """What was published can be asked for by every follower; the next election moves no offsets."""
+    place = TopicPartition(group.topic, 0)
+    states = await broker.topic("states")
+    follower = TopicFollower(broker.settings(), [group.topic], group_id=group.group_id)
+    await follower.start()
+    async with group() as leader:
+        await until(lambda: leader.reign)
+        async with leader.reign.transaction() as transaction:
+            await transaction.send_all([OutRecord(states, b"u", b"state")])
+            await transaction.commit_offsets(group.group_id, {place: 7})
+    async with group() as next_one:
+        await until(lambda: next_one.reign)
+
+        assert await follower.committed([place]) == {place: 7}
+    await follower.stop()
+    assert await broker.contents(states) == [b"state"]
+
+
+async def test_a_leader_fenced_off_wrongly_begins_again(broker, group):
+    """A stranger that takes the transactional id ends the reign; as the group still agrees, a new one begins."""
+    states = await broker.topic("states")
+    async with group() as leader:
+        await until(lambda: leader.reign)
+        reign = leader.reign
+        async with TransactionalSink(broker.settings(), f"{group.group_id}.publisher"):
+            with pytest.raises(Fenced):
+                async with reign.transaction() as transaction:
+                    await transaction.send_all([OutRecord(states, b"u", b"from the fenced one")])
+        reign.over = True
+
+        await until(lambda: leader.reign)
+        async with leader.reign.transaction() as transaction:
+            await transaction.send_all([OutRecord(states, b"u", b"from the rightful one")])
+    assert await broker.contents(states) == [b"from the rightful one"]
