@@ -12,7 +12,7 @@ like the candidate tell their taste.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,7 @@ RECENT_HALF_LIFE: Final = 4.0
 """Events after which an event counts half among the recent ones."""
 
 Features = NDArray[np.float32]
+F = TypeVar("F", np.float32, np.float64)
 
 
 def graph_features(
@@ -85,6 +86,17 @@ def graph_features(
     features[:, 6] = user_counts[0] > 0
     features[:, 7] = item_counts[:, 0] > 0
     return features
+
+
+def as_unknown(features: NDArray[F], *, user: bool = False, item: bool = False) -> NDArray[F]:
+    """Graph features (n, len(GRAPH_FEATURES)) as they would be, had nobody ever heard of the user, the item or both."""
+    columns = {"affinity", "cosine"}
+    columns |= {"user_rate", "user_count", "user_known"} if user else set()
+    columns |= {"item_rate", "item_count", "item_known"} if item else set()
+    unknown = features.copy()
+    # Shrunk rates of nothing are the prior's log-odds, 0 like everything else of an unknown id.
+    unknown[:, [GRAPH_FEATURES.index(name) for name in columns]] = 0.0
+    return unknown
 
 
 def evidence_features(evidence: Evidence) -> Features:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.calibration import CONFIDENCE_FEATURES, Criterion, ExitCalibration, FrontierPoint, confidence_features
-from models.features import GRAPH_FEATURES
+from models.features import GRAPH_FEATURES, as_unknown
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
 from training.learn_then_test import lowest_safe
 from training.logistic import fit_logistic
@@ -28,6 +28,8 @@ from training.metrics import auc, log_losses
 from training.replay import Example
 
 MAX_EXCESS: Final = 1.0
+UNKNOWN_EVERY: Final = 10
+"""Every so many held-out examples also stand for unknown users and items when the graph score is fitted."""
 NEVER: Final = 1.0
 """The threshold that only certainty reaches: everything goes to the final head."""
 
@@ -95,10 +97,11 @@ def _fit(held_out: HeldOut, options: CalibrationOptions) -> ExitCalibration:
     heads = held_out.logits.shape[1]
     platt = np.stack([_fit_platt(held_out.logits[:, head], held_out.labels) for head in range(heads)])
     path = held_out.logits * platt[:, 0] + platt[:, 1]  # (candidates, heads)
-    mean, scale = held_out.graph_features.mean(axis=0), held_out.graph_features.std(axis=0)
+    features, labels = _with_unknowns(held_out.graph_features, held_out.labels)
+    mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale < 1e-6] = 1.0
-    standardised = (held_out.graph_features - mean) / scale
-    graph = fit_logistic(np.column_stack([standardised, np.ones(len(standardised))]), held_out.labels, penalty=1.0)
+    standardised = (features - mean) / scale
+    graph = fit_logistic(np.column_stack([standardised, np.ones(len(standardised))]), labels, penalty=1.0)
     return ExitCalibration(
         slopes=platt[:, 0],
         intercepts=platt[:, 1],
@@ -113,6 +116,17 @@ def _fit(held_out: HeldOut, options: CalibrationOptions) -> ExitCalibration:
         graph_bias=float(graph[-1]),
         criterion=options.criterion,
     )
+
+
+def _with_unknowns(features: Floats, labels: Floats) -> tuple[Floats, Floats]:
+    """The examples, and some of them once more as if the user, the item or both were unknown.
+
+    Held-out data hardly holds any such, and a regression that has never seen them would extrapolate to anything.
+    """
+    some = slice(None, None, UNKNOWN_EVERY)
+    copies = [(True, False), (False, True), (True, True)]
+    unknown = [as_unknown(features[some], user=user, item=item) for user, item in copies]
+    return np.concatenate([features, *unknown]), np.concatenate([labels, *[labels[some]] * len(copies)])
 
 
 def _fit_platt(logits: Floats, labels: Floats) -> Floats:

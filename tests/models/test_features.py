@@ -10,6 +10,7 @@ from models.features import (
     EVIDENCE_FEATURES,
     FEATURES,
     GRAPH_FEATURES,
+    as_unknown,
     evidence_features,
     graph_features,
     shrunk_logit,
@@ -109,3 +110,18 @@ def test_all_evidence_features_stay_small_and_finite(past, votes):
 def test_names_are_distinct():
     """Every column has a name of its own."""
     assert len(set(FEATURES)) == len(FEATURES)
+
+
+@pytest.mark.parametrize(("user", "item"), [(True, False), (False, True), (True, True)])
+def test_features_made_unknown_are_those_of_unknown_ids(user, item):
+    """What `as_unknown` gives is what `graph_features` gives for an id without counts and embedding."""
+    embedding, embeddings = np.ones(4, np.float32), np.full((3, 4), 0.5, np.float32)
+    counts = np.array([[9, 3], [5, 5], [1, 0]], np.float32)
+    known = graph_features(embedding, (12, 7), embeddings, counts)
+    expected = graph_features(
+        None if user else embedding,
+        (0, 0) if user else (12, 7),
+        np.zeros_like(embeddings) if item else embeddings,
+        np.zeros_like(counts) if item else counts,
+    )
+    np.testing.assert_allclose(as_unknown(known, user=user, item=item), expected, atol=1e-6)

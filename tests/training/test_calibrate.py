@@ -106,3 +106,18 @@ def test_the_papers_criterion_gets_a_frontier_of_its_own():
     calibration, _ = made(criterion="ratio")
     assert calibration.criterion == "ratio"
     assert calibration.frontier[len(calibration.frontier) // 2].threshold > 0.5
+
+
+def test_an_unknown_user_and_item_get_about_the_overall_rate_from_the_graph():
+    """Held-out data without unknown ids does not make the graph score extrapolate for them."""
+    random = np.random.default_rng(4)
+    data = held_out(0, 4_000, 0.5)
+    columns = {name: place for place, name in enumerate(GRAPH_FEATURES)}
+    features = data.graph_features.copy()
+    for name in ("user_count", "item_count"):
+        features[:, columns[name]] = random.normal(4.0, 0.3, len(features))
+    for name in ("user_known", "item_known"):
+        features[:, columns[name]] = random.random(len(features)) < 0.999
+    calibration = calibrate(data._replace(graph_features=features), data, LAYERS, CalibrationOptions())
+    unknown = float(calibration.graph_ctr(np.zeros((1, len(GRAPH_FEATURES))))[0])
+    assert abs(unknown - data.labels.mean()) < 0.1
