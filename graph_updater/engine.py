@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from graph_updater.intake import Batch, Intake
+from graph_updater.nodes import MemoryReport
 from graph_updater.outbox import DeadLetter, Frontier, Parcel
 from graph_updater.publishing import StateEncoder
 from graph_updater.snapshot import Cut, SnapshotCopy
@@ -105,6 +106,10 @@ class Engine:
         """The state of this moment; at one go where no copy was begun, which is for the end, when no stream waits."""
         self._copy, self._copied = None, False
         return Capture(self._state.finish_snapshot(), dict(self._frontier))
+
+    def memory_report(self) -> MemoryReport:
+        """Bytes held by the state."""
+        return self._state.memory_report()
 
     def _note_times(self, event_times_ms: list[int]) -> None:
         """Lets time pass as far as events say. Not by the clock: then a replay would end in another state."""

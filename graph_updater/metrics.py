@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from graph_updater.nodes import MemoryReport
 from runtime.telemetry import Metrics
 
 _SAMPLE: Final = 200
@@ -26,8 +27,14 @@ class UpdaterMetrics(Metrics):
         self.freshness = self.histogram(
             "freshness_seconds", "From an interaction's event time until every state it moved can be read"
         )
+        self.memory = self.gauge("state_bytes", "Memory of the state; per edge, node and past interaction", ("per",))
         self.snapshots = self.counter("snapshots_total", "Snapshots written")
         self.snapshot_seconds = self.histogram("snapshot_seconds", "Time to write a snapshot, beside the stream")
+
+    def note_memory(self, report: MemoryReport) -> None:
+        """Tells how much memory the state takes."""
+        for per, held in vars(report).items():
+            self.memory.labels(per.removeprefix("per_")).set(held)
 
     def observe_freshness(self, event_times_ms: Sequence[int], now_ms: int) -> None:
         """Notes how old events were when what they moved became readable; of many, some spread evenly over all. Clocks

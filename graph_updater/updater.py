@@ -21,6 +21,7 @@ from graph_updater.recovery import SNAPSHOT_KIND, Origin, Recovered, Snapshots, 
 from graph_updater.settings import UpdaterSettings
 from graph_updater.snapshot import SNAPSHOT_VERSION
 from graph_updater.standby import Leadership
+from graph_updater.warm_up import warm_up
 from models.bundle_files import GraphPart
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
@@ -34,6 +35,7 @@ from runtime.watchdog import watch_progress
 
 BACKLOG: Final = "backlog"
 """The readiness condition that holds once everything that was there at the start has been read."""
+_MEMORY_INTERVAL_S: Final = 10.0
 log = structlog.get_logger(__name__)
 
 
@@ -102,6 +104,7 @@ class Updater:
     async def _run(self, foundation: Foundation, stopping: asyncio.Event, *, anew: bool) -> None:
         """From a state to the end: catch up, join the group, read and flush, finish."""
         with ComputeThread() as compute:
+            await compute(warm_up)
             recovered = await compute(self._state, foundation, anew=anew)
             parts = self._parts(foundation, recovered, compute)
             pipeline = Pipeline(parts, self._settings.updater)
@@ -115,6 +118,7 @@ class Updater:
                         ),
                         "progress",
                     )
+                    spawn(self._watch_memory(parts.engine, compute), "memory")
                     await pipeline.catch_up(stopping)
                     await parts.leadership.start()
                     spawn(parts.leadership.run(), "election")
@@ -126,6 +130,11 @@ class Updater:
             finally:
                 await parts.leadership.stop()
                 await parts.follower.stop()
+
+    async def _watch_memory(self, engine: Engine, compute: ComputeThread) -> None:
+        while True:
+            self._metrics.note_memory(await compute(engine.memory_report))
+            await asyncio.sleep(_MEMORY_INTERVAL_S)
 
     def _state(self, foundation: Foundation, *, anew: bool) -> Recovered:
         config = self._settings.updater.graph.config()
