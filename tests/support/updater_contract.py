@@ -54,11 +54,14 @@ class UpdaterEssentials:
 
     async def test_interactions_and_items_come_out_as_fresh_states(self, world):
         """What is published is, to rounding, what the engine alone makes of the same records."""
-        async with world.running():
+        async with world.running() as running:
             await world.send(Item(item_id="i22", title="title number 3"), *clicks(100))
             await world.published.until_equal()
+            assert running.updater.readiness.is_ready
             await world.send(*clicks(40, first=100))
             await world.published.until_equal()
+        assert running.updater.metrics.value("exitstream_updater_interactions_total") == 140
+        assert running.updater.metrics.value("exitstream_updater_freshness_seconds_count") == 140
 
     async def test_a_restart_continues_from_the_snapshot(self, world):
         """After a drain nothing is published again, no dead letter is repeated, and what came meanwhile is taken in."""

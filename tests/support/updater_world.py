@@ -119,6 +119,7 @@ class RunningUpdater:
     """An updater at work beside the test."""
 
     def __init__(self, updater):
+        self.updater = updater
         self._stopping = asyncio.Event()
         self._task = asyncio.create_task(updater.main(self._stopping))
 
