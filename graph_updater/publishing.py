@@ -23,7 +23,7 @@ from runtime.records import OutRecord
 from runtime.settings import TopicSettings
 from schemas.codec import WireFormat, encode, headers_for
 
-MOST_AT_ONCE: Final = 2_000
+MOST_AT_ONCE: Final = 5_000
 """Records per transaction: well below its time-out on a slow broker."""
 log = structlog.get_logger(__name__)
 
@@ -85,6 +85,6 @@ async def transact(reign: Reign, group_id: str, records: Sequence[OutRecord], fr
                 log.warning(
                     "a state is too large to be published", topic=record.topic, key=record.key, bytes=record.size
                 )
-        await transaction.send_all(filter(transaction.fits, records))
-        if frontier:
+        if frontier:  # first: while a broker writes this down it refuses the transaction's records
             await transaction.commit_offsets(group_id, frontier)
+        await transaction.send_all(filter(transaction.fits, records))
