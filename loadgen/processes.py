@@ -135,12 +135,6 @@ class Processes:
         """A running program's process id."""
         return self._running[name][1].pid
 
-    def stop_one(self, name: str) -> None:
-        """Ask one program to drain, and wait until it has ended."""
-        _, process = self._running.pop(name)
-        process.terminate()
-        _wait_or_kill(process)
-
     def metrics(self, name: str) -> str:
         """The text of a program's /metrics page."""
         program, _ = self._running[name]

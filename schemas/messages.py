@@ -137,6 +137,7 @@ class PastInteraction(msgspec.Struct, frozen=True, kw_only=True, array_like=True
     event_time_ms: UnixMillis
     positive: bool
     event_id: Identifier
+    """As sent, or, beyond 40 bytes of UTF-8, its BLAKE2 digest in 40 characters: enough to know a repetition by."""
 
 
 class Embedding(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +147,7 @@ class Embedding(msgspec.Struct, frozen=True, kw_only=True):
     dtype: EmbeddingDtype
     dim: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
     version: Annotated[int, msgspec.Meta(ge=1)]
-    """Grows with every publication of this id."""
+    """Grows with every publication of this id; after an updater's crash it goes on from its last snapshot's number."""
 
 
 class UserState(msgspec.Struct, tag="user-state", frozen=True, kw_only=True):
