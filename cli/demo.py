@@ -32,6 +32,8 @@ from runtime.settings import KafkaSettings, TopicSettings
 from training.datasets.event_log import EventLog
 
 READY_PATIENCE_S: Final = 120.0
+FETCH_MAX_WAIT_MS: Final = 5
+"""The embedded broker answers a fetch that found nothing only when its wait is over, whatever comes in meanwhile."""
 HISTORY_PATIENCE_S: Final = 180.0
 EMBEDDED_BYTES: Final = 12_000_000
 """How much history the embedded broker may be given: it forgets beyond 5 MB in a partition, and keys are uneven."""
@@ -72,7 +74,8 @@ def run_demo(options: DemoOptions) -> None:
 async def _play(
     console: Console, log: EventLog, options: DemoOptions, bootstrap: str, processes: Processes
 ) -> tuple[Report, WorkerFigures]:
-    kafka, topics = KafkaSettings(bootstrap_servers=bootstrap), TopicSettings()
+    kafka = KafkaSettings(bootstrap_servers=bootstrap, fetch_max_wait_ms=FETCH_MAX_WAIT_MS)
+    topics = TopicSettings()
     player = Player(kafka, topics, make_plan(log, options.requests), options.rate)
     with _timed(console, f"topics on {bootstrap}"):
         await create_missing_topics(kafka, topics.specs())
@@ -96,6 +99,7 @@ def _programs(bootstrap: str, bundle: Path, folder: Path) -> Iterator[Processes]
     shutil.rmtree(snapshots, ignore_errors=True)
     environment = {
         "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "EXITSTREAM_KAFKA__FETCH_MAX_WAIT_MS": str(FETCH_MAX_WAIT_MS),
         "EXITSTREAM_UPDATER__BUNDLE": str(bundle),
         "EXITSTREAM_WORKER__BUNDLE": str(bundle),
         "EXITSTREAM_UPDATER__SNAPSHOTS": str(snapshots),
