@@ -35,7 +35,7 @@ READY_PATIENCE_S: Final = 120.0
 FETCH_MAX_WAIT_MS: Final = 5
 """The embedded broker answers a fetch that found nothing only when its wait is over, whatever comes in meanwhile."""
 HISTORY_PATIENCE_S: Final = 180.0
-EMBEDDED_BYTES: Final = 12_000_000
+EMBEDDED_BYTES: Final = 15_000_000
 """How much history the embedded broker may be given: it forgets beyond 5 MB in a partition, and keys are uneven."""
 BYTES_PER_EVENT: Final = 130
 

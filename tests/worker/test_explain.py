@@ -33,7 +33,7 @@ def test_it_shows_prompt_evidence_and_every_head(tiny_bundle, filled_tables):
 
     assert "⟨user⟩" in explanation.prefix
     assert "⟨item⟩ title number" in explanation.prefix
-    assert "⟨item⟩ title number 3 ⟨statistics⟩" in told.suffix
+    assert told.suffix.endswith("candidate ⟨item⟩ title number 3 click ⟨statistics⟩")
     assert [head.layer for head in told.heads] == [1, 2, 4]
     assert told.heads[-1].confidence == 1
     assert told.evidence.past
