@@ -15,6 +15,7 @@ import msgspec
 
 from loadgen.plan import Impression, Plan
 from loadgen.report import Answers
+from loadgen.turns import Turns
 from runtime.clock import Clock, SystemClock
 from runtime.errors import ExitstreamError
 from runtime.kafka import RecordSink, TopicFollower
@@ -23,8 +24,12 @@ from runtime.settings import KafkaSettings, TopicSettings
 from schemas.codec import MessageDecoder, encode, headers_for
 from schemas.messages import ImpressionRequest, ImpressionScores, Interaction, Message, UserState
 
-CLICK_DELAY_S: Final = 1.0
+CLICK_DELAY_S: Final = 0.25
 """What happened on a page is sent this long after its request."""
+PAGE_GAP_S: Final = 0.75
+"""No user opens two pages within less: people first look at one. Without this a log of many months, replayed in a
+minute, would ask for a user's next page before the click on the last one is even sent.
+"""
 ANSWER_PATIENCE_S: Final = 20.0
 """How long to wait for the last answers."""
 
@@ -116,9 +121,15 @@ class Player:
 
     async def _send_requests(self, sink: RecordSink, pages: asyncio.Queue[_Page | None]) -> None:
         started = self.clock.monotonic()
-        for number, impression in enumerate(self.plan.impressions):
+        turns = Turns(self.plan.impressions, PAGE_GAP_S)
+        number = 0
+        while turns:
             due = started + number / self.rate
             await self._sleep_until(due)
+            number += 1
+            impression = turns.next(self.clock.monotonic())
+            if impression is None:
+                continue
             await sink.send(self._request(impression))
             self.sent.append(impression)
             pages.put_nowait((due + CLICK_DELAY_S, impression.events))
