@@ -75,7 +75,7 @@ async def test_a_lane_that_was_fenced_off_finds_out_what_happened_and_goes_on(br
     settings, group = broker.settings(delivery="exactly_once"), broker.name("group")
     copier = Copier(settings, topics, group)
     async with running(copier):
-        while copier.copied < 20:  # noqa: ASYNC110 - only a number to look at
+        while copier.copied < 20:
             await asyncio.sleep(0.01)
         for partition in range(PARTITIONS):
             async with TransactionalSink(settings, f"{group}.{topics[0]}.{partition}"):

@@ -232,5 +232,5 @@ async def polled(source):
 async def until(condition, limit_s=30.0):
     """Waits for something that will be so."""
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - a condition of the client library, which signals nothing
+        while not condition():
             await asyncio.sleep(0.02)

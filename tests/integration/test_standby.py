@@ -37,7 +37,7 @@ async def group(broker):
 async def until(condition, limit_s=20.0):
     """Waits for something that will be so."""
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - nobody signals it
+        while not condition():
             await asyncio.sleep(0.02)
 
 

@@ -67,7 +67,7 @@ async def run_until(copier, condition, drain=True):
     """Runs a copier until something is so."""
     task = asyncio.create_task(copier.run(drain))
     async with asyncio.timeout(60):
-        while not condition() and not task.done():  # noqa: ASYNC110 - the condition is the test's
+        while not condition() and not task.done():
             await asyncio.sleep(0.01)
     copier.stop()
     await task

@@ -193,7 +193,7 @@ async def until(condition: Callable[[], object]) -> None:
         TimeoutError: patience ended first.
     """
     async with asyncio.timeout(PATIENCE_S):
-        while not condition():  # noqa: ASYNC110 - it comes about in programs that know of no event of ours
+        while not condition():
             await asyncio.sleep(0.02)
 
 
