@@ -15,9 +15,7 @@ from rich.console import Console
 from models.bundle import MANIFEST
 from runtime.errors import ExitstreamError
 from training.datasets.event_log import EventLog
-from training.datasets.folder import read_folder
 from training.progress import Bars
-from training.synthetic import synthetic_log
 from training.train import train
 
 
@@ -37,11 +35,6 @@ def add_bundle(arguments: argparse.ArgumentParser) -> None:
 def add_bootstrap(arguments: argparse.ArgumentParser) -> None:
     """`--bootstrap`, for what needs Kafka."""
     arguments.add_argument("--bootstrap", help="host:port of a running Kafka; without: one in a container")
-
-
-def load_log(data: Path | None) -> EventLog:
-    """The data set, or the synthetic one."""
-    return synthetic_log() if data is None else read_folder(data)
 
 
 def bundle_folder(bundle: Path | None, log: EventLog) -> Path:

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.harness import add_bootstrap, add_bundle, bundle_folder, exit_on_error, finish, kafka, load_log, parser
+from benchmarks.harness import add_bootstrap, add_bundle, bundle_folder, exit_on_error, finish, kafka, parser
 from benchmarks.overload_plots import draw
 from loadgen.open_loop import Answer, Arrival, OpenLoop, poisson
 from loadgen.plan import Impression, make_plan
@@ -31,6 +31,7 @@ from models.bundle import Bundle
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
 from runtime.settings import KafkaSettings, TopicSettings
+from training.datasets.load import load_log
 from training.metrics import auc
 
 BUDGET_MS: Final = 200

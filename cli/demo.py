@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 
 from cli.live import LiveTable
-from cli.offline import load_log, reuse_or_train
+from cli.offline import reuse_or_train
 from cli.report import show_report
 from loadgen.plan import make_plan
 from loadgen.player import Player
@@ -30,6 +30,7 @@ from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
 from runtime.settings import KafkaSettings, TopicSettings
 from training.datasets.event_log import EventLog
+from training.datasets.load import load_log
 
 READY_PATIENCE_S: Final = 120.0
 FETCH_MAX_WAIT_MS: Final = 5

@@ -11,20 +11,10 @@ from rich.table import Table
 from models.bundle import MANIFEST, Bundle, read_manifest
 from runtime.errors import BundleError
 from training.datasets.event_log import EventLog
-from training.datasets.folder import read_folder
+from training.datasets.load import load_log
 from training.evaluate import Evaluation, Quality, evaluate
 from training.progress import Bars
-from training.synthetic import synthetic_log
 from training.train import train
-
-
-def load_log(data: Path | None) -> EventLog:
-    """The data set in a folder, or the synthetic one.
-
-    Raises:
-        DatasetError: the folder holds no known data set.
-    """
-    return synthetic_log() if data is None else read_folder(data)
 
 
 def train_bundle(data: Path | None, out: Path) -> None:

@@ -11,7 +11,6 @@ import msgspec
 from rich.console import Console
 
 from cli.live import LiveTable
-from cli.offline import load_log
 from cli.report import show_report
 from cli.topics import BrokerSettings
 from loadgen.plan import make_plan
@@ -19,6 +18,7 @@ from loadgen.player import Player
 from loadgen.report import Report, make_report
 from runtime.kafka import probe, require_topics
 from runtime.settings_sources import load_settings
+from training.datasets.load import load_log
 
 HISTORY_PATIENCE_S: Final = 600.0
 

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Styled
 
-from cli.offline import load_log
 from cli.topics import BrokerSettings
 from graph_updater.bundled_base import bundled_base
 from models.bundle import Bundle
@@ -20,6 +19,7 @@ from runtime.kafka import probe
 from runtime.settings_sources import load_settings
 from schemas.codec import MalformedRecord, MessageDecoder
 from schemas.messages import ImpressionRequest
+from training.datasets.load import load_log
 from training.replay import Replay
 from worker.explain import CandidateExplanation, Explanation, explain
 from worker.states import StateReader, read_tables

@@ -1,0 +1,18 @@
+"""The data set that a command or a benchmark was told of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.datasets.event_log import EventLog
+from training.datasets.folder import read_folder
+from training.synthetic import synthetic_log
+
+
+def load_log(data: Path | None) -> EventLog:
+    """The data set in a folder, or the synthetic one.
+
+    Raises:
+        DatasetError: the folder holds no known data set.
+    """
+    return synthetic_log() if data is None else read_folder(data)
