@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadgen.plan import Impression
+from loadgen.records import record_of
 from runtime.clock import Clock, SystemClock
 from runtime.kafka import RecordSink, TopicFollower
 from runtime.records import OutRecord
 from runtime.settings import KafkaSettings, TopicSettings
-from schemas.codec import MessageDecoder, encode, headers_for
+from schemas.codec import MessageDecoder
 from schemas.messages import ImpressionRequest, ImpressionScores
 
 PATIENCE_S: Final = 30.0
@@ -118,10 +119,4 @@ class OpenLoop:
             created_time_ms=created_ms,
             budget_ms=arrival.budget_ms,
         )
-        wire_format = self._kafka.wire_format
-        return OutRecord(
-            topic=self._topics.impression_requests,
-            key=request.user_id.encode(),
-            value=encode(request, wire_format),
-            headers=tuple(headers_for(wire_format)),
-        )
+        return record_of(self._topics.impression_requests, request.user_id, request, self._kafka.wire_format)

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from loadgen.plan import Impression, Plan
+from loadgen.records import record_of
 from loadgen.report import Answers
 from loadgen.turns import Turns
 from runtime.clock import Clock, SystemClock
@@ -21,7 +22,7 @@ from runtime.errors import ExitstreamError
 from runtime.kafka import RecordSink, TopicFollower
 from runtime.records import OutRecord
 from runtime.settings import KafkaSettings, TopicSettings
-from schemas.codec import MessageDecoder, encode, headers_for
+from schemas.codec import MessageDecoder
 from schemas.messages import ImpressionRequest, ImpressionScores, Interaction, Message, UserState
 
 CLICK_DELAY_S: Final = 0.25
@@ -171,10 +172,7 @@ class Player:
         return self._record(self.topics.impression_requests, impression.user_id, request)
 
     def _record(self, topic: str, key: str, message: Message) -> OutRecord:
-        wire_format = self.kafka.wire_format
-        return OutRecord(
-            topic=topic, key=key.encode(), value=encode(message, wire_format), headers=tuple(headers_for(wire_format))
-        )
+        return record_of(topic, key, message, self.kafka.wire_format)
 
     async def _sleep_until(self, monotonic: float) -> None:
         await asyncio.sleep(max(0.0, monotonic - self.clock.monotonic()))

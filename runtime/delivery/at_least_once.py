@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from runtime.delivery.base import Delivery
@@ -33,7 +33,9 @@ class AtLeastOnceDelivery(Delivery):
     async def __aexit__(self, *exc_info: object) -> None:
         await self._sink.stop()
 
-    async def finished(self, record: Record, outputs: Sequence[OutRecord]) -> None:
+    async def finished(
+        self, record: Record, outputs: Sequence[OutRecord], on_delivered: Callable[[], None] | None = None
+    ) -> None:
         """As in `Delivery`; waits only for room in the producer's buffer."""
         self._raise_failure()
         for output in outputs:
@@ -51,6 +53,8 @@ class AtLeastOnceDelivery(Delivery):
             outstanding -= 1
             if not outstanding:
                 self._done(record.source, record.offset)
+                if on_delivered is not None:
+                    on_delivered()
 
         for delivery in deliveries:
             delivery.add_done_callback(acknowledged)

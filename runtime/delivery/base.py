@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 import structlog
@@ -34,8 +34,15 @@ class Delivery(ABC):
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @abstractmethod
-    async def finished(self, record: Record, outputs: Sequence[OutRecord]) -> None:
+    async def finished(
+        self, record: Record, outputs: Sequence[OutRecord], on_delivered: Callable[[], None] | None = None
+    ) -> None:
         """Takes over the outputs of a record; it counts as done once they are delivered.
+
+        Args:
+            record: one that was started.
+            outputs: what is to be written for it.
+            on_delivered: called when readers can have the outputs.
 
         Raises:
             RecordTooLarge: if one of them exceeds `max_record_bytes`; none was taken over, so the owner can finish the

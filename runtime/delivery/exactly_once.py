@@ -59,14 +59,16 @@ class ExactlyOnceDelivery(Delivery):
         lane.started(record.offset)
         return True
 
-    async def finished(self, record: Record, outputs: Sequence[OutRecord]) -> None:
+    async def finished(
+        self, record: Record, outputs: Sequence[OutRecord], on_delivered: Callable[[], None] | None = None
+    ) -> None:
         """As in `Delivery`; does not wait."""
         self._raise_failure()
         for output in outputs:
             check_size(output, self._settings)
         lane = self._lanes.get(record.source)
         if lane is not None:  # else the partition has a new owner, who does it again
-            lane.finished(record.offset, outputs)
+            lane.finished(record.offset, outputs, on_delivered)
 
     async def run(self) -> None:
         """As in `Delivery`; the lanes commit by themselves."""
@@ -106,6 +108,7 @@ class _Lane:
         self._sink = TransactionalSink(settings, f"{source.group_id}.{partition.topic}.{partition.partition}")
         self._progress = PartitionProgress()
         self._outputs: dict[int, Sequence[OutRecord]] = {}
+        self._on_delivered: dict[int, Callable[[], None]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -131,9 +134,11 @@ class _Lane:
         """Notes a record that later ones have to wait for."""
         self._progress.started(offset)
 
-    def finished(self, offset: int, outputs: Sequence[OutRecord]) -> None:
+    def finished(self, offset: int, outputs: Sequence[OutRecord], on_delivered: Callable[[], None] | None) -> None:
         """Takes over what is to be written for a record."""
         self._outputs[offset] = outputs
+        if on_delivered is not None:
+            self._on_delivered[offset] = on_delivered
         self._progress.done(offset)
         self._wake.set()
 
@@ -146,6 +151,8 @@ class _Lane:
                 for offset in offsets:
                     del self._outputs[offset]
                 committed(self.partition, offsets)
+                for offset in offsets:
+                    self._on_delivered.pop(offset, _nothing)()
 
     def _next_run(self) -> list[int]:
         """The oldest finished records before the first unfinished one."""
@@ -177,3 +184,7 @@ class _Lane:
         await self._sink.start()
         committed = (await self._source.committed([self.partition]))[self.partition]
         return committed is not None and committed > offsets[-1]
+
+
+def _nothing() -> None:
+    """For records that nobody waits for."""

@@ -35,12 +35,51 @@ def make_producer(settings: KafkaSettings, **more: Any) -> AIOKafkaProducer:  # 
         )
 
 
-async def stop_producer(producer: AIOKafkaProducer, limit_s: float) -> None:
-    """Closes it; gives up after `limit_s`: the library's own stop can hang."""
-    try:
-        await asyncio.wait_for(producer.stop(), limit_s)
-    except (TimeoutError, KafkaError) as error:
-        log.warning("the producer did not stop in order", cause=repr(error))
+class ProducerOwner:
+    """What sinks share: a producer that is there between start and stop.
+
+    Args:
+        settings: how to reach Kafka.
+        connecting: what a failed start was about, for the error.
+        more: arguments of the producer.
+    """
+
+    def __init__(self, settings: KafkaSettings, connecting: str, **more: Any) -> None:  # noqa: ANN401 - see make_producer
+        self._settings = settings
+        self._connecting = connecting
+        self._more = more
+        self._producer: Any = None
+
+    async def start(self) -> None:
+        """Connects.
+
+        Raises:
+            BrokerError: if that does not succeed within `connect_timeout_s`.
+        """
+        self._producer = make_producer(self._settings, **self._more)
+        try:
+            with translated(self._connecting):
+                await asyncio.wait_for(self._producer.start(), self._settings.connect_timeout_s)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Sends what is buffered, then closes; gives up after `stop_timeout_s`: the library's own stop can hang."""
+        if self._producer is None:
+            return
+        producer, self._producer = self._producer, None
+        try:
+            await asyncio.wait_for(producer.stop(), self._settings.stop_timeout_s)
+        except (TimeoutError, KafkaError) as error:
+            log.warning("the producer did not stop in order", cause=repr(error))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
 
 
 def check_size(record: OutRecord, settings: KafkaSettings) -> None:
@@ -74,7 +113,7 @@ async def enqueue(producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Futu
     return acknowledged
 
 
-class RecordSink:
+class RecordSink(ProducerOwner):
     """Writes records at least once, without duplicates by retries.
 
         async with RecordSink(settings) as sink:
@@ -86,37 +125,9 @@ class RecordSink:
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
-        self._settings = settings
-        self._producer: Any = None
+        super().__init__(settings, f"connecting to {settings.bootstrap_servers}")
         self._in_flight: set[asyncio.Future[None]] = set()
         self._failure: BrokerError | None = None
-
-    async def start(self) -> None:
-        """Connects.
-
-        Raises:
-            BrokerError: if there is no connection within `connect_timeout_s`.
-        """
-        self._producer = make_producer(self._settings)
-        try:
-            with translated(f"connecting to {self._settings.bootstrap_servers}"):
-                await asyncio.wait_for(self._producer.start(), self._settings.connect_timeout_s)
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def stop(self) -> None:
-        """Sends what is buffered, then closes; gives up after `stop_timeout_s`."""
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
-            await stop_producer(producer, self._settings.stop_timeout_s)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
 
     async def send(self, record: OutRecord) -> asyncio.Future[None]:
         """Buffers a record; returns a future that is done when all replicas in sync have it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -27,7 +27,7 @@ from runtime.errors import (
     TransactionTimedOut,
 )
 from runtime.kafka.batches import Batches
-from runtime.kafka.sink import check_size, enqueue, make_producer, stop_producer
+from runtime.kafka.sink import ProducerOwner, check_size, enqueue
 from runtime.kafka.translation import translated
 from runtime.records import OutRecord, TopicPartition
 from runtime.settings import KafkaSettings
@@ -100,8 +100,9 @@ class Transaction:
             await asyncio.gather(*self._sent)
 
 
-class TransactionalSink:
-    """A producer with a transactional id.
+class TransactionalSink(ProducerOwner):
+    """A producer with a transactional id. Its start ends an open transaction of the id's earlier holder and fences that
+    one off; what it leaves open when it stops is taken back by the broker.
 
         async with sink.transaction() as transaction:
             await transaction.send(record)
@@ -113,42 +114,15 @@ class TransactionalSink:
     """
 
     def __init__(self, settings: KafkaSettings, transactional_id: str) -> None:
-        self._settings = settings
-        self.transactional_id = transactional_id
-        self._limit_s = settings.transaction_timeout_ms / 1000
-        self._producer: Any = None
-
-    async def start(self) -> None:
-        """Takes over the id: ends an open transaction of its earlier holder and fences that one off.
-
-        Raises:
-            BrokerError: if this does not succeed within `connect_timeout_s`.
-        """
-        self._producer = make_producer(
-            self._settings,
-            transactional_id=self.transactional_id,
-            transaction_timeout_ms=self._settings.transaction_timeout_ms,
+        super().__init__(
+            settings,
+            f"taking over the transactional id {transactional_id}",
+            transactional_id=transactional_id,
+            transaction_timeout_ms=settings.transaction_timeout_ms,
             retry_backoff_ms=_RETRY_BACKOFF_MS,
         )
-        try:
-            with translated(f"taking over the transactional id {self.transactional_id}"):
-                await asyncio.wait_for(self._producer.start(), self._settings.connect_timeout_s)
-        except BaseException:
-            await self.stop()
-            raise
-
-    async def stop(self) -> None:
-        """Closes; gives up after `stop_timeout_s`. The broker takes back a transaction left open."""
-        if self._producer is not None:
-            producer, self._producer = self._producer, None
-            await stop_producer(producer, self._settings.stop_timeout_s)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        await self.stop()
+        self.transactional_id = transactional_id
+        self._limit_s = settings.transaction_timeout_ms / 1000
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:

@@ -34,11 +34,14 @@ def kept(guarantee, values):
 
 @GUARANTEES
 async def test_everything_is_copied_and_committed(broker, topics, guarantee):
-    """Out of order within, the output has every record once, and the group's offsets stand at the end."""
+    """Out of order within, the output has every record once, and the group's offsets stand at the end. Its owner was
+    told of every delivery.
+    """
     settings, group = broker.settings(delivery=guarantee), broker.name("group")
     copier = Copier(settings, topics, group)
     await run_until(copier, lambda: copier.copied == COUNT)
     assert sorted(await broker.contents(topics[1])) == EVERY
+    assert copier.delivered == COUNT
     source = RecordSource(settings, [topics[0]], group)
     await source.start()
     assert await source.lag() == dict.fromkeys(partitions_of(topics[0]), 0)

@@ -33,6 +33,7 @@ class Copier:
         self._hands = asyncio.Semaphore(_HANDS)
         self._stopping = asyncio.Event()
         self.copied = 0
+        self.delivered = 0
 
     async def run(self, drain=True):
         """Copies until asked to stop; then drains, or leaves everything as it is, as a killed process does."""
@@ -59,8 +60,11 @@ class Copier:
     async def _copy(self, delivery, record):
         async with self._hands:
             await asyncio.sleep(self._random.random() * 0.03)
-        await delivery.finished(record, [OutRecord(self._output, record.key, record.value)])
+        await delivery.finished(record, [OutRecord(self._output, record.key, record.value)], self._note_delivery)
         self.copied += 1
+
+    def _note_delivery(self):
+        self.delivered += 1
 
 
 async def run_until(copier, condition, drain=True):

@@ -23,7 +23,8 @@ def broker(embedded_broker, request):
 async def test_offsets_follow_deliveries_and_never_pass_an_unfinished_record(broker):
     """Committed is what lies before the oldest unfinished record; draining waits for it, up to a limit.
 
-    A record with outputs too large can be finished with others, and one without outputs is finished at once.
+    A record with outputs too large can be finished with others, and one without outputs is finished at once. Who
+    asks is told when the outputs are there to be read.
     """
     topic, output = await broker.topic("in"), await broker.topic("out")
     await broker.fill(topic, 12)
@@ -47,8 +48,11 @@ async def test_offsets_follow_deliveries_and_never_pass_an_unfinished_record(bro
 
         with pytest.raises(RecordTooLarge):
             await delivery.finished(second, [OutRecord(output, b"k", b"fits"), OutRecord(output, b"k", b"x" * 3_000)])
-        await delivery.finished(second, [OutRecord(output, b"k", b"shorter")])
+        told = []
+        await delivery.finished(second, [OutRecord(output, b"k", b"shorter")], lambda: told.append("delivered"))
+        assert told == []
         assert await delivery.drain(5)
+        assert told == ["delivered"]
         assert (await source.committed([here]))[here] == 3
         await asyncio.sleep(0)
     await source.stop()
