@@ -29,6 +29,7 @@ from models.bundle import Bundle
 from models.calibration import Criterion
 from models.exit_model import ExitModel
 from models.prompt import Prompt
+from runtime.allocator import keep_freed_memory
 from runtime.errors import ExitstreamError
 from training.datasets.load import load_log
 from training.metrics import auc
@@ -46,6 +47,7 @@ def main() -> None:
     """Score, time, compare, draw."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as a worker does; all contestants gain
     log = load_log(arguments.data)
     try:
         bundle = Bundle.load(bundle_folder(arguments.bundle, log))
@@ -190,11 +192,11 @@ def operations(model: ExitModel, prompt: Prompt) -> float:
     attention = model.backbone.layers[0].self_attn
     hidden, queries = decoder.hidden_size, decoder.num_attention_heads * attention.head_dim
     keys_values = 2 * decoder.num_key_value_heads * attention.head_dim
-    prefix, suffixes = len(prompt.prefix), [len(suffix) for suffix in prompt.suffixes]
-    tokens, answers = prefix + sum(suffixes), len(suffixes)
+    prefix, suffixes = len(prompt.prefix), prompt.suffix_lengths
+    tokens, answers = prompt.tokens, len(suffixes)
     per_answer = 2 * (2 * hidden * queries + 3 * hidden * decoder.intermediate_size)
-    pairs = prefix**2 / 2 + sum(length * prefix + length**2 / 2 for length in suffixes)
-    last_pairs = sum(prefix + length for length in suffixes)
+    pairs = prefix**2 / 2 + (suffixes * prefix + suffixes**2 / 2).sum()
+    last_pairs = (prefix + suffixes).sum()
     layer = tokens * (per_answer + 2 * hidden * keys_values) + 4 * queries * pairs
     last = tokens * 2 * hidden * keys_values + answers * per_answer + 4 * queries * last_pairs
     return float((decoder.num_hidden_layers - 1) * layer + last)

@@ -106,7 +106,7 @@ def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
     """Input vectors (candidates, length, hidden) of prefix and suffix together, and which of them are no padding."""
     batch = collate([Prompt(prompt.prefix, [suffix]) for suffix in prompt.suffixes])
     vectors = model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
-    lengths = torch.tensor([len(prompt.prefix) + len(suffix) for suffix in prompt.suffixes])
+    lengths = torch.from_numpy(len(prompt.prefix) + prompt.suffix_lengths)
     visible = torch.arange(batch.token_ids.shape[1]) < lengths[:, None]
     return vectors.view(*batch.token_ids.shape, -1), visible.long()
 

@@ -79,7 +79,7 @@ class PromptBatch:
 
 def collate(prompts: Sequence[Prompt]) -> PromptBatch:
     """Lay prompts out as a padded batch. Rows of similar length waste least."""
-    length = max(_row_length(prompt) for prompt in prompts)
+    length = max(prompt.tokens for prompt in prompts)
     token_ids = torch.zeros(len(prompts), length, dtype=torch.int64)
     positions = torch.zeros(len(prompts), length, dtype=torch.int64)
     segments = torch.full((len(prompts), length), -1)  # 0: prefix, 1..: suffixes, -1: padding
@@ -107,10 +107,6 @@ def collate(prompts: Sequence[Prompt]) -> PromptBatch:
         soft_values=torch.cat(soft_values),
         answer_index=torch.tensor(answers, dtype=torch.int64),
     )
-
-
-def _row_length(prompt: Prompt) -> int:
-    return len(prompt.prefix) + sum(map(len, prompt.suffixes))
 
 
 def _tree_mask(segments: Tensor) -> Tensor:  # (prompts, length) -> (prompts, 1, length, length)
@@ -148,7 +144,7 @@ class SoftTokens(nn.Module):
             (SoftKind.STATISTICS, self.statistics, len(FEATURES)),
         ):
             rows = (kinds == kind).nonzero().squeeze(1)
-            vectors = vectors.index_copy(0, rows, projection(values[rows, :width]))
+            vectors.index_copy_(0, rows, projection(values[rows, :width]))
         return vectors
 
 
@@ -268,7 +264,7 @@ class ExitModel(nn.Module):
         """
         words: Tensor = self.backbone.embed_tokens(token_ids)
         soft = self.soft(soft_kinds, soft_values.to(words.dtype))
-        return words.index_copy(0, soft_index, soft)
+        return words.index_copy_(0, soft_index, soft)
 
     def forward(self, batch: PromptBatch) -> Tensor:
         """Raw logits (candidates, heads), candidates in order of prompts, then suffixes."""

@@ -9,7 +9,7 @@ at a suffix's last token. A suffix's positions go on where the prefix ends.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -68,6 +68,16 @@ class Prompt:
 
     prefix: TokenSequence
     suffixes: Sequence[TokenSequence]
+    suffix_lengths: NDArray[np.int64] = field(init=False, repr=False, compare=False)  # (candidates,)
+
+    def __post_init__(self) -> None:
+        lengths = np.array([len(suffix.token_ids) for suffix in self.suffixes], np.int64)
+        object.__setattr__(self, "suffix_lengths", lengths)
+
+    @property
+    def tokens(self) -> int:
+        """In prefix and suffixes together."""
+        return len(self.prefix) + int(self.suffix_lengths.sum())
 
 
 class PromptBuilder:

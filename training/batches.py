@@ -14,7 +14,7 @@ SORTED_WITHIN = 50
 
 def tokens_of(example: Example) -> int:
     """Length of the example's row: its prefix and all its suffixes."""
-    return len(example.prompt.prefix) + sum(len(suffix) for suffix in example.prompt.suffixes)
+    return example.prompt.tokens
 
 
 def batches(

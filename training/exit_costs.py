@@ -47,7 +47,7 @@ class TokenCosts:
         """The lengths of the examples' parts."""
         counts = [len(example) for example in examples]
         return cls(
-            suffix_tokens=np.array([len(suffix) for example in examples for suffix in example.prompt.suffixes]),
+            suffix_tokens=np.concatenate([example.prompt.suffix_lengths for example in examples]),
             prefix_tokens=np.array([len(example.prompt.prefix) for example in examples]),
             first_candidate=np.cumsum([0, *counts[:-1]]),
         )

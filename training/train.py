@@ -12,6 +12,7 @@ from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.graph_base import GraphBase
 from models.text import Text
+from runtime.allocator import keep_freed_memory
 from training.calibrate import HeldOut, calibrate
 from training.datasets.event_log import EventLog
 from training.evaluate import evaluate
@@ -36,6 +37,7 @@ def train(log: EventLog, out: Path, preset: Preset | None = None, reporter: Repo
         BundleError: the folder cannot be written.
     """
     preset, reporter = preset or preset_for(log), reporter or Silent()
+    keep_freed_memory()
     torch.manual_seed(preset.seed)
     _tell_skipped(log, reporter)
     text = fit_tokenizer(log.items, preset.vocabulary)

@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from typing import Final
 
+from runtime.allocator import keep_freed_memory
 from runtime.cpus import set_thread_counts
 from runtime.kafka import require_topics
 from runtime.lifecycle import run_service
@@ -28,6 +29,7 @@ def run(settings: WorkerSettings) -> None:
     configure_logging(settings.telemetry, "worker")
     logging.getLogger("faiss").setLevel(logging.WARNING)  # tells of every instruction set that it was not built for
     threads = set_thread_counts(settings.worker.threads)
+    keep_freed_memory()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     run_service(partial(_main, settings, threads), settings.telemetry.drain_limit_s)
 

@@ -165,10 +165,10 @@ class ScoringEngine:
         )
 
     def _check(self, prompt: Prompt) -> None:
-        lengths = [len(suffix) for suffix in prompt.suffixes]
-        if prompt.suffixes and min(len(prompt.prefix), *lengths) == 0:
+        prefix, lengths = len(prompt.prefix), prompt.suffix_lengths
+        if len(lengths) and (prefix == 0 or not lengths.all()):
             raise ValueError("a prompt needs at least one token in its prefix and in every suffix")
-        longest = len(prompt.prefix) + max(lengths, default=0)
+        longest = prefix + int(lengths.max(initial=0))
         if longest > self._runner.max_positions:
             raise ValueError(f"a prompt of {longest} tokens; this model reads at most {self._runner.max_positions}")
 

@@ -36,7 +36,7 @@ class Flight:
     """The prefix as the cache knows it; None without a cache."""
 
     def __post_init__(self) -> None:
-        self.suffix_lengths = np.array([len(self.prompt.suffixes[index]) for index in self.candidates], np.int64)
+        self.suffix_lengths = self.prompt.suffix_lengths[self.candidates]
         self.logits = np.zeros((len(self.candidates), 0))
         self._count()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,15 +15,13 @@ from worker.engine.records import EngineResult, Work
 def parts_of(prompt: Prompt, max_tokens: int) -> list[NDArray[np.int64]]:
     """The prompt's candidates in runs that fit into a batch together with the prefix; at least one each."""
     room = max_tokens - len(prompt.prefix)
-    parts: list[list[int]] = []
-    tokens = 0
-    for index, suffix in enumerate(prompt.suffixes):
-        if not parts or tokens + len(suffix) > room:
-            parts.append([])
-            tokens = 0
-        parts[-1].append(index)
-        tokens += len(suffix)
-    return [np.array(part, np.int64) for part in parts]
+    ends = np.cumsum(prompt.suffix_lengths)
+    cuts, taken = [0], 0
+    while cuts[-1] < len(ends):
+        stop = max(int(np.searchsorted(ends, taken + room, side="right")), cuts[-1] + 1)
+        cuts.append(stop)
+        taken = int(ends[stop - 1])
+    return [np.arange(start, stop) for start, stop in pairwise(cuts)]
 
 
 class Request:
@@ -36,8 +35,7 @@ class Request:
     def __init__(self, work: Work, exit_layers: Sequence[int]) -> None:
         candidates = len(work.prompt.suffixes)
         self.parts_left = 0
-        tokens = len(work.prompt.prefix) + sum(map(len, work.prompt.suffixes))
-        self.token_layers_full = (exit_layers[-1] - 1) * tokens + len(exit_layers) * candidates
+        self.token_layers_full = (exit_layers[-1] - 1) * work.prompt.tokens + len(exit_layers) * candidates
         self._key = work.key
         self._ctr = np.full(candidates, np.nan)
         self._exit_layer = np.zeros(candidates, np.int32)

@@ -85,7 +85,7 @@ class StageRunner:
 
     def _embed(self, flights: Sequence[Flight], packed: Packed) -> Tensor:  # (padded_rows, hidden)
         sequences = [sequence for flight in flights for sequence in flight.token_sequences()]
-        starts = np.cumsum([0, *map(len, sequences)])
+        starts = np.cumsum([0, *(len(sequence.token_ids) for sequence in sequences)])
         token_ids = np.zeros(packed.padded_rows, np.int64)
         token_ids[: packed.rows] = np.concatenate([sequence.token_ids for sequence in sequences])
         soft_index = np.concatenate(
