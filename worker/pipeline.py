@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
@@ -54,6 +55,7 @@ class Pipeline:
         )
         self._log = RequestLog(settings.worker, clock)
         self._scorer = scorer
+        self._clock = clock
         self._thread = thread
         self._delivery = delivery
         self._metrics = metrics
@@ -115,14 +117,18 @@ class Pipeline:
 
     async def _deliver(self, job: Job, output: OutRecord) -> None:
         """Hands the scores over; scores that are too large go without their neighbours."""
+        note_delivery = partial(self._note_delivery, job)
         try:
-            await self._delivery.finished(job.record, [output])
+            await self._delivery.finished(job.record, [output], note_delivery)
         except RecordTooLarge:
             lean = self._publisher.record(job, with_neighbours=False)
             try:
-                await self._delivery.finished(job.record, [lean])
+                await self._delivery.finished(job.record, [lean], note_delivery)
             except RecordTooLarge as error:
                 await self._refuse(job.record, f"its scores cannot be written: {error}")
+
+    def _note_delivery(self, job: Job) -> None:
+        self._scorer.margin.observe(self._clock.monotonic() - job.scored_s)
 
     async def _refuse(self, record: Record, reason: str) -> None:
         await self._delivery.finished(record, [self._letters.letter(record, reason)])

@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 import structlog
@@ -16,6 +17,7 @@ from runtime.clock import Clock
 from worker.budget import Demand
 from worker.engine.records import GRAPH, EngineResult, Work
 from worker.jobs import Job, Part, cut
+from worker.margin import DeliveryMargin
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel
 from worker.rows import UNKNOWN_ROW
@@ -42,7 +44,7 @@ class Scorer:
     ) -> None:
         self.model = model
         self._settings = settings.worker
-        self._margin_s = settings.margin_s
+        self.margin = DeliveryMargin(settings.margin_s, settings.worker.budget_ms / 1000 * _MOST_MARGIN)
         self._tables = tables
         self._metrics = metrics
         self._clock = clock
@@ -71,7 +73,9 @@ class Scorer:
 
     def answer_hopeless(self) -> None:
         """Answers from the graph what cannot reach the first head in time any more, many at once."""
-        self._for_graph += self._waiting.take_hopeless(self._clock.monotonic(), self._engine_busy_s(), self._margin_s)
+        self._for_graph += self._waiting.take_hopeless(
+            self._clock.monotonic(), self._engine_busy_s(), self.margin.seconds
+        )
         batch = [self._for_graph.popleft() for _ in range(min(len(self._for_graph), self._settings.graph_batch))]
         self._answer_from_graph(batch)
 
@@ -109,10 +113,10 @@ class Scorer:
         """
         key = next(self._keys)
         job = part.job
-        self.model.engine.submit(Work(key, prompt, job.deadline.at - self._margin_s, job.request.quality_floor))
+        self.model.engine.submit(Work(key, prompt, job.deadline.at - self.margin.seconds, job.request.quality_floor))
         self._in_engine[key] = part
         prepare_s = self._clock.monotonic() - self._part_begun_s
-        self._sizes.learn(len(part), len(prompt.prefix), sum(map(len, prompt.suffixes)), prepare_s)
+        self._sizes.learn(len(part), len(prompt.prefix), int(prompt.suffix_lengths.sum()), prepare_s)
 
     @contextmanager
     def contained(self, part: Part) -> Iterator[None]:
@@ -168,7 +172,7 @@ class Scorer:
                 load.depth.tolist(), tokens.tolist(), load.deadline_s.tolist(), strict=True
             )
         ]
-        return under_way + self._waiting.demands(self._margin_s)
+        return under_way + self._waiting.demands(self.margin.seconds)
 
     def _engine_tokens(self) -> int:
         load = self.model.engine.load()
@@ -223,3 +227,7 @@ class Scorer:
         if row != UNKNOWN_ROW and users.embedded[row]:
             job.embedding_version = int(users.versions[row])
             job.embedding_time_ms = int(users.event_times_ms[row])
+
+
+_MOST_MARGIN: Final = 0.4
+"""Share of the default budget that may at most be kept back for writing."""

@@ -70,7 +70,7 @@ class WorkerGroup(Group):
     threads: int | None = Field(None, ge=1, description="of torch and FAISS; None: the container's share of CPUs")
 
     budget_ms: int = Field(200, ge=0, le=3_600_000, description="where neither request nor record header names one")
-    delivery_margin_ms: float = Field(15.0, ge=0, description="time kept back for writing the scores")
+    delivery_margin_ms: float = Field(15.0, ge=0, description="kept back for writing scores; grows as needed")
     transaction_margin_ms: float = Field(60.0, ge=0, description="the same with exactly-once delivery")
     max_clock_skew_ms: float = Field(1_000.0, ge=0, description="how far ahead of ours a requester's clock may be")
     max_age_ms: float = Field(86_400_000.0, ge=0, description="the oldest that a request is believed to be")

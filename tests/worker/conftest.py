@@ -87,11 +87,13 @@ class MemoryDelivery(Delivery):
         super().__init__(settings, source=None)
         self.outputs: list[tuple[Record, list[OutRecord]]] = []
 
-    async def finished(self, record, outputs):
+    async def finished(self, record, outputs, on_delivered=None):
         for output in outputs:
             check_size(output, self._settings)
         self.outputs.append((record, list(outputs)))
         self._done(record.source, record.offset)
+        if on_delivered is not None:
+            on_delivered()
 
     async def run(self):
         """Nothing to commit."""
