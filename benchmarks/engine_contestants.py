@@ -6,6 +6,7 @@ import copy
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -84,6 +85,8 @@ class Ours:
     """This engine with all requests in flight at once, at one exit threshold."""
 
     def __init__(self, bundle: Bundle, settings: EngineSettings, threshold: float) -> None:
+        # The rounds score some requests again: prefixes kept from before would flatter.
+        settings = replace(settings, prefix_cache_bytes=0)
         self.engine = ScoringEngine(copy.deepcopy(bundle.model), bundle.calibration, settings)
         self.engine.warm_up()
         self.threshold = threshold

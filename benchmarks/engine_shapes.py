@@ -87,7 +87,7 @@ def _measure(shape: str, candidates: int, arguments: argparse.Namespace) -> dict
     needed = operations(model, prompt)
     layers = model.backbone.config.num_hidden_layers
     precision: Precision = "bfloat16"
-    settings = EngineSettings(precision, None, arguments.max_batch_tokens, arguments.device)
+    settings = EngineSettings(precision, None, arguments.max_batch_tokens, arguments.device, prefix_cache_bytes=0)
     engine = ScoringEngine(model, _neutral_calibration(), settings)
     engine.warm_up()
     together = min(_seconds(engine, [prompt] * arguments.in_flight) for _ in range(5)) / arguments.in_flight

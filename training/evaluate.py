@@ -123,7 +123,7 @@ class _Scorer:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._engine = ScoringEngine(bundle.model, bundle.calibration, EngineSettings())
+        self._engine = ScoringEngine(bundle.model, bundle.calibration, EngineSettings(prefix_cache_bytes=0))
         self._labels: list[Floats] = []
         self._graph: list[Floats] = []
         self._heads: list[Floats] = []

@@ -9,7 +9,7 @@ import structlog
 
 from runtime.clock import Clock
 from runtime.telemetry import Metrics
-from worker.engine.records import GRAPH, MADE_BY
+from worker.engine.records import GRAPH, MADE_BY, EngineCounters
 from worker.jobs import Job
 from worker.publishing import status_of, step_times
 from worker.settings import WorkerGroup
@@ -26,10 +26,13 @@ class WorkerMetrics(Metrics):
         self._requests = self.counter("requests_total", "Requests answered", ("status",))
         self._candidates = self.counter("candidates_total", "Candidates scored", ("made_by", "exit_layer"))
         self._latency = self.histogram("latency_seconds", "From a request's created time until it was scored")
+        self._lateness = self.histogram("lateness_seconds", "By how much late answers were late when scored")
         self._budget_share = self.histogram("budget_share", "Latency as a share of the budget", buckets=BUDGET_SHARES)
         self._steps = self.histogram("step_seconds", "Time of one request per step", ("step",))
         self._token_layers_run = self.counter("token_layers_run_total", "Tokens times layers executed")
         self._token_layers_full = self.counter("token_layers_full_total", "The same without early exits")
+        self._engine_seconds = self.counter("engine_seconds_total", "Time in the engine's steps", ("part",))
+        self._prefix_lookups = self.counter("prefix_cache_lookups_total", "Prefixes looked for", ("outcome",))
         self.embedding_age = self.histogram("embedding_age_seconds", "Age of the newest event an answer knew of")
         self.freshness = self.histogram("freshness_seconds", "From an event until its effect could be served")
         self.states = self.counter("states_total", "States taken into the tables", ("topic",))
@@ -49,6 +52,8 @@ class WorkerMetrics(Metrics):
         latency_s = job.deadline.transit_ms / 1000 + job.scored_s - job.deadline.intake
         self._requests.labels(status_of(job, lateness_ms)).inc()
         self._latency.observe(latency_s)
+        if lateness_ms > 0:
+            self._lateness.observe(lateness_ms / 1000)
         if job.budget_s > 0:
             self._budget_share.observe(latency_s / job.budget_s)
         for (made_by, exit_layer), count in Counter(
@@ -58,6 +63,14 @@ class WorkerMetrics(Metrics):
         if job.embedding_time_ms is not None:
             self.embedding_age.observe(max(0.0, (job.scored_time_ms - job.embedding_time_ms) / 1000))
         self._note_steps(job)
+
+    def note_engine(self, before: EngineCounters, now: EngineCounters) -> None:
+        """Counts what the engine has done between two looks at its counters."""
+        model_s = now.model_s - before.model_s
+        self._engine_seconds.labels("model").inc(model_s)
+        self._engine_seconds.labels("around").inc(max(0.0, now.step_s - before.step_s - model_s))
+        self._prefix_lookups.labels("hit").inc(now.prefix_hits - before.prefix_hits)
+        self._prefix_lookups.labels("miss").inc(now.prefix_misses - before.prefix_misses)
 
     def _note_steps(self, job: Job) -> None:
         times = step_times(job)

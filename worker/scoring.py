@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -55,6 +56,7 @@ class Scorer:
         self._keys = itertools.count()
         self._finished: list[Job] = []
         self._part_begun_s = 0.0
+        self._counted = replace(model.engine.counters)
 
     @property
     def busy(self) -> bool:
@@ -150,8 +152,11 @@ class Scorer:
         """Parts that have not begun."""
         return len(self._waiting) + len(self._for_graph)
 
-    def note_tables(self) -> None:
-        """Writes the tables' sizes and the quality of their search into the metrics."""
+    def note_state(self) -> None:
+        """Writes into the metrics what the engine has done since, the tables' sizes and the quality of their search."""
+        counters = replace(self.model.engine.counters)
+        self._metrics.note_engine(self._counted, counters)
+        self._counted = counters
         tables, metrics = self._tables, self._metrics
         for kind, ids, index in (
             ("item", tables.items.ids, tables.item_index),

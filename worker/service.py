@@ -138,5 +138,5 @@ class Service:
             self.metrics.threshold.set(scorer.model.controller.threshold)
             self.metrics.waiting.set(scorer.waiting)
             self.metrics.in_flight.set(delivery.in_flight())
-            scorer.note_tables()
+            scorer.note_state()
             await asyncio.sleep(_GAUGE_INTERVAL_S)

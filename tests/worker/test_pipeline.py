@@ -302,3 +302,18 @@ async def test_metrics_tell_what_happened(desk):
     run, full = (value(f"exitstream_worker_token_layers_{part}_total") for part in ("run", "full"))
     assert 0 < run <= full
     assert not math.isnan(value("exitstream_worker_latency_seconds_sum"))
+    assert value("exitstream_worker_lateness_seconds_count") == 1
+
+
+async def test_metrics_tell_what_the_engine_did(desk):
+    """Where its time went and whether the prefix cache helped: two pages of one session look for the same prefix."""
+    for number in range(2):
+        await desk.answer(desk.request("i1", "i2", request_id=f"page-{number}"))
+    desk.scorer.note_state()
+    desk.scorer.note_state()
+
+    value = desk.metrics.value
+    assert value("exitstream_worker_engine_seconds_total", part="model") > 0
+    hits, misses = (value("exitstream_worker_prefix_cache_lookups_total", outcome=out) for out in ("hit", "miss"))
+    assert hits >= 1
+    assert hits + misses == 2

@@ -71,7 +71,7 @@ async def test_what_the_engine_leaves_to_the_graph_is_scored_there(desk):
 
 async def test_the_tables_sizes_are_told(desk):
     """For dashboards."""
-    desk.scorer.note_tables()
+    desk.scorer.note_state()
 
     assert desk.metrics.value("exitstream_worker_table_entries", kind="user") == 10
     assert desk.metrics.value("exitstream_worker_search_recall", kind="item") == 1

@@ -18,6 +18,7 @@ from models.prompt import Prompt
 from worker.engine.cost import CostTable
 from worker.engine.exits import leaving
 from worker.engine.flight import Flight
+from worker.engine.prefix_cache import PrefixCache
 from worker.engine.records import (
     CONFIDENT,
     DEADLINE,
@@ -132,7 +133,10 @@ class ScoringEngine:
 
     def warm_up(self) -> None:
         """Measure every stage at several sizes: kernels get built and the cost table filled."""
+        # The made-up prompts begin alike: kept prefixes would make stages look cheaper than they are.
+        cache, self._runner.cache = self._runner.cache, PrefixCache(0)
         self._costs = measure_stages(self._runner, self._settings, self._clock)
+        self._runner.cache = cache
 
     @property
     def cost_table(self) -> CostTable:

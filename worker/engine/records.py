@@ -43,7 +43,7 @@ class EngineSettings:
     criterion: Criterion | None = None
     max_batch_tokens: int = 4096
     device: str = "cpu"
-    prefix_cache_bytes: int = 0
+    prefix_cache_bytes: int = 64 * 1_048_576
     headroom: float = 1.2
     patience_s: float = 60.0
     warm_up_rounds: int = 5

@@ -67,7 +67,7 @@ def make_engine(make_model, calibration, clock) -> EngineMaker:
     """Engines with the same small model, by settings."""
 
     def make(**settings: object) -> ScoringEngine:
-        return ScoringEngine(make_model(), calibration, EngineSettings(**settings), clock)
+        return ScoringEngine(make_model(), calibration, EngineSettings(**{"prefix_cache_bytes": 0} | settings), clock)
 
     return make
 
@@ -338,6 +338,15 @@ def test_warm_up_fills_the_cost_table_for_every_stage(make_model, calibration):
     engine.warm_up()
     assert engine.cost_table.stages == 3
     assert all(engine.cost_table.seconds(stage, 200) > 0 for stage in range(3))
+
+
+def test_warm_up_prices_prefixes_as_unknown(make_engine, make_prompt):
+    """Its made-up prompts begin alike; the prefix cache neither helps them nor keeps them."""
+    engine = make_engine(prefix_cache_bytes=1_000_000, max_batch_tokens=512, warm_up_rounds=2)
+    engine.warm_up()
+    run(engine, [make_prompt(5, [3])], NEVER)
+    assert (engine.counters.prefix_hits, engine.counters.prefix_misses) == (0, 1)
+    assert len(engine._runner.cache) == 1
 
 
 def test_load_lists_what_is_waiting_in_order(make_engine, prompts):
