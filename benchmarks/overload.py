@@ -6,12 +6,17 @@ Open loop through real Kafka: Poisson arrivals at multiples of the worker's own 
 with a backlog of late requests. Latency is counted from when a request was due until its scores can be read from the
 topic. The worker is pinned to one processor, broker and load generator to another, so that the load does not slow down
 what it measures.
+
+Without load the worker answers from the final head (`--calm 1`): what a user sets who wants depth whenever there is
+time for it, and the longest way that the threshold can have to fall. The worker beside it does so always. A third one
+begins at the threshold that calibration chose.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,8 +27,9 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.harness import add_bootstrap, add_bundle, bundle_folder, exit_on_error, finish, kafka, parser
+from benchmarks.overload_figures import BUDGET_MS, Answers, quality, recovery_seconds, summary
 from benchmarks.overload_plots import draw
-from loadgen.open_loop import Answer, Arrival, OpenLoop, poisson
+from loadgen.open_loop import Arrival, OpenLoop, poisson
 from loadgen.plan import Impression, make_plan
 from loadgen.player import Player
 from loadgen.processes import Processes, Program
@@ -32,9 +38,7 @@ from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
 from runtime.settings import KafkaSettings, TopicSettings
 from training.datasets.load import load_log
-from training.metrics import auc
 
-BUDGET_MS: Final = 200
 CANDIDATES: Final = 20
 LOADS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 BURST_S: Final = 2.0
@@ -42,13 +46,9 @@ BURST_LOAD: Final = 5.0
 BURSTS_AT: Final = (0.2, 0.45)
 """Where bursts begin, as shares of a run."""
 BACKLOG: Final = 20_000
-CALM_AGAIN: Final = 0.05
-"""Within this share of the calm threshold a worker counts as recovered."""
 READY_S: Final = 120.0
 WORKER_CPU: Final = 0
 OTHER_CPU: Final = 1
-
-Answers = Sequence[Answer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ def main() -> None:
     add_bundle(arguments)
     add_bootstrap(arguments)
     arguments.add_argument("--seconds", type=float, default=30.0, help="length of each level")
+    arguments.add_argument("--calm", type=float, default=1.0, help="exit threshold without load; 1: the final head")
     options = arguments.parse_args()
     log = load_log(options.data)
     bundle = bundle_folder(options.bundle, log)
@@ -106,7 +107,7 @@ def main() -> None:
                 random=np.random.default_rng(0),
             )
             publish_states(site, Player(site.kafka, site.topics, make_plan(log, 1), rate=1.0))
-            finish(measure(site, options.out), options.out)
+            finish(measure(site, options.calm, options.out), options.out)
     except ExitstreamError as error:
         exit_on_error(error)
 
@@ -124,30 +125,32 @@ def publish_states(site: Site, player: Player) -> None:
         asyncio.run(player.prepare(READY_S))
 
 
-def measure(site: Site, out: Path) -> dict[str, Any]:
+def measure(site: Site, calm: float, out: Path) -> dict[str, Any]:
     """All figures."""
-    calm = Bundle.load(site.bundle).calibration.calm_threshold
     with site.worker(calm_threshold=1.0, floor_threshold=1.0):
         capacity, full_depth_auc = asyncio.run(full_depth(site))
-    with site.worker() as processes:
+    with site.worker(calm_threshold=calm) as processes:
         idle_mb = resident_mb(processes.pid("worker"), "VmRSS")
-        levels = [asyncio.run(level(site, load, capacity)) for load in LOADS]
+        levels = asyncio.run(all_levels(site, capacity))
         burst = asyncio.run(bursts(site, capacity))
         peak_mb = resident_mb(processes.pid("worker"), "VmHWM")
     with site.worker(calm_threshold=calm, floor_threshold=calm):
-        fixed_levels = [asyncio.run(level(site, load, capacity)) for load in LOADS]
+        fixed_levels = asyncio.run(all_levels(site, capacity))
+    with site.worker():
+        calibrated_levels = asyncio.run(all_levels(site, capacity))
     late = measure_backlog(site, capacity)
-    graph_auc = quality([answer for answer in late["answers"] if answer.arrival.due_s < 0])
     draw(levels, fixed_levels, burst, calm, out)
     return {
         "capacity_requests_per_second": capacity,
         "auc_full_depth": full_depth_auc,
-        "auc_graph": graph_auc,
+        "auc_graph": quality([answer for answer in late["answers"] if answer.arrival.due_s < 0]),
         "calm_threshold": calm,
         "levels": levels,
         "fixed_levels": fixed_levels,
+        "calibrated_threshold": Bundle.load(site.bundle).calibration.calm_threshold,
+        "calibrated_levels": calibrated_levels,
         "bursts": summary(burst),
-        "recovery_seconds": recovery_seconds(burst, calm, site.seconds),
+        "recovery_seconds": recovery_seconds(burst, calm, [share * site.seconds + BURST_S for share in BURSTS_AT]),
         "backlog": late["figures"],
         "idle_rss_mb": idle_mb,
         "peak_rss_mb": max(peak_mb, late["peak_mb"]),
@@ -166,12 +169,16 @@ async def full_depth(site: Site) -> tuple[float, float]:
         return len(site.pages) / (time.perf_counter() - started), quality(answers)
 
 
-async def level(site: Site, load: float, capacity: float) -> dict[str, Any]:
-    """Figures of one load, as a multiple of the capacity."""
-    times = poisson(load * capacity, site.seconds, site.random)
+async def all_levels(site: Site, capacity: float) -> list[dict[str, Any]]:
+    """Figures of every load, as multiples of the capacity; a breath between two."""
+    levels = []
     async with OpenLoop(site.kafka, site.topics) as loop:
-        await asyncio.sleep(1.0)
-        return {"load": load, **summary(await loop.run(site.arrivals(times.tolist())))}
+        for load in LOADS:
+            await asyncio.sleep(1.0)
+            times = poisson(load * capacity, site.seconds, site.random)
+            levels.append({"load": load, **summary(await loop.run(site.arrivals(times.tolist())))})
+            print(levels[-1], file=sys.stderr)
+    return levels
 
 
 async def bursts(site: Site, capacity: float) -> Answers:
@@ -213,52 +220,6 @@ async def _backlog(site: Site, capacity: float) -> dict[str, Any]:
         "fresh": summary(after),
     }
     return {"figures": figures, "answers": answers, "peak_mb": peak_mb}
-
-
-def summary(answers: Answers) -> dict[str, float]:
-    """The figures of one run."""
-    answered = [answer for answer in answers if answer.scores is not None]
-    latencies = np.array([answer.latency_ms for answer in answered] or [np.nan], np.float64)
-    scored = [score for answer in answered if answer.scores for score in answer.scores.scores]
-    thresholds = np.array([answer.scores.exit_threshold for answer in answered if answer.scores] or [np.nan])
-    made_by = [score.made_by for score in scored]
-    return {
-        "requests": len(answers),
-        "answered_share": len(answered) / max(1, len(answers)),
-        "within_budget_share": float((latencies <= BUDGET_MS).sum() / max(1, len(answers))),
-        "p50_ms": float(np.percentile(latencies, 50)),
-        "p99_ms": float(np.percentile(latencies, 99)),
-        "auc": quality(answered),
-        "mean_exit_layer": float(np.mean([score.exit_layer for score in scored])) if scored else float("nan"),
-        **{
-            f"share_{way}": made_by.count(way) / max(1, len(made_by))
-            for way in ("confident", "final", "deadline", "graph")
-        },
-        "threshold_mean": float(thresholds.mean()),
-        "threshold_std": float(thresholds.std()),
-    }
-
-
-def quality(answers: Answers) -> float:
-    """AUC over all candidates of the answered requests."""
-    labels: list[bool] = []
-    ctrs: list[float] = []
-    for answer in answers:
-        if answer.scores is not None:
-            labels += answer.arrival.impression.labels
-            ctrs += [score.ctr for score in answer.scores.scores]
-    return auc(labels, ctrs)
-
-
-def recovery_seconds(answers: Answers, calm: float, seconds: float) -> float:
-    """From the end of a burst until the threshold is near calm again; the longest of all bursts."""
-    recoveries = []
-    for share in BURSTS_AT:
-        end = share * seconds + BURST_S
-        after = sorted((a for a in answers if a.scores and a.arrival.due_s >= end), key=lambda a: a.arrival.due_s)
-        back = next((a for a in after if a.scores and a.scores.exit_threshold >= calm * (1 - CALM_AGAIN)), None)
-        recoveries.append(back.arrival.due_s - end if back else float("inf"))
-    return max(recoveries)
 
 
 def resident_mb(pid: int, field: str) -> float:

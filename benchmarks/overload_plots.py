@@ -39,16 +39,18 @@ def _draw_levels(adaptive: Levels, fixed: Levels, path: Path) -> None:
 
 
 def _draw_burst(burst: Sequence[Answer], calm: float, path: Path) -> None:
-    answered = [answer for answer in burst if answer.scores is not None]
-    times = [answer.arrival.due_s for answer in answered]
-    figure, (threshold, latency) = plt.subplots(2, 1, figsize=(11, 6), sharex=True)
-    threshold.plot(times, [a.scores.exit_threshold for a in answered if a.scores], ".", markersize=2)
+    records = [(answer, answer.scores) for answer in burst if answer.scores is not None]
+    times = [answer.arrival.due_s for answer, _ in records]
+    figure, (threshold, queue, latency) = plt.subplots(3, 1, figsize=(11, 8), sharex=True)
+    threshold.plot(times, [scores.exit_threshold for _, scores in records], ".", markersize=2)
     threshold.axhline(calm, linestyle=":", label="calm")
     threshold.set(ylabel="exit threshold")
     threshold.legend()
-    latency.plot(times, [answer.latency_ms for answer in answered], ".", markersize=2)
+    queue.plot(times, [scores.step_times.queue_ms for _, scores in records], ".", markersize=2)
+    queue.set(ylabel="time in the queue, ms")
+    latency.plot(times, [answer.latency_ms for answer, _ in records], ".", markersize=2)
     latency.set(xlabel="seconds", ylabel="latency, ms")
-    for axes in (threshold, latency):
+    for axes in (threshold, queue, latency):
         axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

@@ -79,6 +79,17 @@ def test_the_fused_kernel_equals_the_formula(is_causal):
     torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
 
 
+def test_hidden_keys_count_for_nothing():
+    """With the last keys hidden, kernel and formula give what they give without these keys."""
+    torch.manual_seed(2)
+    query, key, value = torch.randn(3, 2, HEADS, 9, DIM)
+    hidden = torch.zeros(2, 1, 1, 9)
+    hidden[..., 6:] = -torch.inf
+    without = written_out_attention(query, key[:, :, :6], value[:, :, :6])
+    for attention in (attention_with_weight, written_out_attention):
+        torch.testing.assert_close(attention(query, key, value, hidden=hidden), without, atol=1e-5, rtol=1e-5)
+
+
 def test_large_scores_do_not_overflow():
     """Scores far beyond the range of the exponential still give a proper average."""
     packed, query, key, value, prefixes = batch()
