@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from itertools import pairwise
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,8 +47,7 @@ class PromptLimits:
     similar_items: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class TokenSequence:
+class TokenSequence(msgspec.Struct, frozen=True, gc=False):
     """Tokens of a prefix or a suffix, n of them, s of which are soft.
 
     `soft_values` rows are as wide as the larger of the embedding's dimension and the number of statistics; the
@@ -99,13 +100,12 @@ class PromptBuilder:
     def build(self, evidence: Evidence) -> Prompt:
         """The prompt of one request, a suffix per candidate in the order of the evidence."""
         statistics = self._statistics(evidence)
-        return Prompt(
-            prefix=self._prefix(evidence.user),
-            suffixes=[
-                self._suffix(candidate, numbers)
-                for candidate, numbers in zip(evidence.candidates, statistics, strict=True)
-            ],
-        )
+        lines = _Lines(self.soft_width)
+        self._prefix(lines, evidence.user)
+        for candidate, numbers in zip(evidence.candidates, statistics, strict=True):
+            self._suffix(lines, candidate, numbers)
+        prefix, *suffixes = lines.finish()
+        return Prompt(prefix, suffixes)
 
     def _statistics(self, evidence: Evidence) -> NDArray[np.float32]:  # (candidates, len(FEATURES))
         items = [candidate.item for candidate in evidence.candidates]
@@ -118,40 +118,39 @@ class PromptBuilder:
         from_graph = graph_features(user.embedding, (user.impressions, user.positives), embeddings, counts)
         return np.concatenate([from_graph, evidence_features(evidence)], axis=1)
 
-    def _prefix(self, user: UserEvidence) -> TokenSequence:
-        line = _Line(self.soft_width)
-        line.words(self._start)
-        line.words(self._words["user"])
-        line.soft(SoftKind.USER, user.embedding)
-        line.words(self._words["history"])
+    def _prefix(self, lines: _Lines, user: UserEvidence) -> None:
+        lines.words(self._start)
+        lines.words(self._words["user"])
+        lines.soft(SoftKind.USER, user.embedding)
+        lines.words(self._words["history"])
         for past in user.recent[-self.limits.recent_items :]:
-            self._past_item(line, past, self.limits.title_tokens)
-        return line.finish()
+            self._past_item(lines, past, self.limits.title_tokens)
+        lines.end()
 
-    def _suffix(self, candidate: CandidateEvidence, statistics: NDArray[np.float32]) -> TokenSequence:
-        line = _Line(self.soft_width)
-        line.words(self._words["similar"])
+    def _suffix(self, lines: _Lines, candidate: CandidateEvidence, statistics: NDArray[np.float32]) -> None:
+        lines.words(self._words["similar"])
         for past in candidate.past[: self.limits.past_items_shown]:
-            self._past_item(line, past, 0)
+            self._past_item(lines, past, 0)
         for near in candidate.similar_items[: self.limits.similar_items]:
-            self._item(line, near.item, 0)
-        line.words(self._words["others"])
+            self._item(lines, near.item, 0)
+        lines.words(self._words["others"])
         for voter in candidate.similar_users[: self.limits.similar_users_shown]:
-            line.words(self._answer(voter.positive))
-        line.words(self._words["candidate"])
-        self._item(line, candidate.item, self.limits.candidate_title_tokens)
-        line.words(self._words["click"])
+            lines.words(self._answer(voter.positive))
+        lines.words(self._words["candidate"])
+        self._item(lines, candidate.item, self.limits.candidate_title_tokens)
+        lines.words(self._words["click"])
         # Last, where the answer is read: so the first layers' heads need not look far for the plainest evidence.
-        line.soft(SoftKind.STATISTICS, statistics)
-        return line.finish()
+        lines.soft(SoftKind.STATISTICS, statistics)
+        lines.end()
 
-    def _past_item(self, line: _Line, past: PastItem, title_tokens: int) -> None:
-        self._item(line, past.item, title_tokens)
-        line.words(self._answer(past.positive))
+    def _past_item(self, lines: _Lines, past: PastItem, title_tokens: int) -> None:
+        self._item(lines, past.item, title_tokens)
+        lines.words(self._answer(past.positive))
 
-    def _item(self, line: _Line, item: ItemFacts, title_tokens: int) -> None:
-        line.soft(SoftKind.ITEM, item.embedding)
-        line.words(item.title_tokens[:title_tokens])
+    def _item(self, lines: _Lines, item: ItemFacts, title_tokens: int) -> None:
+        lines.soft(SoftKind.ITEM, item.embedding)
+        if title_tokens:
+            lines.words(item.title_tokens[:title_tokens])
 
     def _answer(self, positive: bool) -> Sequence[int]:
         return self._words["yes"] if positive else self._words["no"]
@@ -161,33 +160,43 @@ PHRASES: Final = ("user", "history", "similar", "others", "candidate", "click", 
 """The prompt's own words; a tokenizer fitted to a catalogue is fitted to these too, so that each is one token."""
 
 
-class _Line:
-    """A token sequence in the making."""
+class _Lines:
+    """Token sequences in the making, one behind the other: their numbers become arrays together, which costs least."""
 
     def __init__(self, soft_width: int) -> None:
-        self._token_ids: list[int] = []
-        self._soft: list[tuple[int, SoftKind, Vector | None]] = []
         self._soft_width = soft_width
+        self._token_ids: list[int] = []
+        self._places: list[int] = []  # of soft tokens, among all tokens
+        self._kinds: list[int] = []
+        self._numbers: list[Vector | None] = []
+        self._ends: list[tuple[int, int]] = []  # tokens and soft tokens up to each sequence's end
 
     def words(self, token_ids: Sequence[int]) -> None:
         self._token_ids.extend(token_ids)
 
     def soft(self, kind: SoftKind, numbers: Vector | None) -> None:
         """A soft token; None stands for an id without embedding and reads as zeros."""
-        self._soft.append((len(self._token_ids), kind, numbers))
+        self._places.append(len(self._token_ids))
+        self._kinds.append(kind)
+        self._numbers.append(numbers)
         self._token_ids.append(0)
 
-    def finish(self) -> TokenSequence:
-        values = np.zeros((len(self._soft), self._soft_width), np.float32)
-        for row, (_, _, numbers) in enumerate(self._soft):
+    def end(self) -> None:
+        """The next word begins another sequence."""
+        self._ends.append((len(self._token_ids), len(self._places)))
+
+    def finish(self) -> list[TokenSequence]:
+        """The sequences; views of the same few arrays."""
+        values = np.zeros((len(self._numbers), self._soft_width), np.float32)
+        for row, numbers in zip(values, self._numbers, strict=True):
             if numbers is not None:
-                values[row, : len(numbers)] = numbers
-        return TokenSequence(
-            token_ids=np.array(self._token_ids, np.int32),
-            soft_positions=np.array([position for position, _, _ in self._soft], np.int32),
-            soft_kinds=np.array([kind for _, kind, _ in self._soft], np.int8),
-            soft_values=values,
-        )
+                row[: len(numbers)] = numbers
+        token_ids, places = np.array(self._token_ids, np.int32), np.array(self._places, np.int32)
+        kinds = np.array(self._kinds, np.int8)
+        return [
+            TokenSequence(token_ids[start:end], places[first:last] - start, kinds[first:last], values[first:last])
+            for (start, first), (end, last) in pairwise([(0, 0), *self._ends])
+        ]
 
 
 def render(prompt: TokenSequence, text: Text) -> str:

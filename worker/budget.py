@@ -19,6 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,8 +38,7 @@ class ControllerSettings:
     """The affordable share may move by so much before the threshold rises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(msgspec.Struct, frozen=True, gc=False):
     """What one request, or a part of it, still asks for."""
 
     deadline_s: float
@@ -114,8 +114,7 @@ def affordable_share(now_s: float, demands: Sequence[Demand], headroom: float) -
     return float((slack[ahead] / np.maximum(needed[ahead], 1e-9)).min())
 
 
-@dataclass(frozen=True, slots=True)
-class Candidature:
+class Candidature(msgspec.Struct, frozen=True, gc=False):
     """What admission has to know of a request, or a part of it, that waits."""
 
     deadline_s: float
