@@ -19,12 +19,23 @@ class OffsetTracker:
     """
 
     def __init__(self) -> None:
-        self._partitions: dict[TopicPartition, PartitionProgress] = {}
+        self._partitions: dict[TopicPartition, PartitionProgress | SplitProgress] = {}
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Begins with these partitions, knowing nothing of what was in flight in them before."""
         for partition in partitions:
             self._partitions[partition] = PartitionProgress()
+
+    def split(self, partition: TopicPartition, offset: int) -> None:
+        """From now on the partition is read in two places: up to this offset, and from it on. Only before any start."""
+        if partition in self._partitions:
+            self._partitions[partition] = SplitProgress(offset)
+
+    def earlier_read(self, partition: TopicPartition) -> None:
+        """Says that every record before the split has been started."""
+        progress = self._partitions.get(partition)
+        if isinstance(progress, SplitProgress):
+            progress.earlier_is_read = True
 
     def revoke(self, partitions: Iterable[TopicPartition]) -> None:
         """Forgets these partitions."""
@@ -103,3 +114,45 @@ class PartitionProgress:
                 break
             del self._finished[oldest]
             self.next_offset = oldest + 1
+
+
+class SplitProgress:
+    """One partition that is read in two places at once. What lies behind the split does not count before all that lies
+    before it is finished.
+
+    Attributes:
+        earlier_is_read: whether all records before the split have been started.
+        committed_offset: as in `PartitionProgress`.
+    """
+
+    __slots__ = ("_earlier", "_later", "_split", "committed_offset", "earlier_is_read")
+
+    def __init__(self, split: int) -> None:
+        self._split = split
+        self._earlier = PartitionProgress()
+        self._later = PartitionProgress()
+        self.earlier_is_read = False
+        self.committed_offset = -1
+
+    @property
+    def in_flight(self) -> int:
+        """As in `PartitionProgress`, of both places."""
+        return self._earlier.in_flight + self._later.in_flight
+
+    @property
+    def next_offset(self) -> int:
+        """As in `PartitionProgress`."""
+        if self.earlier_is_read and not self._earlier.in_flight:
+            return max(self._split, self._later.next_offset)
+        return self._earlier.next_offset
+
+    def started(self, offset: int) -> None:
+        """Notes a record as in flight."""
+        self._place(offset).started(offset)
+
+    def done(self, offset: int) -> None:
+        """Notes a record as finished; one that is not in flight is left alone."""
+        self._place(offset).done(offset)
+
+    def _place(self, offset: int) -> PartitionProgress:
+        return self._earlier if offset < self._split else self._later

@@ -66,7 +66,7 @@ class Job:
         self.unanswered = count
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Part:
     """Some neighbouring candidates of a job, scored together. Most jobs are one part."""
 
@@ -75,6 +75,11 @@ class Part:
     stop: int
     bulk: bool
     """Beyond one request's fair share: its turn comes when nobody else waits."""
+    urgency: tuple[bool, float] = field(init=False)
+    """Sort key: smaller is served first. Kept, as those that wait are sorted again and again."""
+
+    def __post_init__(self) -> None:
+        self.urgency = self.bulk, self.job.due_s
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -83,11 +88,6 @@ class Part:
     def item_ids(self) -> Sequence[str]:
         """Of its candidates."""
         return self.job.item_ids[self.start : self.stop]
-
-    @property
-    def urgency(self) -> tuple[bool, float]:
-        """Sort key: smaller is served first."""
-        return self.bulk, self.job.due_s
 
     @property
     def may_be_late(self) -> bool:

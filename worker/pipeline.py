@@ -9,6 +9,7 @@ queues. Whatever happens to a request on its way, it ends in exactly one record:
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from functools import partial
 
@@ -61,6 +62,7 @@ class Pipeline:
         self._metrics = metrics
         self._arrivals: deque[Job] = deque()
         self._answered: deque[Job] = deque()
+        self._answered_late: deque[Job] = deque()
         self._something_answered = asyncio.Event()
 
     async def take_in(self, record: Record) -> None:
@@ -98,21 +100,29 @@ class Pipeline:
         self._log.write(job)
 
     async def hand_out_all(self) -> None:
-        """Hands out what the compute thread has answered, for ever."""
+        """Hands out what the compute thread answers, for ever."""
         while True:
             await self._something_answered.wait()
             self._something_answered.clear()
-            while self._answered:
-                await self.hand_out(self._answered.popleft())
-                if len(self._answered) % _HANDED_OUT_IN_A_ROW == 0:
-                    await asyncio.sleep(0)  # a backlog must not keep the event loop from everything else
+            await self.hand_out_answered()
+
+    async def hand_out_answered(self) -> None:
+        """Hands out what has been answered so far; what was late when it came, after all else."""
+        for number in itertools.count(1):
+            queue = self._answered or self._answered_late
+            if not queue:
+                return
+            await self.hand_out(queue.popleft())
+            if number % _HANDED_OUT_IN_A_ROW == 0:
+                await asyncio.sleep(0)  # a backlog must not keep the event loop from everything else
 
     def _arrived(self) -> list[Job]:
         return [self._arrivals.popleft() for _ in range(len(self._arrivals))]
 
     def _hand_back(self, jobs: list[Job]) -> None:
         if jobs:
-            self._answered.extend(jobs)
+            for job in jobs:
+                (self._answered_late if job.deadline.late_at_intake else self._answered).append(job)
             self._thread.tell_loop(self._something_answered.set)
 
     async def _deliver(self, job: Job, output: OutRecord) -> None:
@@ -135,4 +145,4 @@ class Pipeline:
         self._metrics.dead_letters.labels(record.topic).inc()
 
 
-_HANDED_OUT_IN_A_ROW = 32
+_HANDED_OUT_IN_A_ROW = 16

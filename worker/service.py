@@ -15,7 +15,7 @@ from models.bundle import Bundle
 from runtime.clock import Clock, SystemClock
 from runtime.delivery import Delivery, make_delivery
 from runtime.http_status import http_status
-from runtime.kafka import RecordSource, TopicFollower
+from runtime.kafka import Backlog, RecordSource, TopicFollower
 from runtime.lifecycle import Spawn, owned_tasks, watch_loop_lag
 from runtime.readiness import Readiness
 from runtime.watchdog import watch_progress
@@ -33,6 +33,7 @@ _GAUGE_INTERVAL_S: Final = 0.2
 _SHARE_FOR_DRAINING: Final = 0.8
 """Of the time to end in; the rest is for leaving the group."""
 _IDLE_POLL_MS: Final = 100
+_BESIDE_POLL_MS: Final = 1
 _RESTING_POLL_MS: Final = 5
 """While reading rests, polls only keep the place in the group and must not delay the end of the rest."""
 log = structlog.get_logger(__name__)
@@ -111,25 +112,48 @@ class Service:
             spawn(pipeline.hand_out_all(), "scores")
             spawn(delivery.run(), "commits")
             spawn(self._keep_gauges(scorer, delivery), "gauges")
-            await source.start(delivery)
+            backlog = self._backlog(delivery)
+            await source.start(delivery, backlog)
             try:
                 self.readiness.ready("group")
                 log.info("ready", model_version=scorer.model.version, group=settings.worker.group_id)
                 spawn(watch_progress(source, self._clock, settings.telemetry, self.readiness, self.metrics), "watchdog")
-                await self._take_in(source, delivery, pipeline, stopping)
+                await self._take_in(source, backlog, delivery, pipeline, stopping)
                 self.readiness.wait_for("group", "draining")
                 await delivery.drain(settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING)
             finally:
                 await source.stop()
+                if backlog is not None:
+                    await backlog.stop()
+
+    def _backlog(self, delivery: Delivery) -> Backlog | None:
+        """What was written longer ago than a request's budget need not be read before what can still be in time.
+        Transactions keep a partition's order, so with them it is.
+        """
+        settings = self._settings
+        if not settings.worker.fresh_first or settings.kafka.delivery == "exactly_once":
+            return None
+        topics = [settings.topics.impression_requests]
+        return Backlog(settings.kafka, topics, delivery, self._clock, older_than_ms=settings.worker.budget_ms)
 
     async def _take_in(
-        self, source: RecordSource, delivery: Delivery, pipeline: Pipeline, stopping: asyncio.Event
+        self,
+        source: RecordSource,
+        backlog: Backlog | None,
+        delivery: Delivery,
+        pipeline: Pipeline,
+        stopping: asyncio.Event,
     ) -> None:
+        settings = self._settings.worker
         while not stopping.is_set():
-            resting = hold_back(source, delivery, self._settings.worker.max_in_flight)
+            resting = hold_back(source, delivery, settings.max_in_flight)
             self.metrics.paused.set(resting)
-            timeout_ms = _RESTING_POLL_MS if resting else _IDLE_POLL_MS
-            for record in await source.poll(max_records=self._settings.worker.poll_records, timeout_ms=timeout_ms):
+            behind = backlog is not None and backlog.left
+            timeout_ms = _BESIDE_POLL_MS if behind else _RESTING_POLL_MS if resting else _IDLE_POLL_MS
+            records = await source.poll(max_records=settings.poll_records, timeout_ms=timeout_ms)
+            if backlog is not None and behind and delivery.in_flight() < settings.max_in_flight // 2:
+                records += await backlog.poll(max_records=settings.poll_records, timeout_ms=_BESIDE_POLL_MS)
+            for record in records:
                 await pipeline.take_in(record)
 
     async def _keep_gauges(self, scorer: Scorer, delivery: Delivery) -> None:

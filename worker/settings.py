@@ -75,6 +75,7 @@ class WorkerGroup(Group):
     max_clock_skew_ms: float = Field(1_000.0, ge=0, description="how far ahead of ours a requester's clock may be")
     max_age_ms: float = Field(86_400_000.0, ge=0, description="the oldest that a request is believed to be")
 
+    fresh_first: bool = Field(True, description="what is older than budget_ms is read beside; not with exactly_once")
     max_in_flight: int = Field(4_096, ge=1, description="requests taken in and not answered; beyond: reading rests")
     poll_records: int = Field(500, ge=1)
     part_candidates: int = Field(64, ge=1, description="a request with more is scored in parts of so many")

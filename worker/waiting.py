@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from worker.budget import Candidature, Demand, admissible
@@ -45,7 +46,7 @@ class WaitingRoom:
         """Lets them wait."""
         self._parts.extend(parts)
         # Nearly sorted already, which is what the sort is quick at; the most urgent last, to be taken off the end.
-        self._parts.sort(key=lambda part: part.urgency, reverse=True)
+        self._parts.sort(key=attrgetter("urgency"), reverse=True)
 
     def take(self) -> Part:
         """The most urgent part.

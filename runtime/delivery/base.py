@@ -90,6 +90,14 @@ class Delivery(ABC):
         """Begins with these partitions."""
         self._tracker.assign(partitions)
 
+    def split(self, partition: TopicPartition, offset: int) -> None:
+        """As `runtime.kafka.backlog.SplitTracker` wants it."""
+        self._tracker.split(partition, offset)
+
+    def earlier_read(self, partition: TopicPartition) -> None:
+        """As `runtime.kafka.backlog.SplitTracker` wants it."""
+        self._tracker.earlier_read(partition)
+
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Waits for work in flight, commits, forgets the partitions."""
         limit_s = self._settings.revocation_limit_s * _SHARE_FOR_FINISHING

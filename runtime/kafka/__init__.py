@@ -1,12 +1,14 @@
 """The Kafka adapter: the only package that imports aiokafka. Records and errors that leave it are ours.
 
 RecordSource        a member of a consumer group: batches of records, explicit commits, rebalance hooks
+Backlog             what is old in a member's partitions, read beside it so that fresh records need not wait
 TopicFollower       all partitions of some topics without a group: from given offsets or the earliest, for ever
 RecordSink          idempotent producer, every delivery awaited
 TransactionalSink   records and offsets together or not at all; fences older holders of its id
 probe, create_missing_topics, require_topics    before the start
 """
 
+from runtime.kafka.backlog import Backlog
 from runtime.kafka.connection import probe
 from runtime.kafka.follower import TopicFollower
 from runtime.kafka.sink import RecordSink
@@ -15,6 +17,7 @@ from runtime.kafka.topics import Cluster, TopicReport, create_missing_topics, re
 from runtime.kafka.transactions import Transaction, TransactionalSink
 
 __all__ = [
+    "Backlog",
     "Cluster",
     "RebalanceHooks",
     "RecordSink",

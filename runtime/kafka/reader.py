@@ -185,6 +185,26 @@ class PartitionReader:
             ends = await self._consumer.end_offsets([VendorPartition(*partition) for partition in self.assignment()])
         return {_ours(partition): offset for partition, offset in ends.items()}
 
+    async def first_since(self, time_ms: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset of each partition's first record written at that time (Unix milliseconds) or later; the end where
+        all are older.
+
+        Raises:
+            BrokerError: if the broker cannot be asked.
+        """
+        wanted = [VendorPartition(*partition) for partition in partitions]
+        with translated(f"asking for offsets by time in {', '.join(self._topics)}"):
+            ends = await self._consumer.end_offsets(wanted)
+            found = await self._consumer.offsets_for_times(dict.fromkeys(wanted, time_ms))
+        return {
+            _ours(partition): end if found[partition] is None else found[partition].offset
+            for partition, end in ends.items()
+        }
+
+    def records_aside(self) -> dict[TopicPartition, int]:
+        """Records before the position that somebody else is still reading for this one."""
+        return {}
+
     async def lag(self) -> dict[TopicPartition, int]:
         """Records not read yet, per assigned partition.
 

@@ -11,6 +11,7 @@ from aiokafka import TopicPartition as VendorPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from runtime.kafka.backlog import Backlog
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
 from runtime.kafka.topics import require_topics
 from runtime.kafka.translation import translate, translated
@@ -54,11 +55,16 @@ class RecordSource(PartitionReader):
         super().__init__(settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range)
         self.group_id = group_id
         self._hooks: RebalanceHooks | None = None
+        self._backlog: Backlog | None = None
         self._settled = asyncio.Event()
         self._failure: BaseException | None = None
 
-    async def start(self, hooks: RebalanceHooks | None = None) -> None:
+    async def start(self, hooks: RebalanceHooks | None = None, backlog: Backlog | None = None) -> None:
         """Joins the group; returns once partitions have been assigned and the hooks have seen them.
+
+        Args:
+            hooks: the owner's.
+            backlog: takes over what is old in partitions when they are assigned; None: everything is read in order.
 
         Raises:
             TopicMissing: if one of the topics is not there.
@@ -66,6 +72,7 @@ class RecordSource(PartitionReader):
         """
         cluster = await require_topics(self._settings, self._topics)
         self._hooks = hooks
+        self._backlog = backlog
         self._consumer = self._make_consumer(cluster)
         self._consumer.subscribe(self._topics, listener=_Listener(self._revoked, self._assigned))
         limit_s = self._settings.connect_timeout_s + self._settings.session_timeout_ms / 1000
@@ -84,6 +91,10 @@ class RecordSource(PartitionReader):
         records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
         self._raise_failure()
         return records
+
+    def records_aside(self) -> dict[TopicPartition, int]:
+        """Records of the backlog that have not been read yet."""
+        return {} if self._backlog is None else self._backlog.records_left()
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Commits the next offset to be read for each partition that is still ours; tells which these were.
@@ -111,6 +122,8 @@ class RecordSource(PartitionReader):
 
     async def _revoked(self, partitions: frozenset[TopicPartition]) -> None:
         self._settled.clear()
+        if self._backlog is not None:
+            await self._backlog.drop(partitions)
         if self._hooks is None or not partitions:
             return
         try:
@@ -130,6 +143,8 @@ class RecordSource(PartitionReader):
                     if self._hooks is not None:
                         await self._hooks.on_assigned(partitions)
                     await self._start_at_committed(partitions)
+                    if self._backlog is not None:
+                        await self._backlog.take(self, partitions)
         except Exception as error:  # noqa: BLE001 - aiokafka would log and forget it; the next poll raises it
             self._failure = error
         else:

@@ -95,3 +95,57 @@ def test_no_unfinished_record_is_ever_passed_over(data):
         run = [offset for n, offset in enumerate(offsets) if set(offsets[: n + 1]) <= finished]
         assert tracker.committable() == ({HERE: run[-1] + 1} if run else {})
         assert tracker.in_flight() == len(started) - len(finished)
+
+
+def test_what_lies_behind_a_split_waits_for_what_lies_before_it():
+    """Fresh records may finish first; they count once the last old one has been read and is finished."""
+    tracker = tracking(HERE)
+    tracker.split(HERE, 10)
+    for offset in (10, 4, 11):
+        tracker.started(HERE, offset)
+    tracker.done(HERE, 10)
+    assert tracker.committable() == {}
+    tracker.done(HERE, 4)
+    assert tracker.committable() == {HERE: 5}
+    tracker.earlier_read(HERE)
+    assert tracker.committable() == {HERE: 11}
+    tracker.done(HERE, 11)
+    assert (tracker.committable(), tracker.in_flight()) == ({HERE: 12}, 0)
+
+
+def test_a_split_counts_only_for_partitions_that_are_held():
+    """Told of one that was taken away meanwhile, nothing happens."""
+    tracker = tracking(HERE)
+    tracker.split(THERE, 5)
+    tracker.earlier_read(THERE)
+    tracker.earlier_read(HERE)
+    assert tracker.committable() == {}
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_with_a_split_too_no_unfinished_record_is_passed_over(data):
+    """Whatever the order in which two places start and finish, nothing beyond an unfinished or unread record counts."""
+    split, end = 4, 8
+    tracker, finished = tracking(HERE), set()
+    tracker.split(HERE, split)
+    unread = {"earlier": list(range(split)), "later": list(range(split, end))}
+    started, told = [], False
+    while len(finished) < end or not told:
+        moves = [place for place, offsets in unread.items() if offsets]
+        moves += ["finish"] * bool(set(started) - finished) + ["tell"] * (not unread["earlier"] and not told)
+        move = data.draw(st.sampled_from(moves))
+        if move == "finish":
+            offset = data.draw(st.sampled_from(sorted(set(started) - finished)))
+            finished.add(offset)
+            tracker.done(HERE, offset)
+        elif move == "tell":
+            told = True
+            tracker.earlier_read(HERE)
+        else:
+            started.append(unread[move].pop(0))
+            tracker.started(HERE, started[-1])
+        offered = tracker.committable().get(HERE, 0)
+        assert set(range(offered)) <= finished
+        assert tracker.in_flight() == len(started) - len(finished)
+    assert tracker.committable() == {HERE: end}

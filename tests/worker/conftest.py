@@ -153,8 +153,7 @@ class Desk:
         for _ in range(rounds):
             more = self.pipeline.step()
             await asyncio.sleep(0)
-            while self.pipeline._answered:
-                await self.pipeline.hand_out(self.pipeline._answered.popleft())
+            await self.pipeline.hand_out_answered()
             if not more:
                 return
 

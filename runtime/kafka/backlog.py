@@ -1,0 +1,147 @@
+"""What had come in long before a partition was assigned, read beside the group member that begins behind it.
+
+Whoever comes back after an outage finds old records before the fresh ones in every partition. Read in order, the fresh
+ones would be old as well when their turn comes. So the member begins with the fresh ones, and this reader fetches the
+others meanwhile. Nothing behind the backlog is committed before the backlog is done: a crash has the fresh records done
+again, which at-least-once delivery allows and exactly-once does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final, Protocol
+
+import structlog
+from aiokafka import TopicPartition as VendorPartition
+
+from runtime.clock import Clock
+from runtime.kafka.reader import PartitionReader
+from runtime.kafka.topics import require_topics
+from runtime.kafka.translation import translated
+from runtime.records import Record, TopicPartition
+from runtime.settings import KafkaSettings
+
+_WORTH_IT: Final = 1_000
+log = structlog.get_logger(__name__)
+
+
+class SplitTracker(Protocol):
+    """Who keeps account of offsets."""
+
+    def split(self, partition: TopicPartition, offset: int) -> None:
+        """From now on the partition is read in two places: up to this offset, and from it on."""
+
+    def earlier_read(self, partition: TopicPartition) -> None:
+        """All records before the split have been started."""
+
+
+class Backlog(PartitionReader):
+    """Reads what lies before the fresh records of a group member's partitions.
+
+        backlog = Backlog(settings, topics, delivery, clock, older_than_ms=200)
+        await source.start(delivery, backlog)     # splits partitions when they are assigned
+        records = await source.poll()             # fresh ones
+        if backlog.left:
+            records = await backlog.poll()        # old ones
+        await backlog.stop()
+
+    Args:
+        settings: how to reach Kafka.
+        topics: those of the member.
+        tracker: is told of splits.
+        clock: the time, to tell fresh from old.
+        older_than_ms: records written so long before a partition's assignment are its backlog.
+        least_records: fewer are not worth it: the member reads them itself.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topics: Iterable[str],
+        tracker: SplitTracker,
+        clock: Clock,
+        *,
+        older_than_ms: int,
+        least_records: int = _WORTH_IT,
+    ) -> None:
+        super().__init__(settings, topics, group_id=None, start_from="earliest", out_of_range="earliest")
+        self._tracker = tracker
+        self._clock = clock
+        self._older_than_ms = older_than_ms
+        self._least_records = least_records
+        self._ranges: dict[TopicPartition, tuple[int, int]] = {}  # next offset to be read, offset of the split
+
+    async def take(self, member: PartitionReader, partitions: Iterable[TopicPartition]) -> None:
+        """Takes over what is old in partitions that were just assigned to the member, and moves the member behind it.
+
+        Raises:
+            BrokerError: if the broker cannot be asked.
+        """
+        wanted = set(partitions)
+        starts = {partition: start for partition, start in (await member.positions()).items() if partition in wanted}
+        fresh = await member.first_since(self._clock.wall_ms() - self._older_than_ms, starts)
+        split = {
+            partition: (start, fresh[partition])
+            for partition, start in starts.items()
+            if fresh[partition] - start >= self._least_records
+        }
+        if not split:
+            return
+        for partition, (start, end) in split.items():
+            log.info("reading a backlog beside", partition=str(partition), first=start, behind=end)
+            self._tracker.split(partition, end)
+            member.seek(partition, end)
+        self._ranges |= split
+        await self._read_on()
+
+    async def drop(self, partitions: Iterable[TopicPartition]) -> None:
+        """Reads no more of these: they are somebody else's."""
+        dropped = self._ranges.keys() & set(partitions)
+        for partition in dropped:
+            del self._ranges[partition]
+        await self._rest(dropped)
+
+    @property
+    def left(self) -> bool:
+        """Whether there is something to poll for."""
+        return bool(self._ranges)
+
+    def records_left(self) -> dict[TopicPartition, int]:
+        """Records not read yet, as far as offsets tell."""
+        return {partition: end - start for partition, (start, end) in self._ranges.items()}
+
+    async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
+        """The next old records, in order within each partition. The call says that those before it are started."""
+        await self._let_go([partition for partition, (position, end) in self._ranges.items() if position >= end])
+        if not self._ranges:
+            return []
+        records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
+        old = [record for record in records if record.offset < self._ranges.get(record.source, (0, 0))[1]]
+        for partition, position in (await self.positions()).items():
+            if partition in self._ranges:
+                self._ranges[partition] = position, self._ranges[partition][1]
+        return old
+
+    async def _let_go(self, read: Collection[TopicPartition]) -> None:
+        """Of partitions that were read to the split."""
+        for partition in read:
+            log.info("backlog read", partition=str(partition))
+            del self._ranges[partition]
+            self._tracker.earlier_read(partition)
+        await self._rest(read)
+
+    async def _read_on(self) -> None:
+        """Assigns all ranges anew, each from where it stands."""
+        if self._consumer is None:
+            self._consumer = self._make_consumer(await require_topics(self._settings, self._topics))
+            with translated(f"preparing to read a backlog of {', '.join(self._topics)}"):
+                await self._consumer.start()
+        self._consumer.assign([VendorPartition(*partition) for partition in self._ranges])
+        for partition, (start, _) in self._ranges.items():
+            self.seek(partition, start)
+
+    async def _rest(self, partitions: Iterable[TopicPartition]) -> None:
+        if self._ranges:
+            self.pause(partitions)
+        elif self._consumer is not None:
+            await self.stop()
