@@ -41,7 +41,7 @@ DEMO: Final = Preset(
 )
 """For the built-in synthetic data: trained in less than two minutes on two cores."""
 STANDARD: Final = Preset(
-    limits=PromptLimits(recent_items=32, title_tokens=0),
+    limits=PromptLimits(title_tokens=0),
     graph=GraphOptions(),
     exits=ExitOptions(
         hidden=192, intermediate=512, attention_heads=6, exit_layers=(1, 2, 4, 6), epochs=2, learning_rate=1.5e-3

@@ -2,11 +2,11 @@
 
 Pure numbers: no torch, no Kafka, no clock of its own, so that a simulated clock can test it.
 
-A request waits for the work ahead of it (earliest deadline first) and then for its own. With `work` the seconds that
-all of this takes at full depth, and `slack` the seconds until its deadline, it is in time if candidates execute no more
-of their token-layers than
+A request waits for the work ahead of it (earliest deadline first) and then for its own. Some of that work is done at
+any threshold (`fixed`: preparing, the next head), the rest (`work`, in seconds at full depth) only as far as candidates
+go. With `slack` the seconds until its deadline, it is in time if candidates execute no more of their token-layers than
 
-    share = slack / (work + headroom)
+    share = (slack - fixed) / (work + headroom)
 
 The smallest such share over all that waits is what can be afforded; the calibrated frontier says which exit threshold
 costs that much. `headroom`, a part of the request's own budget, keeps answers clear of the deadline when there is time,
@@ -45,7 +45,9 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
     """Monotonic seconds."""
     budget_s: float
     work_s: float
-    """Predicted seconds of computing left at full depth."""
+    """Predicted seconds of computing between its next head and full depth."""
+    fixed_s: float = 0.0
+    """Predicted seconds until its next head, preparation included: no threshold saves these."""
 
 
 class ThresholdController:
@@ -104,14 +106,15 @@ def affordable_share(now_s: float, demands: Sequence[Demand], headroom: float) -
     """
     if not demands:
         return math.inf
-    numbers = np.array([(demand.deadline_s, demand.budget_s, demand.work_s) for demand in demands])  # (demands, 3)
-    numbers = numbers[np.argsort(numbers[:, 0], kind="stable")]
-    slack = numbers[:, 0] - now_s
+    numbers = np.array([(each.deadline_s, each.budget_s, each.work_s, each.fixed_s) for each in demands])
+    deadline_s, budget_s, work_s, fixed_s = numbers[np.argsort(numbers[:, 0], kind="stable")].T  # (demands,) each
+    slack = deadline_s - now_s
     ahead = slack > 0
     if not ahead.any():
         return math.inf
-    needed = np.cumsum(numbers[:, 2]) + headroom * numbers[:, 1]
-    return float((slack[ahead] / np.maximum(needed[ahead], 1e-9)).min())
+    left = np.maximum(slack - np.cumsum(fixed_s), 0.0)
+    needed = np.cumsum(work_s) + headroom * budget_s
+    return float((left[ahead] / np.maximum(needed[ahead], 1e-9)).min())
 
 
 class Candidature(msgspec.Struct, frozen=True, gc=False):

@@ -45,7 +45,11 @@ class Scorer:
     ) -> None:
         self.model = model
         self._settings = settings.worker
-        self.margin = DeliveryMargin(settings.margin_s, settings.worker.budget_ms / 1000 * _MOST_MARGIN)
+        self.margin = DeliveryMargin(
+            reading_s=settings.worker.reading_margin_ms / 1000,
+            writing_s=_WRITING_S[settings.kafka.delivery],
+            most_s=settings.worker.budget_ms / 1000 * _MOST_MARGIN,
+        )
         self._tables = tables
         self._metrics = metrics
         self._clock = clock
@@ -171,12 +175,12 @@ class Scorer:
         costs = self.model.engine.cost_table
         budget_s = min((part.job.budget_s for part in self._in_engine.values()), default=0.0)
         tokens = load.prefix_tokens + load.suffix_tokens
-        under_way = [
-            Demand(deadline_s, budget_s, costs.seconds_to_end(depth, count))
-            for depth, count, deadline_s in zip(
-                load.depth.tolist(), tokens.tolist(), load.deadline_s.tolist(), strict=True
-            )
-        ]
+        columns = load.depth.tolist(), tokens.tolist(), load.deadline_s.tolist()
+        under_way = []
+        for depth, count, deadline_s in zip(*columns, strict=True):
+            next_head_s = costs.seconds(depth, count)
+            beyond_s = costs.seconds_to_end(depth, count) - next_head_s
+            under_way.append(Demand(deadline_s, budget_s, beyond_s, next_head_s))
         return under_way + self._waiting.demands(self.margin.seconds)
 
     def _engine_tokens(self) -> int:
@@ -234,5 +238,7 @@ class Scorer:
             job.embedding_time_ms = int(users.event_times_ms[row])
 
 
+_WRITING_S: Final = {"at_least_once": 0.01, "exactly_once": 0.06}
+"""What writing scores is taken to last until that is known."""
 _MOST_MARGIN: Final = 0.4
-"""Share of the default budget that may at most be kept back for writing."""
+"""Share of the default budget that may at most be kept back for writing and reading."""

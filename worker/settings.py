@@ -70,8 +70,7 @@ class WorkerGroup(Group):
     threads: int | None = Field(None, ge=1, description="of torch and FAISS; None: the container's share of CPUs")
 
     budget_ms: int = Field(200, ge=0, le=3_600_000, description="where neither request nor record header names one")
-    delivery_margin_ms: float = Field(15.0, ge=0, description="kept back for writing scores; grows as needed")
-    transaction_margin_ms: float = Field(60.0, ge=0, description="the same with exactly-once delivery")
+    reading_margin_ms: float = Field(15.0, ge=0, description="kept back for readers; what writing takes is learned")
     max_clock_skew_ms: float = Field(1_000.0, ge=0, description="how far ahead of ours a requester's clock may be")
     max_age_ms: float = Field(86_400_000.0, ge=0, description="the oldest that a request is believed to be")
 
@@ -106,13 +105,6 @@ class WorkerSettings(ProgramSettings):
         if calm is not None and floor is not None and floor > calm:
             raise ValueError(f"worker.controller.floor_threshold {floor} lies above calm_threshold {calm}")
         return self
-
-    @property
-    def margin_s(self) -> float:
-        """How long before its deadline a request must be scored so that its scores can be read in time."""
-        worker = self.worker
-        transactional = self.kafka.delivery == "exactly_once"
-        return (worker.transaction_margin_ms if transactional else worker.delivery_margin_ms) / 1000
 
 
 def load(config: Path | None = None) -> WorkerSettings:

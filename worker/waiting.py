@@ -77,11 +77,13 @@ class WaitingRoom:
     def demands(self, margin_s: float) -> list[Demand]:
         """What those that wait ask for. Bulk asks for nothing: it takes the time that is left over."""
         forecast = self._forecasts()
-        return [
-            Demand(part.job.due_s - margin_s, part.job.budget_s, forecast(len(part)).full_s)
-            for part in self._parts
-            if not part.bulk
-        ]
+        demands = []
+        for part in self._parts:
+            if not part.bulk:
+                expected = forecast(len(part))
+                due_s, budget_s = part.job.due_s - margin_s, part.job.budget_s
+                demands.append(Demand(due_s, budget_s, expected.beyond_s, expected.first_head_s))
+        return demands
 
     def _forecasts(self) -> Callable[[int], _Forecast]:
         """Predictions by number of candidates, as of now: many that wait have the same number."""
@@ -92,17 +94,20 @@ class WaitingRoom:
             prepare_s = self._sizes.prepare_s(candidates)
             first_s, full_s = self._costs.seconds(0, tokens), self._costs.seconds_to_end(0, tokens)
             least_s = max(first_s, self._floor_share * full_s)
-            return _Forecast(prepare_s + first_s, prepare_s + least_s, prepare_s + full_s)
+            return _Forecast(prepare_s + first_s, prepare_s + least_s, full_s - first_s)
 
         return forecast
 
 
 class _Forecast(NamedTuple):
-    """Seconds of preparation and inference of one part."""
+    """Seconds that one part takes."""
 
     first_head_s: float
+    """From the beginning, preparation included."""
     least_s: float
-    full_s: float
+    """The same at the lowest threshold."""
+    beyond_s: float
+    """From the first head to full depth."""
 
 
 class PartSizes:

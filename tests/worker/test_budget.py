@@ -42,6 +42,7 @@ demands = st.lists(
         deadline_s=st.floats(-0.5, 2),
         budget_s=st.floats(0.01, 1),
         work_s=st.floats(0, 0.5),
+        fixed_s=st.floats(0, 0.1),
     ),
     max_size=12,
 )
@@ -70,12 +71,21 @@ def test_it_falls_no_further_than_needed():
 
 def test_the_predicted_finish_of_all_that_waits_lies_before_its_deadline():
     """Served by deadline at the affordable share, everything ends in time."""
-    waiting = [Demand(deadline_s=0.05 * (place + 2), budget_s=0.2, work_s=0.08) for place in range(6)]
+    waiting = [Demand(deadline_s=0.05 * (place + 2), budget_s=0.2, work_s=0.08, fixed_s=0.02) for place in range(6)]
 
     share = affordable_share(0.0, waiting, headroom=0.4)
 
-    finished_s = np.cumsum([demand.work_s * share for demand in waiting])
+    assert share > 0
+    finished_s = np.cumsum([demand.fixed_s + demand.work_s * share for demand in waiting])
     assert all(finish <= demand.deadline_s for finish, demand in zip(finished_s, waiting, strict=True))
+
+
+def test_what_no_threshold_saves_is_not_hoped_to_be_saved():
+    """Where the fixed part alone takes all the time, nothing is left to go deeper with."""
+    waiting = [Demand(deadline_s=0.2, budget_s=0.2, work_s=0.01, fixed_s=0.05) for _ in range(4)]
+
+    assert affordable_share(0.0, waiting, headroom=0.4) == 0
+    assert _controller().update(0.0, waiting) == FLOOR
 
 
 def test_what_is_past_its_deadline_does_not_lower_the_threshold():

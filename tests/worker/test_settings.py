@@ -30,12 +30,3 @@ def test_contradictory_thresholds_are_refused():
     """In words."""
     with pytest.raises(SettingsError, match=r"floor_threshold 0\.9 lies above calm_threshold 0\.5"):
         _load(CONTROLLER__CALM_THRESHOLD="0.5", CONTROLLER__FLOOR_THRESHOLD="0.9")
-
-
-def test_exactly_once_keeps_back_more_time():
-    """A transaction takes longer than a write."""
-    plain = WorkerSettings()
-    exact = WorkerSettings(kafka=plain.kafka.model_copy(update={"delivery": "exactly_once"}))
-
-    assert plain.margin_s == 0.015
-    assert exact.margin_s == 0.06

@@ -106,7 +106,8 @@ def test_bulk_asks_for_nothing(room, clock):
 
     [demand] = room.demands(margin_s=0.01)
     assert demand.deadline_s == pytest.approx(0.09)
-    assert demand.work_s == pytest.approx(3 * 150e-5, rel=0.5)
+    assert demand.work_s == pytest.approx(2 * 150e-5)
+    assert demand.fixed_s > 150e-5
 
 
 def test_sizes_are_learned():

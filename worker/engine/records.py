@@ -41,7 +41,7 @@ class EngineSettings:
 
     precision: Precision = "float32"
     criterion: Criterion | None = None
-    max_batch_tokens: int = 4096
+    max_batch_tokens: int = 8192
     device: str = "cpu"
     prefix_cache_bytes: int = 64 * 1_048_576
     headroom: float = 1.2
