@@ -15,6 +15,7 @@ begins at the threshold that calibration chose.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -94,6 +95,7 @@ def main() -> None:
     log = load_log(options.data)
     bundle = bundle_folder(options.bundle, log)
     os.sched_setaffinity(0, {OTHER_CPU})
+    gc.disable()  # the answers are millions of objects; a pause to look through them would count as the worker's
     try:
         with kafka(options.bootstrap, cpus=str(OTHER_CPU)) as bootstrap:
             pages = [page for page in make_plan(log, 10**9).impressions if len(page.events) == CANDIDATES]

@@ -34,6 +34,11 @@ _SHARE_FOR_DRAINING: Final = 0.8
 """Of the time to end in; the rest is for leaving the group."""
 _IDLE_POLL_MS: Final = 100
 _BESIDE_POLL_MS: Final = 1
+_BACKLOG_RECORDS: Final = 96
+_BACKLOG_IN_FLIGHT: Final = 384
+"""A backlog comes in small portions, and no more of it is in the works than keeps them busy: fresh requests must find
+neither the compute thread nor the producer occupied for long.
+"""
 _RESTING_POLL_MS: Final = 5
 """While reading rests, polls only keep the place in the group and must not delay the end of the rest."""
 log = structlog.get_logger(__name__)
@@ -151,8 +156,8 @@ class Service:
             behind = backlog is not None and backlog.left
             timeout_ms = _BESIDE_POLL_MS if behind else _RESTING_POLL_MS if resting else _IDLE_POLL_MS
             records = await source.poll(max_records=settings.poll_records, timeout_ms=timeout_ms)
-            if backlog is not None and behind and delivery.in_flight() < settings.max_in_flight // 2:
-                records += await backlog.poll(max_records=settings.poll_records, timeout_ms=_BESIDE_POLL_MS)
+            if backlog is not None and behind and delivery.in_flight() < _BACKLOG_IN_FLIGHT:
+                records += await backlog.poll(max_records=_BACKLOG_RECORDS, timeout_ms=_BESIDE_POLL_MS)
             for record in records:
                 await pipeline.take_in(record)
 
