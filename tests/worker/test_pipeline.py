@@ -257,6 +257,17 @@ async def test_every_request_of_a_backlog_gets_exactly_one_answer(desk):
     assert all(answers[request.request_id].scores[0].made_by != "graph" for request in fresh)
 
 
+async def test_what_came_late_is_written_after_what_can_still_be_in_time(desk):
+    """Answered in one round, late ones first: the fresh one's scores go out before theirs."""
+    late = [desk.request("i1", request_id=f"late-{n}", created_time_ms=0, budget_ms=200) for n in range(3)]
+    fresh = desk.request("i1", request_id="fresh", budget_ms=1)
+    await desk.take_in(*(desk.record(encode(request)) for request in [*late, fresh]))
+    desk.pipeline.step()
+    await desk.work()
+
+    assert [scores.request_id for scores in desk.scores()] == ["fresh", "late-0", "late-1", "late-2"]
+
+
 async def test_a_large_request_lets_small_ones_pass(desk):
     """Twenty candidates that come after a thousand are answered long before these."""
     large = desk.request(*(f"i{number}" for number in range(1000)), request_id="large")
