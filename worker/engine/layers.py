@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from worker.engine.attention import KeyValue, attend, attend_answers
+from worker.engine.linear import ANSWER_STEP, rounded
 from worker.engine.packing import Packed
 from worker.engine.weights import ExitLayer, LayerWeights, Shape
 
@@ -51,14 +52,20 @@ def run_exit_layer(
     Returns:
         (suffixes, hidden).
     """
-    rest, normed = layer.rest, _normed(hidden, shape)
-    key, value = layer.key_value(normed).chunk(2, dim=1)
+    rest, rows = layer.rest, packed.answer_rows
+    key, value = layer.key_value(_normed(hidden, shape)).chunk(2, dim=1)
     key = _rotate(_heads(key, shape, rest.key_norm), rotation)
     value = _heads(value, shape, None)
-    query = _heads(layer.query(normed[packed.answer_rows]), shape, rest.query_norm)
-    query = _rotate(query, rotation[packed.answer_rows])
+    answers = _padded(hidden.index_select(0, rows))
+    query = _heads(layer.query(_normed(answers, shape)), shape, rest.query_norm)
+    query = _rotate(query[: len(rows)], rotation[rows])
     attended = attend_answers(query, key, value, prefixes(key, value), packed)
-    return _mlp(rest.output(attended.flatten(1)).add_(hidden[packed.answer_rows]), rest, shape)
+    return _mlp(rest.output(_padded(attended.flatten(1))).add_(answers), rest, shape)[: len(rows)]
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """The rows and some of zeros, so that their number is one of few."""
+    return functional.pad(rows, (0, 0, 0, rounded(len(rows), ANSWER_STEP) - len(rows)))
 
 
 def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape) -> Tensor:

@@ -2,7 +2,7 @@
 
 On a CPU the products go through oneDNN with prepacked weights, as in compiled graphs: on AVX-512 machines that can be
 twice as fast as the BLAS call behind `torch.nn.functional.linear`. oneDNN builds a kernel for every number of rows it
-meets, so rows come in steps of `ROW_STEP` (see `packing`).
+meets, which takes longer than many a product: rows come in few different numbers (`rounded`), and warm-up builds these.
 """
 
 from __future__ import annotations
@@ -16,7 +16,24 @@ from torch.nn import functional
 from worker.engine.records import Precision
 
 ROW_STEP: Final = 64
-"""Packed rows are rounded up to this many, so that few kernels are built: at most 63 idle rows in a batch."""
+ANSWER_STEP: Final = 16
+_STEPS_PER_DOUBLING: Final = 16
+
+
+def rounded(rows: int, step: int) -> int:
+    """The number of rows to compute for so many: at most one step more, a sixteenth of them where that is larger."""
+    coarse = 1 << max(0, (rows - 1).bit_length() - _STEPS_PER_DOUBLING.bit_length())
+    step = max(step, coarse)
+    return -(-rows // step) * step
+
+
+def row_counts(most: int, step: int) -> list[int]:
+    """Every value of `rounded` up to that of the most rows."""
+    counts = [rounded(1, step)]
+    while counts[-1] < most:
+        counts.append(rounded(counts[-1] + 1, step))
+    return counts
+
 
 _LEVELS: Final = 127.0
 _OFFSET: Final = 128

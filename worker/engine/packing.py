@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.engine.linear import ROW_STEP
+from worker.engine.linear import ROW_STEP, rounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Packed:
 
     spans: tuple[Span, ...]
     rows: int  # of tokens
-    padded_rows: int  # rounded up to ROW_STEP
+    padded_rows: int  # rounded up, see `worker.engine.linear.rounded`
     longest: int  # prefix and suffix, of all suffixes: positions are below
     positions: Tensor  # (padded_rows,)
     suffix_rows: Tensor  # (suffix tokens,) row of each
@@ -69,7 +69,7 @@ def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
     lengths = np.concatenate([segment.suffix_lengths for segment in segments])  # (suffixes,)
     spans, positions, suffix_rows = _walk(segments)
     rows = spans[-1].end
-    padded_rows = -(-rows // ROW_STEP) * ROW_STEP
+    padded_rows = rounded(rows, ROW_STEP)
     positions.append(np.zeros(padded_rows - rows, np.int64))
     ends = np.cumsum(lengths)
     longest = int(lengths.max())

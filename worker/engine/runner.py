@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from models.exit_model import ExitModel
 from worker.engine.attention import KeyValue
 from worker.engine.flight import Flight
 from worker.engine.layers import run_exit_layer, run_layer
+from worker.engine.linear import ANSWER_STEP, ROW_STEP, Linear, row_counts
 from worker.engine.packing import Packed, pack
 from worker.engine.prefix_cache import PrefixCache, PrefixState
 from worker.engine.records import EngineSettings
@@ -30,12 +32,12 @@ class StageRunner:
 
     def __init__(self, model: ExitModel, settings: EngineSettings) -> None:
         self.device = torch.device(settings.device)
-        dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self._model = model.to(self.device).eval()
         with torch.inference_mode():
             for parameter in (*model.backbone.parameters(), *model.soft.parameters()):
                 # Parameters only: the rotary frequencies, which are buffers, stay in float32, and so do the heads.
-                parameter.data = parameter.data.to(dtype)
+                parameter.data = parameter.data.to(self._dtype)
             self._weights = pack_weights(self._model, settings.precision)
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
         self.cache = PrefixCache(settings.prefix_cache_bytes)
@@ -78,6 +80,29 @@ class StageRunner:
         self.model_s += time.perf_counter() - started_s
         self._move_along(flights, packed, hidden, passed)
         return np.asarray(logits.numpy()), [span.end - span.start for span in packed.spans]
+
+    @torch.inference_mode()
+    def build_kernels(self, most_rows: int, limit_s: float) -> None:
+        """Multiplies rows of zeros, in every number that comes up: on a CPU the first time is several times as slow.
+
+        Args:
+            most_rows: the largest batch.
+            limit_s: seconds after which it is left at that: a model so large spends little of its time on building.
+        """
+        exit_layer, shape = self._weights.stages[0].exit_layer, self._weights.shape
+        layer, give_up_s = exit_layer.rest, time.perf_counter() + limit_s
+        counts: list[tuple[int, tuple[Linear, ...]]] = [
+            (rows, (exit_layer.query,)) for rows in row_counts(most_rows // _TOKENS_PER_ANSWER, ANSWER_STEP)
+        ]
+        counts += [(rows, (layer.qkv, exit_layer.key_value)) for rows in row_counts(most_rows, ROW_STEP)]
+        for rows, inputs in counts:
+            if time.perf_counter() > give_up_s:
+                return
+            hidden = torch.zeros(rows, shape.hidden, dtype=self._dtype, device=self.device)
+            for product in inputs:
+                product(hidden)
+            layer.output(hidden.new_zeros(rows, shape.query_width))
+            layer.down(layer.gate_up(hidden).chunk(2, dim=1)[0].contiguous())
 
     def _look_up(self, flights: Sequence[Flight]) -> None:
         for flight in flights:
@@ -154,3 +179,9 @@ def _gather(flights: Sequence[Flight], packed: Packed) -> Tensor:  # (padded_row
     parts = [part for flight in flights for part in flight.hidden_parts()]
     idle = parts[0].new_zeros(packed.padded_rows - packed.rows, parts[0].shape[1])
     return torch.cat([*parts, idle])
+
+
+_TOKENS_PER_ANSWER: Final = 16
+"""At least about so many tokens are in a suffix; of shorter ones a batch may hold more answers than kernels were built
+for, which costs the first of them a little time.
+"""

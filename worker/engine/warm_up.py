@@ -17,10 +17,12 @@ from worker.engine.scheduler import Entry
 SMALLEST: Final = 128
 PREFIX: Final = 128
 SUFFIX: Final = 32
+BUILDING_LIMIT_S: Final = 3.0
 
 
 def measure_stages(runner: StageRunner, settings: EngineSettings, clock: Callable[[], float]) -> CostTable:
     """Run every stage at doubling sizes up to the largest batch, `warm_up_rounds` times, and take medians."""
+    runner.build_kernels(settings.max_batch_tokens, BUILDING_LIMIT_S)
     sizes = [SMALLEST]
     while sizes[-1] * 2 <= settings.max_batch_tokens:
         sizes.append(sizes[-1] * 2)

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
-from worker.engine.linear import Int8Linear, OneDnnLinear, PlainLinear, pack_linear
+from worker.engine.linear import Int8Linear, OneDnnLinear, PlainLinear, pack_linear, rounded, row_counts
 
 
 @pytest.fixture
@@ -55,3 +57,16 @@ def test_int8_needs_a_cpu():
     """On another device int8 is refused with what to use instead."""
     with pytest.raises(ValueError, match="bfloat16"):
         pack_linear(torch.empty(4, 4, device="meta"), None, "int8")
+
+
+@given(st.integers(1, 20_000), st.sampled_from([16, 64]))
+def test_few_idle_rows_in_few_numbers(rows, step):
+    """Rounding adds less than a step or a sixteenth, and gives only the numbers that warm-up goes through."""
+    assert rows <= rounded(rows, step) < rows + max(step, rows / 16 + 1)
+    assert rounded(rows, step) in row_counts(20_000, step)
+
+
+def test_the_numbers_of_rows_stay_few():
+    """Far fewer kernels than oneDNN keeps."""
+    assert len(row_counts(8_192, 64)) == 64
+    assert row_counts(100, 16) == [16, 32, 48, 64, 80, 96, 112]

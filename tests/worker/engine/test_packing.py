@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.engine.linear import ROW_STEP
+from worker.engine.linear import ROW_STEP, rounded
 from worker.engine.packing import Segment, pack
 
 CPU = torch.device("cpu")
@@ -27,8 +27,7 @@ def test_rows_are_tokens_and_nothing_else(parts):
     """However mixed the lengths, a batch has a row per token, and at most one step of idle rows at its end."""
     packed = pack(parts, CPU)
     assert packed.rows == sum(part.rows for part in parts)
-    assert 0 <= packed.padded_rows - packed.rows < ROW_STEP
-    assert packed.padded_rows % ROW_STEP == 0
+    assert packed.padded_rows == rounded(packed.rows, ROW_STEP)
 
 
 @settings(max_examples=60)
