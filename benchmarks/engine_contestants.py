@@ -63,6 +63,8 @@ class OnnxInt8:
         self._calibration = bundle.calibration
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Its threads may spin while it runs, not on into somebody else's turn.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         with tempfile.TemporaryDirectory() as folder:
             path = _export_int8(self._model, Path(folder))
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

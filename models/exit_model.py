@@ -263,8 +263,8 @@ class ExitModel(nn.Module):
             (tokens, hidden).
         """
         words: Tensor = self.backbone.embed_tokens(token_ids)
-        soft = self.soft(soft_kinds, soft_values.to(words.dtype))
-        return words.index_copy_(0, soft_index, soft)
+        soft = self.soft(soft_kinds, soft_values.to(self.soft.item.weight.dtype))
+        return words.index_copy_(0, soft_index, soft.to(words.dtype))
 
     def forward(self, batch: PromptBatch) -> Tensor:
         """Raw logits (candidates, heads), candidates in order of prompts, then suffixes."""

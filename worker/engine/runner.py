@@ -35,8 +35,9 @@ class StageRunner:
         self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self._model = model.to(self.device).eval()
         with torch.inference_mode():
-            for parameter in (*model.backbone.parameters(), *model.soft.parameters()):
-                # Parameters only: the rotary frequencies, which are buffers, stay in float32, and so do the heads.
+            for parameter in model.backbone.parameters():
+                # The rotary frequencies, which are no parameters, stay in float32. So do soft tokens and heads, whose
+                # products are small and come in any number of rows.
                 parameter.data = parameter.data.to(self._dtype)
             self._weights = pack_weights(self._model, settings.precision)
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
