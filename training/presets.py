@@ -47,4 +47,4 @@ STANDARD: Final = Preset(
         hidden=192, intermediate=512, attention_heads=6, exit_layers=(1, 2, 4, 6), epochs=2, learning_rate=1.5e-3
     ),
 )
-"""For real data sets from MovieLens 100K upwards."""
+"""For real data sets from MovieLens 100K upwards, on which it trains for some fifteen minutes on two cores."""

@@ -46,7 +46,7 @@ class EngineSettings:
     prefix_cache_bytes: int = 64 * 1_048_576
     headroom: float = 1.2
     patience_s: float = 60.0
-    warm_up_rounds: int = 5
+    warm_up_rounds: int = 3
 
 
 @dataclass(frozen=True, slots=True)
