@@ -138,7 +138,8 @@ class Pipeline:
                 await self._refuse(job.record, f"its scores cannot be written: {error}")
 
     def _note_delivery(self, job: Job) -> None:
-        self._scorer.margin.observe(self._clock.monotonic() - job.scored_s)
+        if not job.deadline.late_at_intake:  # those have waited for others to be written first
+            self._scorer.margin.observe(self._clock.monotonic() - job.scored_s)
 
     async def _refuse(self, record: Record, reason: str) -> None:
         await self._delivery.finished(record, [self._letters.letter(record, reason)])

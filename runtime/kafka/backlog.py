@@ -8,6 +8,7 @@ again, which at-least-once delivery allows and exactly-once does not.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable
 from typing import Final, Protocol
 
@@ -70,6 +71,8 @@ class Backlog(PartitionReader):
         self._older_than_ms = older_than_ms
         self._least_records = least_records
         self._ranges: dict[TopicPartition, tuple[int, int]] = {}  # next offset to be read, offset of the split
+        # A rebalance comes in the middle of whatever is going on here.
+        self._lock = asyncio.Lock()
 
     async def take(self, member: PartitionReader, partitions: Iterable[TopicPartition]) -> None:
         """Takes over what is old in partitions that were just assigned to the member, and moves the member behind it.
@@ -91,15 +94,17 @@ class Backlog(PartitionReader):
             log.info("reading a backlog beside", partition=str(partition), first=start, behind=end)
             self._tracker.split(partition, end)
             member.seek(partition, end)
-        self._ranges |= split
-        await self._read_on()
+        async with self._lock:
+            self._ranges |= split
+            await self._read_on()
 
     async def drop(self, partitions: Iterable[TopicPartition]) -> None:
         """Reads no more of these: they are somebody else's."""
-        dropped = self._ranges.keys() & set(partitions)
-        for partition in dropped:
-            del self._ranges[partition]
-        await self._rest(dropped)
+        async with self._lock:
+            dropped = self._ranges.keys() & set(partitions)
+            for partition in dropped:
+                del self._ranges[partition]
+            await self._rest(dropped)
 
     @property
     def left(self) -> bool:
@@ -112,15 +117,16 @@ class Backlog(PartitionReader):
 
     async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
         """The next old records, in order within each partition. The call says that those before it are started."""
-        await self._let_go([partition for partition, (position, end) in self._ranges.items() if position >= end])
-        if not self._ranges:
-            return []
-        records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
-        old = [record for record in records if record.offset < self._ranges.get(record.source, (0, 0))[1]]
-        for partition, position in (await self.positions()).items():
-            if partition in self._ranges:
-                self._ranges[partition] = position, self._ranges[partition][1]
-        return old
+        async with self._lock:
+            await self._let_go([partition for partition, (position, end) in self._ranges.items() if position >= end])
+            if not self._ranges:
+                return []
+            records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
+            positions = await self.positions()
+            self._ranges = {
+                partition: (positions.get(partition, start), end) for partition, (start, end) in self._ranges.items()
+            }
+            return [record for record in records if record.offset < self._ranges.get(record.source, (0, 0))[1]]
 
     async def _let_go(self, read: Collection[TopicPartition]) -> None:
         """Of partitions that were read to the split."""

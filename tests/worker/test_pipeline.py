@@ -268,6 +268,18 @@ async def test_what_came_late_is_written_after_what_can_still_be_in_time(desk):
     assert [scores.request_id for scores in desk.scores()] == ["fresh", "late-0", "late-1", "late-2"]
 
 
+async def test_the_margin_is_learned_from_those_that_can_be_in_time(desk):
+    """What came late waits to be written, which says nothing about how long writing takes."""
+    observed = []
+    desk.scorer.margin.observe = observed.append
+    await desk.answer(desk.request("i1", created_time_ms=0, budget_ms=200))
+    assert observed == []
+
+    await desk.answer(desk.request("i1"))
+    [seconds] = observed
+    assert seconds >= 0
+
+
 async def test_a_large_request_lets_small_ones_pass(desk):
     """Twenty candidates that come after a thousand are answered long before these."""
     large = desk.request(*(f"i{number}" for number in range(1000)), request_id="large")
