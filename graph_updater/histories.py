@@ -1,10 +1,10 @@
 """Each user's last K interactions in order of time, and what a new one means for counts and for the graph.
 
 An interaction is known already if its event id is in the history, or one with the same item and time is; then nothing
-is counted again and the stronger judgement of the two stands. Late ones are put into their place. Of one item's
-judgements the latest in time counts for the graph: positive makes the edge, negative or withdrawn removes it, neutral
-leaves it. A withdrawal takes the item's earlier entries out and stays behind as a marker that is never shown, so that a
-late or repeated interaction from before it does not bring them back.
+is counted again, and of the two the stronger judgement and the smaller id stand. Late ones are put into their place. Of
+one item's judgements the latest in time counts for the graph: positive makes the edge, negative or withdrawn removes
+it, neutral leaves it. A withdrawal takes the item's earlier entries out and stays behind as a marker that is never
+shown, so that a late or repeated interaction from before it does not bring them back.
 
 So the order of arrival does not matter as far back as the history reaches, and repeated events are counted once.
 """
@@ -200,6 +200,7 @@ def _record(
             stands = max(judgement, cells.judgement[known])
             verdicts.gained[e] = stands == POSITIVE and cells.judgement[known] < POSITIVE
             cells.judgement[known] = stands
+            _keep_smaller_id(cells, lists.start[user], known, batch, e)
         if judgement != NEUTRAL and stands == judgement and later == NEUTRAL:
             verdicts.edge[e] = SET_EDGE if judgement == POSITIVE else DROP_EDGE
     return int(users.shape[0])
@@ -273,6 +274,19 @@ def _is_before(batch: Entries, e: int, cells: Entries, cell: int) -> bool:
         if batch.event[e, k] != cells.event[cell, k]:
             return bool(batch.event[e, k] < cells.event[cell, k])
     return False
+
+
+@njit(cache=True, nogil=True)
+def _keep_smaller_id(cells: Entries, start: int, known: int, batch: Entries, e: int) -> None:
+    """Of two events that are one entry the smaller id stands, whichever came first; the entry takes its place by it."""
+    if not _is_before(batch, e, cells, known):
+        return
+    judgement, place = cells.judgement[known], known
+    while place > start and _is_before(batch, e, cells, place - 1):
+        _copy(cells, place, cells, place - 1)
+        place -= 1
+    _copy(cells, place, batch, e)
+    cells.judgement[place] = judgement
 
 
 @njit(cache=True, nogil=True)

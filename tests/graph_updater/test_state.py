@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from graph_parts import reference
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from interactions import ALPHAS, SIZE, TRAINED, exact_state, feed, interaction, streams, trained_base
 
@@ -49,8 +51,18 @@ def test_embeddings_are_lightgcns_over_what_stands_as_positive(stream, batch):
     np.testing.assert_allclose(embeddings_of(state, users, items), reference(edges, base, ALPHAS), atol=1e-5)
 
 
+TWO_IDS = [
+    interaction("anna", "new-1", 0, "purchase"),
+    interaction("anna", "x", 0, "click"),
+    interaction("anna", "new-1", 0, "click"),
+]
+
+
 @settings(max_examples=30, deadline=None)
 @given(streams, st.randoms(use_true_random=False))
+@example(TWO_IDS, Random(0))
+@example(TWO_IDS, Random(1))
+@example(TWO_IDS, Random(2))
 def test_repeated_and_late_interactions_end_in_the_same_state(stream, random):
     """Shuffled, with every interaction twice: the same histories, counts and embeddings."""
     # A withdrawn interaction that arrives late was never counted, so withdrawals do depend on the order.
