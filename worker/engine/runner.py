@@ -86,10 +86,14 @@ class StageRunner:
     def build_kernels(self, most_rows: int, limit_s: float) -> None:
         """Multiplies rows of zeros, in every number that comes up: on a CPU the first time is several times as slow.
 
+        A GPU's kernels take any number of rows, so there is nothing to do for one.
+
         Args:
             most_rows: the largest batch.
             limit_s: seconds after which it is left at that: a model so large spends little of its time on building.
         """
+        if self.device.type != "cpu":
+            return
         exit_layer, shape = self._weights.stages[0].exit_layer, self._weights.shape
         layer, give_up_s = exit_layer.rest, time.perf_counter() + limit_s
         counts: list[tuple[int, tuple[Linear, ...]]] = [
