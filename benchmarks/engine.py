@@ -1,7 +1,7 @@
 """How fast is the engine, and what do exits buy? READ FIRST: `main` names every step.
 
 The same requests (20 candidates each, prompts of the log's last tenth as of their time) are scored by transformers as a
-user would write it, by ONNX Runtime in int8, and by this engine: at full depth, with exits at the calm threshold, and
+user would write it, by ONNX Runtime in int8, and by this engine: at full depth, with exits at the base threshold, and
 with coarser numbers as well. All in one process, alternating; times are medians over rounds.
 
     python -m benchmarks.engine --data ../shared/datasets/ml-100k --out out/engine.json
@@ -77,7 +77,7 @@ def _arguments() -> Namespace:
 
 
 def _contestants(bundle: Bundle, threads: int) -> dict[str, Contestant]:
-    calm = bundle.calibration.calm_threshold
+    base = bundle.calibration.base_threshold
 
     def ours(precision: Precision, threshold: float) -> Ours:
         return Ours(bundle, EngineSettings(precision=precision), threshold)
@@ -86,9 +86,9 @@ def _contestants(bundle: Bundle, threads: int) -> dict[str, Contestant]:
         "naive": Naive(bundle),
         "onnx": OnnxInt8(bundle, threads),
         "full_depth": ours("float32", FULL_DEPTH),
-        "exit": ours("float32", calm),
-        "exit_int8": ours("int8", calm),
-        "exit_bfloat16": ours("bfloat16", calm),
+        "exit": ours("float32", base),
+        "exit_int8": ours("int8", base),
+        "exit_bfloat16": ours("bfloat16", base),
     }
 
 
@@ -181,7 +181,7 @@ def _engine_figures(
         "exit_outside_model_share": _outside_model(early, prompts),
         "mfu": needed / rounds.median("full_depth") / statistics.median(rounds.matmul_rates),
         "matmul_gflops": statistics.median(rounds.matmul_rates) / 1e9,
-        "calm_threshold": bundle.calibration.calm_threshold,
+        "base_threshold": bundle.calibration.base_threshold,
         **_alone(early, prompts, ""),
         **_alone(full, prompts, "full_depth_"),
     }

@@ -34,8 +34,8 @@ def draw(frontier: Sequence[FrontierRun], figures: Mapping[str, Any], out: Path)
         points = [point for point in frontier if point.criterion == criterion]
         times = [point.microseconds_per_candidate for point in points]
         axes.plot(times, [point.auc for point in points], "-o", label=label)
-    calm = 1e6 / figures["exit_candidates_per_second"]
-    axes.plot([calm], [figures["auc_exit"]], "k*", markersize=12, label="calm threshold")
+    base = 1e6 / figures["exit_candidates_per_second"]
+    axes.plot([base], [figures["auc_exit"]], "k*", markersize=12, label="base threshold")
     axes.axhline(figures["auc_full_depth"], color="grey", linewidth=0.8, label="full depth")
     axes.set(xlabel="time per candidate, µs", ylabel="AUC")
     axes.grid(alpha=0.3)

@@ -130,7 +130,7 @@ def _neutral_calibration() -> ExitCalibration:
         intercepts=np.zeros(1),
         confidence_weights=np.zeros((0, len(CONFIDENCE_FEATURES))),
         tolerance=0.1,
-        calm_threshold=1.0,
+        base_threshold=1.0,
         floor_threshold=0.0,
         frontier=(),
         graph_mean=np.zeros(features),

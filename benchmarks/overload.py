@@ -7,9 +7,9 @@ with a backlog of late requests. Latency is counted from when a request was due 
 topic. The worker is pinned to one processor, broker and load generator to another, so that the load does not slow down
 what it measures.
 
-Without load the worker answers from the final head (`--calm 1`): what a user sets who wants depth whenever there is
-time for it, and the longest way that the threshold can have to fall. The worker beside it does so always. A third one
-begins at the threshold that calibration chose.
+Without load the worker answers from the final head (`--base-threshold 1`): what a user sets who wants depth whenever
+there is time for it, and the longest way that the threshold can have to fall. The worker beside it does so always. A
+third one begins at the threshold that calibration chose.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def main() -> None:
     add_bundle(arguments)
     add_bootstrap(arguments)
     arguments.add_argument("--seconds", type=float, default=30.0, help="length of each level")
-    arguments.add_argument("--calm", type=float, default=1.0, help="exit threshold without load; 1: the final head")
+    arguments.add_argument(
+        "--base-threshold", type=float, default=1.0, help="exit threshold without load; 1: the final head"
+    )
     options = arguments.parse_args()
     log = load_log(options.data)
     bundle = bundle_folder(options.bundle, log)
@@ -109,7 +111,7 @@ def main() -> None:
                 random=np.random.default_rng(0),
             )
             publish_states(site, Player(site.kafka, site.topics, make_plan(log, 1), rate=1.0))
-            finish(measure(site, options.calm, options.out), options.out)
+            finish(measure(site, options.base_threshold, options.out), options.out)
     except ExitstreamError as error:
         exit_on_error(error)
 
@@ -127,32 +129,32 @@ def publish_states(site: Site, player: Player) -> None:
         asyncio.run(player.prepare(READY_S))
 
 
-def measure(site: Site, calm: float, out: Path) -> dict[str, Any]:
+def measure(site: Site, base: float, out: Path) -> dict[str, Any]:
     """All figures."""
-    with site.worker(calm_threshold=1.0, floor_threshold=1.0):
+    with site.worker(base_threshold=1.0, floor_threshold=1.0):
         capacity, full_depth_auc = asyncio.run(full_depth(site))
-    with site.worker(calm_threshold=calm) as processes:
+    with site.worker(base_threshold=base) as processes:
         idle_mb = resident_mb(processes.pid("worker"), "VmRSS")
         levels = asyncio.run(all_levels(site, capacity))
         burst = asyncio.run(bursts(site, capacity))
         peak_mb = resident_mb(processes.pid("worker"), "VmHWM")
-    with site.worker(calm_threshold=calm, floor_threshold=calm):
+    with site.worker(base_threshold=base, floor_threshold=base):
         fixed_levels = asyncio.run(all_levels(site, capacity))
     with site.worker():
         calibrated_levels = asyncio.run(all_levels(site, capacity))
     late = measure_backlog(site, capacity)
-    draw(levels, fixed_levels, burst, calm, out)
+    draw(levels, fixed_levels, burst, base, out)
     return {
         "capacity_requests_per_second": capacity,
         "auc_full_depth": full_depth_auc,
         "auc_graph": quality([answer for answer in late["answers"] if answer.arrival.due_s < 0]),
-        "calm_threshold": calm,
+        "base_threshold": base,
         "levels": levels,
         "fixed_levels": fixed_levels,
-        "calibrated_threshold": Bundle.load(site.bundle).calibration.calm_threshold,
+        "calibrated_threshold": Bundle.load(site.bundle).calibration.base_threshold,
         "calibrated_levels": calibrated_levels,
         "bursts": summary(burst),
-        "recovery_seconds": recovery_seconds(burst, calm, [share * site.seconds + BURST_S for share in BURSTS_AT]),
+        "recovery_seconds": recovery_seconds(burst, base, [share * site.seconds + BURST_S for share in BURSTS_AT]),
         "backlog": late["figures"],
         "idle_rss_mb": idle_mb,
         "peak_rss_mb": max(peak_mb, late["peak_mb"]),

@@ -11,8 +11,8 @@ from loadgen.open_loop import Answer
 from training.metrics import auc
 
 BUDGET_MS: Final = 200
-CALM_AGAIN: Final = 0.05
-"""Within this share of the calm threshold a worker counts as recovered."""
+NEAR_BASE: Final = 0.05
+"""Within this share of the base threshold a worker counts as recovered."""
 
 Answers = Sequence[Answer]
 
@@ -54,17 +54,17 @@ def quality(answers: Answers) -> float:
     return auc(labels, ctrs)
 
 
-def recovery_seconds(answers: Answers, calm: float, ends_s: Sequence[float]) -> float:
-    """From a burst's end until the threshold is near calm again; the longest of all bursts.
+def recovery_seconds(answers: Answers, base: float, ends_s: Sequence[float]) -> float:
+    """From a burst's end until the threshold is near base again; the longest of all bursts.
 
     Args:
         answers: of a run with bursts.
-        calm: the threshold without load.
+        base: the threshold without load.
         ends_s: when the bursts end, seconds after the start.
     """
     recoveries = []
     for end_s in ends_s:
         after = sorted((a for a in answers if a.scores and a.arrival.due_s >= end_s), key=lambda a: a.arrival.due_s)
-        back = next((a for a in after if a.scores and a.scores.exit_threshold >= calm * (1 - CALM_AGAIN)), None)
+        back = next((a for a in after if a.scores and a.scores.exit_threshold >= base * (1 - NEAR_BASE)), None)
         recoveries.append(back.arrival.due_s - end_s if back else float("inf"))
     return max(recoveries)

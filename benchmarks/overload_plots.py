@@ -13,16 +13,16 @@ from loadgen.open_loop import Answer
 Levels = Sequence[Mapping[str, Any]]
 
 
-def draw(adaptive: Levels, fixed: Levels, burst: Sequence[Answer], calm: float, out: Path) -> None:
+def draw(adaptive: Levels, fixed: Levels, burst: Sequence[Answer], base: float, out: Path) -> None:
     """Write both plots beside the figures."""
     out.parent.mkdir(parents=True, exist_ok=True)
     _draw_levels(adaptive, fixed, out.with_suffix(".levels.png"))
-    _draw_burst(burst, calm, out.with_suffix(".burst.png"))
+    _draw_burst(burst, base, out.with_suffix(".burst.png"))
 
 
 def _draw_levels(adaptive: Levels, fixed: Levels, path: Path) -> None:
     figure, (latency, quality) = plt.subplots(1, 2, figsize=(11, 4))
-    for name, levels, style in (("adaptive", adaptive, "-o"), ("fixed at calm", fixed, "--s")):
+    for name, levels, style in (("adaptive", adaptive, "-o"), ("fixed at base", fixed, "--s")):
         loads = [level["load"] for level in levels]
         for percentile in ("p50_ms", "p99_ms"):
             label = f"{name}, {percentile.removesuffix('_ms')}"
@@ -38,12 +38,12 @@ def _draw_levels(adaptive: Levels, fixed: Levels, path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_burst(burst: Sequence[Answer], calm: float, path: Path) -> None:
+def _draw_burst(burst: Sequence[Answer], base: float, path: Path) -> None:
     records = [(answer, answer.scores) for answer in burst if answer.scores is not None]
     times = [answer.arrival.due_s for answer, _ in records]
     figure, (threshold, queue, latency) = plt.subplots(3, 1, figsize=(11, 8), sharex=True)
     threshold.plot(times, [scores.exit_threshold for _, scores in records], ".", markersize=2)
-    threshold.axhline(calm, linestyle=":", label="calm")
+    threshold.axhline(base, linestyle=":", label="base")
     threshold.set(ylabel="exit threshold")
     threshold.legend()
     queue.plot(times, [scores.step_times.queue_ms for _, scores in records], ".", markersize=2)

@@ -33,7 +33,7 @@ def evaluate_bundle(folder: Path, data: Path | None) -> None:
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(
-        f"at the calm threshold {evaluation.calm_threshold:.3f}: exits by layer "
+        f"at the base threshold {evaluation.base_threshold:.3f}: exits by layer "
         + "  ".join(f"{layer}: {share:.1%}" for layer, share in exits)
         + f"; token-layers executed {evaluation.token_layer_share:.1%}"
     )
@@ -62,7 +62,7 @@ def _quality_table(evaluation: Evaluation) -> Table:
 
 
 def _ways(evaluation: Evaluation) -> Iterator[tuple[str, Quality]]:
-    yield "as served, calm threshold", evaluation.served
+    yield "as served, base threshold", evaluation.served
     for layer, quality in zip(evaluation.exit_layers, evaluation.heads, strict=True):
         yield f"head after layer {layer} alone", quality
     yield "graph score alone", evaluation.graph

@@ -84,7 +84,7 @@ def show_explanation(explanation: Explanation, request: ImpressionRequest, conso
         console.print(f"candidate {candidate.item_id}", style="bold")
         console.print(_neighbours(candidate.evidence))
         _print_prompt(console, "prompt, its own", candidate.suffix)
-        console.print(_answers(candidate, explanation.calm_threshold))
+        console.print(_answers(candidate, explanation.base_threshold))
 
 
 def _print_prompt(console: Console, name: str, prompt: str) -> None:
@@ -108,8 +108,8 @@ def _neighbours(evidence: CandidateEvidence) -> Table:
     return table
 
 
-def _answers(candidate: CandidateExplanation, calm_threshold: float) -> Table:
-    title = f"answers (calm threshold {calm_threshold:.3f})"
+def _answers(candidate: CandidateExplanation, base_threshold: float) -> Table:
+    title = f"answers (base threshold {base_threshold:.3f})"
     table = Table("answered by", "CTR", "confidence", "", title=title, title_justify="left")
     table.add_row("graph score", f"{candidate.graph_ctr:.4f}", "", "if there is no time for any head")
     for place, head in enumerate(candidate.heads):

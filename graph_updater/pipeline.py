@@ -26,7 +26,7 @@ from graph_updater.metrics import UpdaterMetrics
 from graph_updater.outbox import Committed, Frontier, Outbox, Parcel
 from graph_updater.publishing import MOST_AT_ONCE, transact
 from graph_updater.recovery import Snapshots
-from graph_updater.settings import UpdaterGroup
+from graph_updater.settings import UpdaterSection
 from graph_updater.standby import Leadership, Reign
 from runtime.clock import Clock
 from runtime.errors import BrokerUnreachable, TransactionFailed
@@ -58,7 +58,7 @@ class Pipeline:
         settings: batch sizes and intervals.
     """
 
-    def __init__(self, parts: Parts, settings: UpdaterGroup) -> None:
+    def __init__(self, parts: Parts, settings: UpdaterSection) -> None:
         self._parts = parts
         self._settings = settings
         self._reign: Reign | None = None

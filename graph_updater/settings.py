@@ -8,12 +8,12 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from graph_updater.config import DEFAULT_POSITIVE_KINDS, GraphConfig
-from runtime.settings import Group, KafkaSettings, ProgramSettings, TelemetrySettings, TopicSettings
+from runtime.settings import KafkaSettings, ProgramSettings, SettingsSection, TelemetrySettings, TopicSettings
 from runtime.settings_sources import load_settings
 from schemas.messages import EmbeddingDtype, InteractionKind
 
 
-class GraphSettings(Group):
+class GraphSettings(SettingsSection):
     """The engine, `[updater.graph]`; what each means is told by `graph_updater.config.GraphConfig`."""
 
     epsilon: float = Field(GraphConfig.epsilon, ge=0, lt=1, description="relative error that may wait; 0 is exact")
@@ -35,7 +35,7 @@ class GraphSettings(Group):
         return GraphConfig(**self.model_dump())
 
 
-class UpdaterGroup(Group):
+class UpdaterSection(SettingsSection):
     """The program around the engine."""
 
     bundle: Path = Field(Path("bundle"), description="the model bundle: base embeddings and layer weights")
@@ -64,7 +64,7 @@ class UpdaterSettings(ProgramSettings):
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
-    updater: UpdaterGroup = UpdaterGroup()
+    updater: UpdaterSection = UpdaterSection()
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:

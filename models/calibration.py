@@ -51,7 +51,7 @@ class ExitCalibration:
         intercepts: (heads,) Platt intercepts.
         confidence_weights: (heads - 1, len(CONFIDENCE_FEATURES)).
         tolerance: how far, in calibrated log-odds, an early answer may lie from the final one and count as the same.
-        calm_threshold: the exit threshold without load.
+        base_threshold: the exit threshold without load.
         floor_threshold: the lowest exit threshold ever used.
         frontier: what each threshold costs and loses, by rising threshold.
         graph_mean: (len(GRAPH_FEATURES),) subtracted from the graph features.
@@ -68,7 +68,7 @@ class ExitCalibration:
     intercepts: Floats
     confidence_weights: Floats
     tolerance: float
-    calm_threshold: float
+    base_threshold: float
     floor_threshold: float
     frontier: tuple[FrontierPoint, ...]
     graph_mean: Floats
@@ -88,8 +88,8 @@ class ExitCalibration:
         }
         for name, shape in shapes.items():
             _check_array(name, getattr(self, name), shape)
-        if self.floor_threshold > self.calm_threshold:
-            raise ValueError(f"floor_threshold {self.floor_threshold} lies above calm_threshold {self.calm_threshold}")
+        if self.floor_threshold > self.base_threshold:
+            raise ValueError(f"floor_threshold {self.floor_threshold} lies above base_threshold {self.base_threshold}")
 
     @property
     def heads(self) -> int:
@@ -140,6 +140,8 @@ class ExitCalibration:
             ValueError: fields are missing, unknown or of the wrong shape.
         """
         parts = json.loads(text)
+        if "calm_threshold" in parts:  # its name in bundles of 0.1
+            parts["base_threshold"] = parts.pop("calm_threshold")
         known = {field.name for field in fields(cls)}
         if set(parts) != known:
             raise ValueError(f"calibration fields differ from the expected ones: {sorted(set(parts) ^ known)}")

@@ -4,7 +4,7 @@ A program composes the groups with its own and loads the whole:
 
     class WorkerSettings(ProgramSettings):
         kafka: KafkaSettings = KafkaSettings()
-        worker: WorkerGroup = WorkerGroup()
+        worker: WorkerSection = WorkerSection()
 
     settings = load_settings(WorkerSettings, config_path)
 
@@ -23,17 +23,17 @@ from runtime.topic_specs import TopicSpec
 from schemas.codec import WireFormat
 
 
-class Group(BaseModel):
+class SettingsSection(BaseModel):
     """Base of every section: frozen, unknown keys rejected, values never printed in errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
 
-class ProgramSettings(Group):
+class ProgramSettings(SettingsSection):
     """Base of a program's whole settings; its fields are sections. Made directly, it reads no environment."""
 
 
-class KafkaSettings(Group):
+class KafkaSettings(SettingsSection):
     """How to reach Kafka and how to use it."""
 
     bootstrap_servers: str = Field("localhost:9092", min_length=1, description="host:port, several comma-separated")
@@ -82,7 +82,7 @@ class KafkaSettings(Group):
         return self
 
 
-class TopicSettings(Group):
+class TopicSettings(SettingsSection):
     """Names of the topics and how `exitstream topics create` makes them."""
 
     interactions: str = "interactions"
@@ -147,7 +147,7 @@ class TopicSettings(Group):
         ]
 
 
-class TelemetrySettings(Group):
+class TelemetrySettings(SettingsSection):
     """Logs, metrics and the HTTP status endpoint."""
 
     log_format: Literal["json", "console"] = "json"

@@ -48,7 +48,7 @@ def tiny_bundle(tmp_path_factory):
         intercepts=np.zeros(heads),
         confidence_weights=generator.normal(size=(heads - 1, len(CONFIDENCE_FEATURES))),
         tolerance=0.1,
-        calm_threshold=0.9,
+        base_threshold=0.9,
         floor_threshold=0.3,
         frontier=(FrontierPoint(0.3, 0.3, 0.02), FrontierPoint(0.6, 0.6, 0.01), FrontierPoint(0.9, 0.9, 0.0)),
         graph_mean=np.zeros(len(GRAPH_FEATURES)),

@@ -76,18 +76,18 @@ def calibrate(
 
     Args:
         to_fit: one half of the held-out examples; scores and confidences are fitted to it.
-        to_test: the other half; the calm threshold is chosen on it.
+        to_test: the other half; the base threshold is chosen on it.
         exit_layers: depth of each head.
         options: what is promised.
     """
     fitted = _fit(to_fit, options)
     grid = _threshold_grid(confidences(fitted, to_fit.logits), options.thresholds)
     outcomes = _Outcomes(fitted, to_test, exit_layers)
-    calm = _calm_threshold(outcomes, grid, options)
+    base = _base_threshold(outcomes, grid, options)
     return replace(
         fitted,
-        calm_threshold=calm,
-        floor_threshold=min(grid[0], calm),
+        base_threshold=base,
+        floor_threshold=min(grid[0], base),
         frontier=tuple(outcomes.point(threshold) for threshold in grid),
     )
 
@@ -107,7 +107,7 @@ def _fit(held_out: HeldOut, options: CalibrationOptions) -> ExitCalibration:
         intercepts=platt[:, 1],
         confidence_weights=_fit_confidence(path, options.tolerance),
         tolerance=options.tolerance,
-        calm_threshold=NEVER,
+        base_threshold=NEVER,
         floor_threshold=0.0,
         frontier=(),
         graph_mean=mean,
@@ -189,7 +189,7 @@ class _Outcomes:
         )
 
 
-def _calm_threshold(outcomes: _Outcomes, grid: Sequence[float], options: CalibrationOptions) -> float:
+def _base_threshold(outcomes: _Outcomes, grid: Sequence[float], options: CalibrationOptions) -> float:
     """The lowest threshold that keeps the promise; `NEVER` where none could be shown to."""
     safe = lowest_safe(
         sorted(grid, reverse=True),
@@ -197,9 +197,9 @@ def _calm_threshold(outcomes: _Outcomes, grid: Sequence[float], options: Calibra
         limit=0.5,
         failure_probability=options.failure_probability,
     )
-    calm = NEVER
+    base = NEVER
     for threshold in sorted(grid, reverse=True):
         if safe is None or threshold < safe or outcomes.auc_loss(threshold) > options.auc_loss:
             break
-        calm = threshold
-    return calm
+        base = threshold
+    return base

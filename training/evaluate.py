@@ -49,7 +49,7 @@ class Evaluation:
     events: int
     click_rate: float
     served: Quality
-    """At the calm threshold, as scored without load."""
+    """At the base threshold, as scored without load."""
     heads: tuple[Quality, ...]
     """If every candidate left at this head; the last is full depth."""
     graph: Quality
@@ -60,8 +60,8 @@ class Evaluation:
     exit_shares: tuple[float, ...]
     """Share of candidates that leave at each head."""
     token_layer_share: float
-    """Token-layers executed at the calm threshold as a share of those at full depth."""
-    calm_threshold: float
+    """Token-layers executed at the base threshold as a share of those at full depth."""
+    base_threshold: float
 
     def figures(self) -> dict[str, float]:
         """The main figures by name, for the bundle's manifest."""
@@ -143,12 +143,12 @@ class _Scorer:
         self._served += self._through_engine(examples)
 
     def _through_engine(self, examples: Sequence[Example]) -> list[EngineResult]:
-        """The answers at the calm threshold, in the examples' order, as a worker without load gives them."""
+        """The answers at the base threshold, in the examples' order, as a worker without load gives them."""
         for key, example in enumerate(examples):
             self._engine.submit(Work(key, example.prompt, deadline_s=math.inf))
         results: list[EngineResult] = []
         while self._engine.busy:
-            results += self._engine.step(self._bundle.calibration.calm_threshold, now_s=0.0)
+            results += self._engine.step(self._bundle.calibration.base_threshold, now_s=0.0)
         return sorted(results, key=lambda result: result.key)
 
     def evaluation(self, baseline_auc: float) -> Evaluation:
@@ -168,5 +168,5 @@ class _Scorer:
             exit_layers=layers,
             exit_shares=tuple(float((left_at == layer).mean()) for layer in layers),
             token_layer_share=run / sum(result.token_layers_full for result in self._served),
-            calm_threshold=self._bundle.calibration.calm_threshold,
+            base_threshold=self._bundle.calibration.base_threshold,
         )

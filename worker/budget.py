@@ -33,7 +33,7 @@ class ControllerSettings:
     headroom: float = 0.4
     """Share of a request's budget that its answer should stay clear of the deadline by."""
     rise_time_s: float = 0.3
-    """Time constant of the way back to calm."""
+    """Time constant of the way back to base."""
     band: float = 0.04
     """The affordable share may move by so much before the threshold rises."""
 
@@ -51,13 +51,13 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
 
 
 class ThresholdController:
-    """Chooses the exit threshold: `calm` while every deadline can be met with it, else as much lower as is needed.
+    """Chooses the exit threshold: `base` while every deadline can be met with it, else as much lower as is needed.
 
     More demand never gives a higher threshold, nor does the same demand at a later time (slack only shrinks); at a
     constant load it settles.
 
     Args:
-        calm: the threshold without load.
+        base: the threshold without load.
         floor: the lowest threshold.
         frontier: what each threshold costs, by rising threshold.
         settings: how it follows.
@@ -65,13 +65,13 @@ class ThresholdController:
 
     def __init__(
         self,
-        calm: float,
+        base: float,
         floor: float,
         frontier: Sequence[FrontierPoint],
         settings: ControllerSettings | None = None,
     ) -> None:
         self._settings = settings or ControllerSettings()
-        self._thresholds, self._shares = _between(calm, floor, frontier)
+        self._thresholds, self._shares = _between(base, floor, frontier)
         self._highest_share = self._shares[-1] * (1 + self._settings.band) + self._settings.band
         self._share = self._highest_share
         self._updated_s = -math.inf
@@ -152,19 +152,19 @@ def admissible(now_s: float, busy_s: float, candidatures: Sequence[Candidature],
 
 
 def _between(
-    calm: float, floor: float, frontier: Sequence[FrontierPoint]
+    base: float, floor: float, frontier: Sequence[FrontierPoint]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Thresholds from floor to calm and what they cost, neither ever falling; of equal cost the highest threshold last.
+    """Thresholds from floor to base and what they cost, neither ever falling; of equal cost the highest threshold last.
 
     A frontier with fewer than two points tells nothing; then half the token-layers at the floor are assumed.
     """
     if len(frontier) < 2:
-        return np.array([floor, calm]), np.array([0.5, 1.0])
+        return np.array([floor, base]), np.array([0.5, 1.0])
     thresholds = np.array([point.threshold for point in frontier])
     shares = np.maximum.accumulate([point.token_layer_share for point in frontier])
-    inner = (thresholds > floor) & (thresholds < calm)
-    ends = np.interp([floor, calm], thresholds, shares)
+    inner = (thresholds > floor) & (thresholds < base)
+    ends = np.interp([floor, base], thresholds, shares)
     return (
-        np.concatenate(([floor], thresholds[inner], [calm])),
+        np.concatenate(([floor], thresholds[inner], [base])),
         np.concatenate((ends[:1], shares[inner], ends[1:])),
     )

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 
 Result = TypeVar("Result")
 _IDLE_WAIT_S: Final = 0.1
-"""An idle thread looks round so often, for what depends on time alone: the threshold's way back to calm."""
+"""An idle thread looks round so often, for what depends on time alone: the threshold's way back to base."""
 
 
 class ComputeThread:

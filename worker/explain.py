@@ -40,7 +40,7 @@ class CandidateExplanation:
     heads: Sequence[HeadAnswer]
     """From the shallowest to the final one, each asked."""
     exit_at: int
-    """Which of them would have answered without load: the first whose confidence reaches the calm threshold."""
+    """Which of them would have answered without load: the first whose confidence reaches the base threshold."""
     graph_ctr: float
     """What it would have got, had there been no time for any head."""
 
@@ -58,7 +58,7 @@ class Explanation:
     prefix: str
     """The part of the prompt that all candidates share, as a person reads it."""
     candidates: Sequence[CandidateExplanation]
-    calm_threshold: float
+    base_threshold: float
     model_version: str
 
 
@@ -78,7 +78,7 @@ def explain(bundle: Bundle, tables: Tables, request: ImpressionRequest) -> Expla
     prompt = bundle.prompt_builder().build(evidence)
     trace = ScoringEngine(bundle.model, bundle.calibration, EngineSettings()).trace(prompt)
     graph_ctr = GraphScorer(tables, bundle.calibration).score([(request.user_id, item_ids)])[0]
-    calm = bundle.calibration.calm_threshold
+    base = bundle.calibration.base_threshold
     return Explanation(
         user=evidence.user,
         prefix=render(prompt.prefix, bundle.text),
@@ -93,12 +93,12 @@ def explain(bundle: Bundle, tables: Tables, request: ImpressionRequest) -> Expla
                         bundle.model.config.exit_layers, trace.ctr[row], trace.confidence[row], strict=True
                     )
                 ],
-                exit_at=_first_confident(trace.confidence[row], calm),
+                exit_at=_first_confident(trace.confidence[row], base),
                 graph_ctr=float(graph_ctr[row]),
             )
             for row, candidate in enumerate(evidence.candidates)
         ],
-        calm_threshold=calm,
+        base_threshold=base,
         model_version=bundle.version,
     )
 

@@ -12,7 +12,7 @@ from runtime.telemetry import Metrics
 from worker.engine.records import GRAPH, MADE_BY, EngineCounters
 from worker.jobs import Job
 from worker.publishing import status_of, step_times
-from worker.settings import WorkerGroup
+from worker.settings import WorkerSection
 
 BUDGET_SHARES: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 5.0)
 log = structlog.get_logger(__name__)
@@ -91,7 +91,7 @@ class RequestLog:
         clock: for the rate.
     """
 
-    def __init__(self, settings: WorkerGroup, clock: Clock) -> None:
+    def __init__(self, settings: WorkerSection, clock: Clock) -> None:
         self._level = settings.request_log
         self._per_s = settings.request_log_per_s
         self._clock = clock

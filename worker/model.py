@@ -11,7 +11,7 @@ from worker.budget import ThresholdController
 from worker.engine.engine import ScoringEngine
 from worker.graph_scores import GraphScorer
 from worker.retrieval import Retriever
-from worker.settings import WorkerGroup
+from worker.settings import WorkerSection
 from worker.tables import Tables
 
 
@@ -28,7 +28,7 @@ class ServingModel:
 
     @classmethod
     def from_bundle(
-        cls, bundle: Bundle, tables: Tables, settings: WorkerGroup, monotonic: Callable[[], float]
+        cls, bundle: Bundle, tables: Tables, settings: WorkerSection, monotonic: Callable[[], float]
     ) -> ServingModel:
         """The bundle over these tables, warmed up. Takes seconds; to be called by the thread that will own it.
 
@@ -51,9 +51,9 @@ class ServingModel:
         )
 
 
-def make_controller(bundle: Bundle, settings: WorkerGroup) -> ThresholdController:
-    """Thresholds as calibrated, unless the settings say otherwise; a calm threshold below the floor takes it along."""
+def make_controller(bundle: Bundle, settings: WorkerSection) -> ThresholdController:
+    """Thresholds as calibrated, unless the settings say otherwise; a base threshold below the floor takes it along."""
     wanted = settings.controller
-    calm = bundle.calibration.calm_threshold if wanted.calm_threshold is None else wanted.calm_threshold
+    base = bundle.calibration.base_threshold if wanted.base_threshold is None else wanted.base_threshold
     floor = bundle.calibration.floor_threshold if wanted.floor_threshold is None else wanted.floor_threshold
-    return ThresholdController(calm, min(floor, calm), bundle.calibration.frontier, wanted.settings())
+    return ThresholdController(base, min(floor, base), bundle.calibration.frontier, wanted.settings())

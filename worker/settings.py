@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from models.calibration import Criterion
-from runtime.settings import Group, KafkaSettings, ProgramSettings, TelemetrySettings, TopicSettings
+from runtime.settings import KafkaSettings, ProgramSettings, SettingsSection, TelemetrySettings, TopicSettings
 from runtime.settings_sources import load_settings
 from worker.budget import ControllerSettings
 from worker.engine.records import EngineSettings, Precision
@@ -17,7 +17,7 @@ from worker.limits import IndexSettings, TableLimits
 _ENGINE, _CONTROLLER, _TABLES = EngineSettings(), ControllerSettings(), TableLimits()
 
 
-class EngineGroup(Group):
+class EngineSection(SettingsSection):
     """Inference, `[worker.engine]`; what each means is told by `worker.engine.records.EngineSettings`."""
 
     precision: Precision = _ENGINE.precision
@@ -34,11 +34,11 @@ class EngineGroup(Group):
         return EngineSettings(**self.model_dump())
 
 
-class ControllerGroup(Group):
+class ControllerSection(SettingsSection):
     """The exit threshold under load, `[worker.controller]`; see `worker.budget`."""
 
-    calm_threshold: float | None = Field(None, ge=0, le=1, description="None: as calibrated")
-    floor_threshold: float | None = Field(None, ge=0, le=1, description="None: as calibrated; calm's value fixes it")
+    base_threshold: float | None = Field(None, ge=0, le=1, description="None: as calibrated")
+    floor_threshold: float | None = Field(None, ge=0, le=1, description="None: as calibrated; base's value fixes it")
     headroom: float = Field(_CONTROLLER.headroom, ge=0, le=1)
     rise_time_s: float = Field(_CONTROLLER.rise_time_s, gt=0)
     band: float = Field(_CONTROLLER.band, ge=0, le=0.5)
@@ -48,7 +48,7 @@ class ControllerGroup(Group):
         return ControllerSettings(headroom=self.headroom, rise_time_s=self.rise_time_s, band=self.band)
 
 
-class TablesGroup(Group):
+class TablesSection(SettingsSection):
     """What is kept of users and items, `[worker.tables]`."""
 
     history_length: int = Field(_TABLES.history_length, ge=1, le=10_000)
@@ -62,7 +62,7 @@ class TablesGroup(Group):
         return TableLimits(history_length=self.history_length, index=index)
 
 
-class WorkerGroup(Group):
+class WorkerSection(SettingsSection):
     """The program around them."""
 
     bundle: Path = Field(Path("bundle"), description="folder of the trained model")
@@ -86,9 +86,9 @@ class WorkerGroup(Group):
     request_log: Literal["off", "debug", "info"] = Field("info", description="level of the line per request")
     request_log_per_s: int = Field(50, ge=1, description="lines beyond are counted, not written")
 
-    engine: EngineGroup = EngineGroup()
-    controller: ControllerGroup = ControllerGroup()
-    tables: TablesGroup = TablesGroup()
+    engine: EngineSection = EngineSection()
+    controller: ControllerSection = ControllerSection()
+    tables: TablesSection = TablesSection()
 
 
 class WorkerSettings(ProgramSettings):
@@ -97,13 +97,13 @@ class WorkerSettings(ProgramSettings):
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
-    worker: WorkerGroup = WorkerGroup()
+    worker: WorkerSection = WorkerSection()
 
     @model_validator(mode="after")
     def _check_thresholds(self) -> Self:
-        calm, floor = self.worker.controller.calm_threshold, self.worker.controller.floor_threshold
-        if calm is not None and floor is not None and floor > calm:
-            raise ValueError(f"worker.controller.floor_threshold {floor} lies above calm_threshold {calm}")
+        base, floor = self.worker.controller.base_threshold, self.worker.controller.floor_threshold
+        if base is not None and floor is not None and floor > base:
+            raise ValueError(f"worker.controller.floor_threshold {floor} lies above base_threshold {base}")
         return self
 
 

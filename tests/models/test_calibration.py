@@ -31,7 +31,7 @@ def calibration() -> ExitCalibration:
         intercepts=np.array([0.1, -0.2, 0.0]),
         confidence_weights=random.standard_normal((2, len(CONFIDENCE_FEATURES))),
         tolerance=0.1,
-        calm_threshold=0.9,
+        base_threshold=0.9,
         floor_threshold=0.2,
         frontier=(FrontierPoint(0.2, 0.4, 0.01), FrontierPoint(0.9, 0.7, 0.001)),
         graph_mean=random.standard_normal(len(GRAPH_FEATURES)),
@@ -47,6 +47,12 @@ def test_json_gives_back_the_same_calibration(calibration):
     assert read.to_json() == calibration.to_json()
     assert read.frontier == calibration.frontier
     np.testing.assert_array_equal(read.confidence_weights, calibration.confidence_weights)
+
+
+def test_the_former_name_of_the_base_threshold_is_still_read(calibration):
+    """Bundles written before it was renamed call it `calm_threshold`."""
+    former = calibration.to_json().replace("base_threshold", "calm_threshold")
+    assert ExitCalibration.from_json(former).base_threshold == calibration.base_threshold
 
 
 def test_one_head_survives_json(calibration):

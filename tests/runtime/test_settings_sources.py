@@ -6,17 +6,17 @@ import pytest
 from pydantic import Field
 
 from runtime.errors import SettingsError
-from runtime.settings import Group, KafkaSettings, ProgramSettings
+from runtime.settings import KafkaSettings, ProgramSettings, SettingsSection
 from runtime.settings_sources import load_settings
 
 
-class Limits(Group):
+class Limits(SettingsSection):
     """A group in a group."""
 
     depth: int = 3
 
 
-class WorkerGroup(Group):
+class WorkerSection(SettingsSection):
     """A program's own section."""
 
     bundle: str = "bundle"
@@ -30,7 +30,7 @@ class Settings(ProgramSettings):
     """A program's settings."""
 
     kafka: KafkaSettings = KafkaSettings()
-    worker: WorkerGroup = WorkerGroup()
+    worker: WorkerSection = WorkerSection()
 
 
 @pytest.fixture
@@ -63,7 +63,9 @@ def test_lists_tables_and_sections_are_json_in_the_environment():
         "EXITSTREAM_WORKER__SEED": "",
     }
     worker = load_settings(Settings, None, environ).worker
-    assert worker == WorkerGroup(kinds=("click", "purchase"), weights={"click": 0.5}, limits=Limits(depth=5), seed=None)
+    assert worker == WorkerSection(
+        kinds=("click", "purchase"), weights={"click": 0.5}, limits=Limits(depth=5), seed=None
+    )
 
 
 def test_sections_of_another_program_are_no_unknown_keys(file):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from graph_updater.bundled_base import bundled_base
-from graph_updater.settings import GraphSettings, UpdaterGroup, UpdaterSettings
+from graph_updater.settings import GraphSettings, UpdaterSection, UpdaterSettings
 from graph_updater.state import UpdaterState
 from graph_updater.updater import Updater
 from runtime.clock import SystemClock
@@ -64,7 +64,7 @@ class UpdaterWorld:
             kafka=self.broker.settings(),
             topics=self.topics,
             telemetry=TelemetrySettings(http_enabled=False),
-            updater=UpdaterGroup(**{**quick, **changes}),
+            updater=UpdaterSection(**{**quick, **changes}),
         )
 
     async def create(self):

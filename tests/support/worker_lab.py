@@ -30,7 +30,7 @@ from schemas.messages import (
     PastInteraction,
     UserState,
 )
-from worker.settings import EngineGroup, WorkerGroup, WorkerSettings
+from worker.settings import EngineSection, WorkerSection, WorkerSettings
 
 PATIENCE_S = 90.0
 DIM = 8
@@ -57,9 +57,9 @@ class WorkerLab:
             kafka=self.broker.settings(**(kafka or {})),
             topics=self.topics,
             telemetry=TelemetrySettings(http_port=0),
-            worker=WorkerGroup(
+            worker=WorkerSection(
                 **{"bundle": self.bundle, "group_id": self.broker.name("group"), "threads": 1, "budget_ms": 30_000}
-                | {"engine": EngineGroup(max_batch_tokens=512, warm_up_rounds=1)}
+                | {"engine": EngineSection(max_batch_tokens=512, warm_up_rounds=1)}
                 | worker
             ),
         )

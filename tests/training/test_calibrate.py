@@ -67,26 +67,26 @@ def test_confidence_is_the_chance_that_the_final_head_agrees():
     assert expected_calibration_error(agrees, confidence, bins=5) < 0.1
 
 
-def test_the_calm_threshold_saves_layers_and_keeps_its_promise_on_fresh_data():
-    """Early exits at the calm threshold cost less than full depth, and the log loss rises by at most the promise."""
+def test_the_base_threshold_saves_layers_and_keeps_its_promise_on_fresh_data():
+    """Early exits at the base threshold cost less than full depth, and the log loss rises by at most the promise."""
     calibration, fresh = made(quality_loss=0.02, auc_loss=1.0)
     full = log_loss(fresh.labels, served(calibration, fresh, 2.0))
-    calm = log_loss(fresh.labels, served(calibration, fresh, calibration.calm_threshold))
-    assert calm <= 1.02 * full
-    heads = exit_heads(confidences(calibration, fresh.logits), calibration.calm_threshold)
+    base = log_loss(fresh.labels, served(calibration, fresh, calibration.base_threshold))
+    assert base <= 1.02 * full
+    heads = exit_heads(confidences(calibration, fresh.logits), calibration.base_threshold)
     assert fresh.costs.share(LAYERS, heads) < 0.8
 
 
-def test_a_stricter_promise_never_lowers_the_calm_threshold():
+def test_a_stricter_promise_never_lowers_the_base_threshold():
     """Less loss allowed, no earlier exits."""
-    thresholds = [made(quality_loss=loss, auc_loss=1.0)[0].calm_threshold for loss in (0.1, 0.02, 0.002)]
+    thresholds = [made(quality_loss=loss, auc_loss=1.0)[0].base_threshold for loss in (0.1, 0.02, 0.002)]
     assert thresholds == sorted(thresholds)
 
 
 def test_what_cannot_be_shown_is_not_promised():
     """With a handful of examples, or none to spare, everything goes to the final head."""
     calibration = calibrate(held_out(0, 400, 0.5), held_out(1, 20, 0.5), LAYERS, CalibrationOptions())
-    assert calibration.calm_threshold == NEVER
+    assert calibration.base_threshold == NEVER
 
 
 def test_the_frontier_rises_from_the_floor_to_full_depth():

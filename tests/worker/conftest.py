@@ -27,7 +27,7 @@ from worker.metrics import WorkerMetrics
 from worker.model import ServingModel, make_controller
 from worker.pipeline import Pipeline
 from worker.scoring import Scorer
-from worker.settings import WorkerGroup, WorkerSettings
+from worker.settings import WorkerSection, WorkerSettings
 from worker.tables import Tables
 
 DIM = 4
@@ -115,7 +115,7 @@ class Desk:
         self, bundle: Bundle, model: ServingModel, tables: Tables, max_record_bytes: int = 1_000_000, **worker
     ) -> None:
         kafka = KafkaSettings(max_record_bytes=max_record_bytes, batch_bytes=1_024)
-        self.settings = WorkerSettings(worker=WorkerGroup(**worker), kafka=kafka)
+        self.settings = WorkerSettings(worker=WorkerSection(**worker), kafka=kafka)
         self.clock = SystemClock()
         self.tables = tables
         self.metrics = WorkerMetrics()
@@ -192,7 +192,7 @@ def filled_tables(tiny_bundle, user_state, item_state) -> Tables:
 @pytest.fixture(scope="session")
 def serving_model(tiny_bundle, filled_tables) -> ServingModel:
     """The tiny bundle, warmed up over the filled tables."""
-    settings = WorkerGroup(bundle=Path("unused"))
+    settings = WorkerSection(bundle=Path("unused"))
     return ServingModel.from_bundle(tiny_bundle, filled_tables, settings, SystemClock().monotonic)
 
 

@@ -19,7 +19,7 @@ from worker.budget import (
     affordable_share,
 )
 
-CALM, FLOOR = 0.9, 0.3
+BASE, FLOOR = 0.9, 0.3
 FRONTIER = [
     FrontierPoint(0.1, 0.2, 0.05),
     FrontierPoint(0.3, 0.3, 0.03),
@@ -27,13 +27,13 @@ FRONTIER = [
     FrontierPoint(0.9, 0.8, 0.0),
     FrontierPoint(1.0, 1.0, 0.0),
 ]
-CALM_SHARE, FLOOR_SHARE = 0.8, 0.3
+BASE_SHARE, FLOOR_SHARE = 0.8, 0.3
 BAND = 0.1
 """How far the threshold may move at a constant load once it has settled."""
 
 
 def _controller(**changes):
-    return ThresholdController(CALM, FLOOR, FRONTIER, ControllerSettings(**changes))
+    return ThresholdController(BASE, FLOOR, FRONTIER, ControllerSettings(**changes))
 
 
 demands = st.lists(
@@ -52,8 +52,8 @@ def test_without_load_it_is_calm():
     """Nothing to do, or one request that fits, leaves the promised quality."""
     controller = _controller()
 
-    assert controller.update(0.0, []) == CALM
-    assert controller.update(0.1, [Demand(deadline_s=0.3, budget_s=0.2, work_s=0.05)]) == CALM
+    assert controller.update(0.0, []) == BASE
+    assert controller.update(0.1, [Demand(deadline_s=0.3, budget_s=0.2, work_s=0.05)]) == BASE
 
 
 def test_it_falls_no_further_than_needed():
@@ -63,7 +63,7 @@ def test_it_falls_no_further_than_needed():
     threshold = _controller().update(0.0, waiting)
 
     affordable = affordable_share(0.0, waiting, ControllerSettings().headroom)
-    assert FLOOR_SHARE < affordable < CALM_SHARE
+    assert FLOOR_SHARE < affordable < BASE_SHARE
     shares = [point.token_layer_share for point in FRONTIER]
     thresholds = [point.threshold for point in FRONTIER]
     assert np.interp(threshold, thresholds, shares) == pytest.approx(affordable)
@@ -90,7 +90,7 @@ def test_what_no_threshold_saves_is_not_hoped_to_be_saved():
 
 def test_what_is_past_its_deadline_does_not_lower_the_threshold():
     """No threshold can save it, so nobody else pays for it."""
-    assert _controller().update(10.0, [Demand(deadline_s=9.0, budget_s=0.2, work_s=5.0)]) == CALM
+    assert _controller().update(10.0, [Demand(deadline_s=9.0, budget_s=0.2, work_s=5.0)]) == BASE
 
 
 @settings(max_examples=80, deadline=None)
@@ -107,16 +107,16 @@ def test_more_load_never_raises_the_threshold(steps):
 @settings(max_examples=80, deadline=None)
 @given(steps=st.lists(st.tuples(st.floats(0, 0.5), demands), min_size=1, max_size=8))
 def test_it_stays_between_floor_and_calm_and_returns_to_calm(steps):
-    """Whatever waits; and two seconds after the last of it the threshold is calm again."""
+    """Whatever waits; and two seconds after the last of it the threshold is base again."""
     controller = _controller()
     now_s = 0.0
     for passed_s, waiting in steps:
         now_s += passed_s
-        assert FLOOR <= controller.update(now_s, waiting) <= CALM
+        assert FLOOR <= controller.update(now_s, waiting) <= BASE
     for _ in range(20):
         now_s += 0.1
         controller.update(now_s, [])
-    assert controller.threshold == CALM
+    assert controller.threshold == BASE
 
 
 class Simulation:
@@ -186,7 +186,7 @@ def test_after_a_burst_it_is_calm_again_within_two_seconds():
 
     simulation.run(np.arange(simulation.now_s, simulation.now_s + 2, simulation.work_s / 0.5))
 
-    assert simulation.controller.threshold == CALM
+    assert simulation.controller.threshold == BASE
 
 
 def test_it_follows_a_machine_that_is_slower_than_predicted():
@@ -198,7 +198,7 @@ def test_it_follows_a_machine_that_is_slower_than_predicted():
 
 
 def test_a_frontier_that_tells_nothing_still_gives_thresholds():
-    """A model without a measured frontier goes from calm to floor all the same."""
+    """A model without a measured frontier goes from base to floor all the same."""
     controller = ThresholdController(0.9, 0.5, [])
 
     assert controller.update(0.0, []) == 0.9

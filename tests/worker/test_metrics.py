@@ -7,7 +7,7 @@ import structlog
 
 from runtime.clock import ManualClock
 from worker.metrics import RequestLog
-from worker.settings import WorkerGroup
+from worker.settings import WorkerSection
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def job(desk):
 async def test_one_line_tells_all_of_a_request(job):
     """Which, where from, what became of it, how it was made and where the time went."""
     with structlog.testing.capture_logs() as lines:
-        RequestLog(WorkerGroup(), ManualClock()).write(job)
+        RequestLog(WorkerSection(), ManualClock()).write(job)
 
     [line] = lines
     assert line["event"] == "request"
@@ -36,7 +36,7 @@ async def test_one_line_tells_all_of_a_request(job):
 async def test_at_high_rates_a_part_is_written_and_the_rest_counted(job):
     """Logging must not become the load; nothing is left out silently."""
     clock = ManualClock()
-    requests = RequestLog(WorkerGroup(request_log_per_s=3), clock)
+    requests = RequestLog(WorkerSection(request_log_per_s=3), clock)
     with structlog.testing.capture_logs() as lines:
         for _ in range(10):
             requests.write(job)
@@ -50,7 +50,7 @@ async def test_at_high_rates_a_part_is_written_and_the_rest_counted(job):
 async def test_it_can_be_turned_down_or_off(job):
     """By setting."""
     with structlog.testing.capture_logs() as lines:
-        RequestLog(WorkerGroup(request_log="off"), ManualClock()).write(job)
-        RequestLog(WorkerGroup(request_log="debug"), ManualClock()).write(job)
+        RequestLog(WorkerSection(request_log="off"), ManualClock()).write(job)
+        RequestLog(WorkerSection(request_log="debug"), ManualClock()).write(job)
 
     assert [line["log_level"] for line in lines] == ["debug"]

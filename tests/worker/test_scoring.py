@@ -9,7 +9,7 @@ from schemas.codec import encode
 
 
 async def test_load_lowers_the_threshold_and_its_end_brings_it_back(desk):
-    """With more waiting than the budget buys at full depth it is below calm; answered, it returns to calm."""
+    """With more waiting than the budget buys at full depth it is below base; answered, it returns to base."""
     controller = desk.scorer.model.controller
     waiting = [desk.request(*(f"i{item}" for item in range(20)), request_id=f"r{n}", budget_ms=900) for n in range(400)]
     await desk.take_in(*(desk.record(encode(request)) for request in waiting))

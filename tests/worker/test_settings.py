@@ -21,12 +21,12 @@ def test_the_defaults_are_those_of_the_parts():
 
 def test_the_environment_reaches_every_group():
     """Down to the nested ones."""
-    worker = _load(BUDGET_MS="150", CONTROLLER__CALM_THRESHOLD="0.8", TABLES__HISTORY_LENGTH="10").worker
+    worker = _load(BUDGET_MS="150", CONTROLLER__BASE_THRESHOLD="0.8", TABLES__HISTORY_LENGTH="10").worker
 
-    assert (worker.budget_ms, worker.controller.calm_threshold, worker.tables.limits().history_length) == (150, 0.8, 10)
+    assert (worker.budget_ms, worker.controller.base_threshold, worker.tables.limits().history_length) == (150, 0.8, 10)
 
 
 def test_contradictory_thresholds_are_refused():
     """In words."""
-    with pytest.raises(SettingsError, match=r"floor_threshold 0\.9 lies above calm_threshold 0\.5"):
-        _load(CONTROLLER__CALM_THRESHOLD="0.5", CONTROLLER__FLOOR_THRESHOLD="0.9")
+    with pytest.raises(SettingsError, match=r"floor_threshold 0\.9 lies above base_threshold 0\.5"):
+        _load(CONTROLLER__BASE_THRESHOLD="0.5", CONTROLLER__FLOOR_THRESHOLD="0.9")

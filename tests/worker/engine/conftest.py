@@ -89,7 +89,7 @@ def calibration() -> ExitCalibration:
         intercepts=np.linspace(0.2, 0.0, heads),
         confidence_weights=np.outer([2.0, 1.0], np.array(CONFIDENCE_FEATURES) == "distance"),
         tolerance=0.1,
-        calm_threshold=0.9,
+        base_threshold=0.9,
         floor_threshold=0.1,
         frontier=(),
         graph_mean=np.zeros(features),
