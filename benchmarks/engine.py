@@ -33,7 +33,8 @@ from runtime.allocator import keep_freed_memory
 from runtime.errors import ExitstreamError
 from training.datasets.load import load_log
 from training.metrics import auc
-from worker.engine.records import EngineSettings, Precision
+from worker.budget.controller import FixedThreshold
+from worker.engine.settings import EngineSettings, Precision
 
 FULL_DEPTH: Final = 2.0
 """An exit threshold that no confidence reaches."""
@@ -229,7 +230,7 @@ def _frontier(bundle: Bundle, requests: Sequence[Request]) -> list[FrontierRun]:
     for criterion in criteria:
         contestant = Ours(bundle, EngineSettings(criterion=criterion), FULL_DEPTH)
         for threshold in _thresholds(contestant, prompts):
-            contestant.threshold = threshold
+            contestant.engine.controller = FixedThreshold(threshold)
             ctrs: Floats = contestant.score(prompts)
             seconds = statistics.median(_timed(contestant.score, prompts) for _ in range(FRONTIER_ROUNDS))
             quality = auc(labels[known] > 0, ctrs[known])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +16,10 @@ from torch import Tensor, nn
 from models.bundle import Bundle
 from models.exit_model import ExitModel, collate
 from models.prompt import Prompt
+from worker.budget.controller import FixedThreshold
 from worker.engine.engine import ScoringEngine
-from worker.engine.records import EngineResult, EngineSettings, Work
+from worker.engine.scoring_job import ScoringJob
+from worker.engine.settings import EngineSettings
 
 Floats = NDArray[np.float64]
 
@@ -88,23 +88,19 @@ class Ours:
 
     def __init__(self, bundle: Bundle, settings: EngineSettings, threshold: float) -> None:
         # The rounds score some requests again: prefixes kept from before would flatter.
-        settings = replace(settings, prefix_cache_bytes=0)
-        self.engine = ScoringEngine(copy.deepcopy(bundle.model), bundle.calibration, settings)
+        settings = settings.model_copy(update={"prefix_cache_bytes": 0})
+        self.engine: ScoringEngine[ScoringJob] = ScoringEngine(
+            copy.deepcopy(bundle.model), bundle.calibration, settings, FixedThreshold(threshold)
+        )
         self.engine.warm_up()
-        self.threshold = threshold
 
     def score(self, prompts: Sequence[Prompt]) -> Floats:
         """See `Contestant`."""
-        return np.concatenate([result.ctr for result in self.results(prompts)])
+        return np.concatenate([job.ctr for job in self.results(prompts)])
 
-    def results(self, prompts: Sequence[Prompt]) -> list[EngineResult]:
+    def results(self, prompts: Sequence[Prompt]) -> list[ScoringJob]:
         """All that is known of the answers, in the order of the prompts."""
-        for key, prompt in enumerate(prompts):
-            self.engine.submit(Work(key, prompt, deadline_s=math.inf))
-        results: list[EngineResult] = []
-        while self.engine.busy:
-            results += self.engine.step(self.threshold, now_s=0.0)
-        return sorted(results, key=lambda result: result.key)
+        return self.engine.score(prompts)
 
 
 def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:

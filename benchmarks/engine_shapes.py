@@ -9,7 +9,6 @@ tokens and suffixes of 64; all is scored at full depth in bfloat16.
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -24,8 +23,10 @@ from models.calibration import CONFIDENCE_FEATURES, ExitCalibration
 from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES, GRAPH_FEATURES
 from models.prompt import Prompt, TokenSequence
+from worker.budget.controller import FixedThreshold
 from worker.engine.engine import ScoringEngine
-from worker.engine.records import EngineSettings, Precision, Work
+from worker.engine.scoring_job import ScoringJob
+from worker.engine.settings import EngineSettings, Precision
 
 SHAPES: Final[dict[str, dict[str, int]]] = {
     "qwen2.5-0.5b": {
@@ -87,8 +88,15 @@ def _measure(shape: str, candidates: int, arguments: argparse.Namespace) -> dict
     needed = operations(model, prompt)
     layers = model.backbone.config.num_hidden_layers
     precision: Precision = "bfloat16"
-    settings = EngineSettings(precision, None, arguments.max_batch_tokens, arguments.device, prefix_cache_bytes=0)
-    engine = ScoringEngine(model, _neutral_calibration(), settings)
+    settings = EngineSettings(
+        precision=precision,
+        max_batch_tokens=arguments.max_batch_tokens,
+        device=arguments.device,
+        prefix_cache_bytes=0,
+    )
+    engine: ScoringEngine[ScoringJob] = ScoringEngine(
+        model, _neutral_calibration(), settings, FixedThreshold(FULL_DEPTH)
+    )
     engine.warm_up()
     together = min(_seconds(engine, [prompt] * arguments.in_flight) for _ in range(5)) / arguments.in_flight
     alone_ms = [1000 * _seconds(engine, [prompt]) for _ in range(arguments.rounds)]
@@ -140,13 +148,10 @@ def _neutral_calibration() -> ExitCalibration:
     )
 
 
-def _seconds(engine: ScoringEngine, prompts: list[Prompt]) -> float:
+def _seconds(engine: ScoringEngine[ScoringJob], prompts: list[Prompt]) -> float:
     """From submission until every score is on the host."""
     started_s = time.perf_counter()
-    for key, prompt in enumerate(prompts):
-        engine.submit(Work(key, prompt, deadline_s=math.inf))
-    while engine.busy:
-        engine.step(FULL_DEPTH, now_s=0.0)
+    engine.score(prompts)
     return time.perf_counter() - started_s
 
 

@@ -22,8 +22,8 @@ from schemas.messages import ImpressionRequest
 from training.datasets.load import load_log
 from training.replay import Replay
 from worker.explain import CandidateExplanation, Explanation, explain
-from worker.states import StateReader, read_tables
-from worker.tables import Tables
+from worker.state_store.state_feed import StateReader, read_tables
+from worker.state_store.tables import Tables
 
 
 class UnusableRequest(ExitstreamError):

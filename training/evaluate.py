@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
@@ -20,7 +19,8 @@ from training.progress import Reporter, Silent
 from training.replay import Example, Replay, replay_examples
 from training.train_exits import predict
 from worker.engine.engine import ScoringEngine
-from worker.engine.records import EngineResult, EngineSettings, Work
+from worker.engine.scoring_job import ScoringJob
+from worker.engine.settings import EngineSettings
 
 SCORED_AT_ONCE: Final = 256
 """Examples that are made, then scored, so that memory stays bounded."""
@@ -123,11 +123,13 @@ class _Scorer:
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._engine = ScoringEngine(bundle.model, bundle.calibration, EngineSettings(prefix_cache_bytes=0))
+        self._engine: ScoringEngine[ScoringJob] = ScoringEngine(
+            bundle.model, bundle.calibration, EngineSettings(prefix_cache_bytes=0)
+        )
         self._labels: list[Floats] = []
         self._graph: list[Floats] = []
         self._heads: list[Floats] = []
-        self._served: list[EngineResult] = []
+        self._served: list[ScoringJob] = []
 
     def score(self, examples: Sequence[Example]) -> None:
         """Take examples in, one candidate each."""
@@ -140,16 +142,8 @@ class _Scorer:
         )
         self._graph.append(calibration.graph_ctr(np.concatenate([example.graph_features() for example in examples])))
         self._labels.append(np.concatenate([example.labels for example in examples]).astype(np.float64))
-        self._served += self._through_engine(examples)
-
-    def _through_engine(self, examples: Sequence[Example]) -> list[EngineResult]:
-        """The answers at the base threshold, in the examples' order, as a worker without load gives them."""
-        for key, example in enumerate(examples):
-            self._engine.submit(Work(key, example.prompt, deadline_s=math.inf))
-        results: list[EngineResult] = []
-        while self._engine.busy:
-            results += self._engine.step(self._bundle.calibration.base_threshold, now_s=0.0)
-        return sorted(results, key=lambda result: result.key)
+        # At the base threshold, as a worker without load answers.
+        self._served += self._engine.score([example.prompt for example in examples])
 
     def evaluation(self, baseline_auc: float) -> Evaluation:
         """The figures over all examples taken in."""

@@ -24,7 +24,7 @@ from models.text import Text
 from schemas.messages import Interaction, Item
 from training.clicks import is_click
 from worker.retrieval import Retriever
-from worker.tables import Tables
+from worker.state_store.tables import Tables
 
 APPLIED_AT_ONCE: Final = 4_096
 """Events that are given to the state machine in one call where no request lies between them."""

@@ -13,10 +13,10 @@ from models.evidence import CandidateEvidence, UserEvidence
 from models.prompt import render
 from schemas.messages import ImpressionRequest
 from worker.engine.engine import ScoringEngine
-from worker.engine.records import EngineSettings
+from worker.engine.settings import EngineSettings
 from worker.graph_scores import GraphScorer
 from worker.retrieval import Retriever
-from worker.tables import Tables
+from worker.state_store.tables import Tables
 
 
 @dataclass(frozen=True, slots=True)

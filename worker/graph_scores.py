@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from models.calibration import ExitCalibration
 from models.features import Features, graph_features
-from worker.rows import UNKNOWN_ROW
-from worker.tables import Tables
+from worker.state_store.rows import UNKNOWN_ROW
+from worker.state_store.tables import Tables
 
 
 class GraphScorer:

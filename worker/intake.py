@@ -38,7 +38,7 @@ class Intake:
         return self._decoder.decode(record.value, record.headers)
 
     def deadline(self, request: ImpressionRequest, record: Record) -> tuple[Deadline, float]:
-        """The request's deadline, and its budget in milliseconds: its own, its record's header's, or the setting's.
+        """The request's deadline, and its budget in seconds: its own, its record's header's, or the setting's.
 
         Raises:
             MalformedRecord: the header holds no budget.
@@ -53,7 +53,7 @@ class Intake:
             max_clock_skew_ms=self._settings.max_clock_skew_ms,
             max_age_ms=self._settings.max_age_ms,
         )
-        return deadline, budget_ms
+        return deadline, budget_ms / 1000
 
     def _header_budget_ms(self, record: Record) -> int:
         named = dict(record.headers).get(BUDGET_HEADER)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
 
 from runtime.clock import Clock
+from runtime.deadline import Deadline
 from runtime.telemetry import Metrics
-from worker.engine.records import GRAPH, MADE_BY, EngineCounters
-from worker.jobs import Job
-from worker.publishing import status_of, step_times
+from worker.engine.engine import EngineCounters
+from worker.engine.scoring_job import GRAPH, MADE_BY
+from worker.job import Job
 from worker.settings import WorkerSection
+from worker.state_store.tables import Tables
 
 BUDGET_SHARES: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 5.0)
 log = structlog.get_logger(__name__)
@@ -37,44 +40,61 @@ class WorkerMetrics(Metrics):
         self.freshness = self.histogram("freshness_seconds", "From an event until its effect could be served")
         self.states = self.counter("states_total", "States taken into the tables", ("topic",))
         self.refused_states = self.counter("refused_states_total", "States that no table could take", ("topic",))
-        self.clock_clamps = self.counter("clock_clamps_total", "Created times that were not believed", ("skew",))
-        self.internal_errors = self.counter("internal_errors_total", "Requests answered from the graph for a fault")
+        self._clock_clamps = self.counter("clock_clamps_total", "Created times that were not believed", ("skew",))
+        self._internal_errors = self.counter(
+            "internal_errors_total", "Parts answered from the graph because preparing them failed"
+        )
+        self._counted = EngineCounters()
         self.threshold = self.gauge("exit_threshold", "The exit threshold in force")
-        self.waiting = self.gauge("waiting_parts", "Parts of requests that wait for the engine")
-        self.in_flight = self.gauge("in_flight_requests", "Requests taken in and not yet answered")
-        self.paused = self.gauge("paused_partitions", "Partitions whose reading rests")
-        self.entries = self.gauge("table_entries", "Entries in the tables", ("kind",))
-        self.recall = self.gauge("search_recall", "Share of true neighbours found", ("kind",))
+        self.waiting = self.gauge("waiting_parts", "Parts of requests that wait to be prepared")
+        self.in_flight = self.gauge("in_flight_requests", "Requests accepted and not yet answered")
+        self.paused = self.gauge("paused_partitions", "Partitions whose reading is paused")
+        self._entries = self.gauge("table_entries", "Entries in the tables", ("kind",))
+        self._recall = self.gauge("search_recall", "Share of true neighbours found", ("kind",))
 
     def note_answer(self, job: Job) -> None:
         """Counts one answered request."""
-        lateness_ms = (job.scored_s - job.deadline.at) * 1000
-        latency_s = job.deadline.transit_ms / 1000 + job.scored_s - job.deadline.intake
-        self._requests.labels(status_of(job, lateness_ms)).inc()
-        self._latency.observe(latency_s)
-        if lateness_ms > 0:
-            self._lateness.observe(lateness_ms / 1000)
+        self._requests.labels(job.status).inc()
+        self._latency.observe(job.latency_s)
+        if job.lateness_ms > 0:
+            self._lateness.observe(job.lateness_ms / 1000)
         if job.budget_s > 0:
-            self._budget_share.observe(latency_s / job.budget_s)
+            self._budget_share.observe(job.latency_s / job.budget_s)
         for (made_by, exit_layer), count in Counter(
             zip(job.made_by.tolist(), job.exit_layer.tolist(), strict=True)
         ).items():
             self._candidates.labels(MADE_BY[made_by], exit_layer).inc(count)
-        if job.embedding_time_ms is not None:
-            self.embedding_age.observe(max(0.0, (job.scored_time_ms - job.embedding_time_ms) / 1000))
+        if job.embedding_age_ms is not None:
+            self.embedding_age.observe(job.embedding_age_ms / 1000)
         self._note_steps(job)
 
-    def note_engine(self, before: EngineCounters, now: EngineCounters) -> None:
-        """Counts what the engine has done between two looks at its counters."""
+    def note_deadline(self, deadline: Deadline) -> None:
+        """Counts created times that were not believed."""
+        if deadline.skew != "none":
+            self._clock_clamps.labels(deadline.skew).inc()
+
+    def note_engine(self, counters: EngineCounters) -> None:
+        """Counts what the engine has done since the last call."""
+        before, now = self._counted, replace(counters)
+        self._counted = now
         model_s = now.model_s - before.model_s
         self._engine_seconds.labels("model").inc(model_s)
         self._engine_seconds.labels("around").inc(max(0.0, now.step_s - before.step_s - model_s))
         self._prefix_lookups.labels("hit").inc(now.prefix_hits - before.prefix_hits)
         self._prefix_lookups.labels("miss").inc(now.prefix_misses - before.prefix_misses)
+        self._internal_errors.inc(now.faults - before.faults)
+
+    def note_tables(self, tables: Tables) -> None:
+        """Sizes of the tables and the quality of their search."""
+        for kind, ids, index in (
+            ("item", tables.items.ids, tables.item_index),
+            ("user", tables.users.ids, tables.user_index),
+        ):
+            self._entries.labels(kind).set(len(ids))
+            self._recall.labels(kind).set(index.recall)
 
     def _note_steps(self, job: Job) -> None:
-        times = step_times(job)
-        self._steps.labels("queue").observe(times.queue_ms / 1000)
+        self._steps.labels("queue").observe(job.step_times.queue_ms / 1000)
         if job.begun_s is not None:
             self._steps.labels("retrieve").observe(job.retrieve_s)
             self._steps.labels("prompt").observe(job.prompt_s)
@@ -119,19 +139,18 @@ class RequestLog:
 
 def request_line(job: Job) -> dict[str, Any]:
     """Everything worth knowing about one answered request."""
-    lateness_ms = (job.scored_s - job.deadline.at) * 1000
-    times = step_times(job)
+    times = job.step_times
     made_by = Counter(MADE_BY[code] for code in job.made_by.tolist())
     reached = job.made_by != GRAPH
     return {
         "request_id": job.request.request_id,
         "user_id": job.request.user_id,
         "place": str(job.record),
-        "status": status_of(job, lateness_ms),
+        "status": job.status,
         "candidates": len(job.item_ids),
         "budget_ms": round(job.budget_s * 1000),
-        "latency_ms": round(times.transit_ms + (job.scored_s - job.deadline.intake) * 1000, 1),
-        "lateness_ms": round(max(0.0, lateness_ms), 1),
+        "latency_ms": round(job.latency_s * 1000, 1),
+        "lateness_ms": round(job.lateness_ms, 1),
         **{
             name: round(getattr(times, name), 1)
             for name in ("transit_ms", "queue_ms", "retrieve_ms", "prompt_ms", "infer_ms")

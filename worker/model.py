@@ -7,24 +7,25 @@ from dataclasses import dataclass
 
 from models.bundle import Bundle
 from models.prompt import PromptBuilder
-from worker.budget import ThresholdController
+from worker.budget.controller import ControllerSettings, ThresholdController
 from worker.engine.engine import ScoringEngine
 from worker.graph_scores import GraphScorer
+from worker.job import Job
 from worker.retrieval import Retriever
 from worker.settings import WorkerSection
-from worker.tables import Tables
+from worker.state_store.tables import Tables
 
 
 @dataclass(frozen=True, slots=True)
 class ServingModel:
-    """What one bundle brings: retrieval, prompts, inference, the graph score and the exit threshold."""
+    """What one bundle brings: retrieval, prompts, inference with its exit threshold, the graph score."""
 
     version: str
+    tables: Tables
     retriever: Retriever
     prompts: PromptBuilder
-    engine: ScoringEngine
+    engine: ScoringEngine[Job]
     graph: GraphScorer
-    controller: ThresholdController
 
     @classmethod
     def from_bundle(
@@ -38,22 +39,24 @@ class ServingModel:
             settings: how to run.
             monotonic: the clock of deadlines, in seconds.
         """
-        calibration = bundle.calibration
-        engine = ScoringEngine(bundle.model, calibration, settings.engine.settings(), monotonic)
+        controller = make_controller(bundle, settings.controller)
+        engine: ScoringEngine[Job] = ScoringEngine(
+            bundle.model, bundle.calibration, settings.engine, controller, clock=monotonic
+        )
         engine.warm_up()
         return cls(
             version=bundle.version,
+            tables=tables,
             retriever=Retriever(tables, bundle.limits),
             prompts=bundle.prompt_builder(),
             engine=engine,
-            graph=GraphScorer(tables, calibration),
-            controller=make_controller(bundle, settings),
+            graph=GraphScorer(tables, bundle.calibration),
         )
 
 
-def make_controller(bundle: Bundle, settings: WorkerSection) -> ThresholdController:
-    """Thresholds as calibrated, unless the settings say otherwise; a base threshold below the floor takes it along."""
-    wanted = settings.controller
-    base = bundle.calibration.base_threshold if wanted.base_threshold is None else wanted.base_threshold
-    floor = bundle.calibration.floor_threshold if wanted.floor_threshold is None else wanted.floor_threshold
-    return ThresholdController(base, min(floor, base), bundle.calibration.frontier, wanted.settings())
+def make_controller(bundle: Bundle, settings: ControllerSettings) -> ThresholdController:
+    """Thresholds as calibrated, unless the settings say otherwise; a lower base threshold lowers the floor."""
+    calibration = bundle.calibration
+    base = calibration.base_threshold if settings.base_threshold is None else settings.base_threshold
+    floor = calibration.floor_threshold if settings.floor_threshold is None else settings.floor_threshold
+    return ThresholdController(base, min(floor, base), calibration.frontier, settings)

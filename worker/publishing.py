@@ -8,9 +8,9 @@ from itertools import chain, islice, zip_longest
 from models.evidence import CandidateEvidence
 from runtime.records import OutRecord
 from schemas.codec import WireFormat, encode, headers_for
-from schemas.messages import CandidateScore, ImpressionScores, Neighbour, RequestStatus, StepTimes
-from worker.engine.records import MADE_BY
-from worker.jobs import Job
+from schemas.messages import CandidateScore, ImpressionScores, Neighbour
+from worker.engine.scoring_job import MADE_BY
+from worker.job import Job
 
 
 class Publisher:
@@ -38,42 +38,21 @@ class Publisher:
     def scores(self, job: Job, neighbours: int) -> ImpressionScores:
         """The job's answer."""
         request = job.request
-        lateness_ms = max(0.0, (job.scored_s - job.deadline.at) * 1000)
-        age_ms = None if job.embedding_time_ms is None else max(0.0, float(job.scored_time_ms - job.embedding_time_ms))
         return ImpressionScores(
             request_id=request.request_id,
             user_id=request.user_id,
-            status=status_of(job, lateness_ms),
+            status=job.status,
             scores=_candidate_scores(job, neighbours),
             model_version=self._model_version,
             created_time_ms=request.created_time_ms,
             deadline_ms=job.deadline.wall_ms,
             scored_time_ms=job.scored_time_ms,
             exit_threshold=job.threshold,
-            lateness_ms=lateness_ms,
+            lateness_ms=job.lateness_ms,
             embedding_version=job.embedding_version,
-            embedding_age_ms=age_ms,
-            step_times=step_times(job),
+            embedding_age_ms=job.embedding_age_ms,
+            step_times=job.step_times,
         )
-
-
-def status_of(job: Job, lateness_ms: float) -> RequestStatus:
-    """What became of a request."""
-    if not job.item_ids:
-        return "empty"
-    return "late" if lateness_ms > 0 else "ok"
-
-
-def step_times(job: Job) -> StepTimes:
-    """Where the time went."""
-    begun_s = job.scored_s if job.begun_s is None else job.begun_s
-    return StepTimes(
-        transit_ms=job.deadline.transit_ms,
-        queue_ms=(begun_s - job.deadline.intake) * 1000,
-        retrieve_ms=job.retrieve_s * 1000,
-        prompt_ms=job.prompt_s * 1000,
-        infer_ms=job.infer_s * 1000,
-    )
 
 
 def _candidate_scores(job: Job, neighbours: int) -> list[CandidateScore]:

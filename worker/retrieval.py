@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarItem, SimilarUser, UserEvidence
 from models.prompt import PromptLimits
-from worker.index import NO_ID
-from worker.rows import UNKNOWN_ROW
-from worker.tables import Matrix, Rows, Tables, normalised
+from worker.state_store.rows import UNKNOWN_ROW
+from worker.state_store.tables import Matrix, Rows, Tables, normalised
+from worker.state_store.vector_index import NO_ID
 
 NEAR_USERS: Final = 128
 """How many of the nearest users are asked whether they have met a candidate."""

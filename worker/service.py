@@ -15,32 +15,22 @@ from models.bundle import Bundle
 from runtime.clock import Clock, SystemClock
 from runtime.delivery import Delivery, make_delivery
 from runtime.http_status import http_status
-from runtime.kafka import Backlog, RecordSource, TopicFollower
+from runtime.kafka import RecordSource, TopicFollower
 from runtime.lifecycle import Spawn, owned_tasks, watch_loop_lag
 from runtime.readiness import Readiness
 from runtime.watchdog import watch_progress
-from worker.backpressure import hold_back
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel
 from worker.pipeline import Pipeline
-from worker.scoring import Scorer
+from worker.reading import Reading
 from worker.settings import WorkerSettings
-from worker.states import StateFeed, StateReader
-from worker.tables import Tables
+from worker.state_store.state_feed import StateFeed, StateReader
+from worker.state_store.tables import Tables
 
 _GAUGE_INTERVAL_S: Final = 0.2
 _SHARE_FOR_DRAINING: Final = 0.8
 """Of the time to end in; the rest is for leaving the group."""
-_IDLE_POLL_MS: Final = 100
-_BESIDE_POLL_MS: Final = 1
-_BACKLOG_RECORDS: Final = 96
-_BACKLOG_IN_FLIGHT: Final = 384
-"""A backlog comes in small portions, and no more of it is in the works than keeps them busy: fresh requests must find
-neither the compute thread nor the producer occupied for long.
-"""
-_RESTING_POLL_MS: Final = 5
-"""While reading rests, polls only keep the place in the group and must not delay the end of the rest."""
 log = structlog.get_logger(__name__)
 
 
@@ -73,13 +63,13 @@ class Service:
             spawn(thread.run(), "compute")
             bundle = await thread.call(self._load)
             with ThreadPoolExecutor(1, thread_name_prefix="index training") as executor:
-                tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables.limits(), executor)
+                tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables, executor)
                 await self._follow_states(tables, thread, spawn, stopping)
                 if stopping.is_set():
                     return
-                scorer = await thread.call(lambda: self._scorer(bundle, tables))
+                model = await thread.call(lambda: self._serving_model(bundle, tables))
                 self.readiness.ready("model")
-                await self._serve(scorer, thread, spawn, stopping)
+                await self._serve(model, thread, spawn, stopping)
 
     def _load(self) -> Bundle:
         """In the compute thread: torch keeps its number of threads per thread."""
@@ -87,14 +77,14 @@ class Service:
         faiss.omp_set_num_threads(self._threads)
         return Bundle.load(self._settings.worker.bundle)
 
-    def _scorer(self, bundle: Bundle, tables: Tables) -> Scorer:
+    def _serving_model(self, bundle: Bundle, tables: Tables) -> ServingModel:
         tables.refresh_indexes()
         model = ServingModel.from_bundle(bundle, tables, self._settings.worker, self._clock.monotonic)
         # Libraries and tables are here to stay: left to the collector, looking through them stops everything for most
         # of a second, now and then.
         gc.collect()
         gc.freeze()
-        return Scorer(self._settings, model, tables, self.metrics, self._clock)
+        return model
 
     async def _follow_states(
         self, tables: Tables, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event
@@ -107,65 +97,41 @@ class Service:
         spawn(feed.follow(self._clock, self.readiness), "states")
         await feed.filled(stopping)
 
-    async def _serve(self, scorer: Scorer, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event) -> None:
-        """Takes requests in until asked to stop; then finishes, delivers, commits and leaves."""
+    async def _serve(self, model: ServingModel, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event) -> None:
+        """Accepts requests until asked to stop; then finishes, delivers, commits and leaves the group."""
         settings = self._settings
         source = RecordSource(settings.kafka, [settings.topics.impression_requests], settings.worker.group_id)
         async with make_delivery(settings.kafka, source) as delivery:
-            pipeline = Pipeline(settings, scorer, thread, delivery, self.metrics, self._clock)
-            thread.work = pipeline.step
-            spawn(pipeline.hand_out_all(), "scores")
+            pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock)
+            thread.work = pipeline.infer
+            spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")
-            spawn(self._keep_gauges(scorer, delivery), "gauges")
-            backlog = self._backlog(delivery)
-            await source.start(delivery, backlog)
+            spawn(self._keep_gauges(model, delivery), "gauges")
+            reading = Reading(settings, source, delivery, self._clock)
+            await source.start(delivery, reading.backlog)
             try:
                 self.readiness.ready("group")
-                log.info("ready", model_version=scorer.model.version, group=settings.worker.group_id)
+                log.info("ready", model_version=model.version, group=settings.worker.group_id)
                 spawn(watch_progress(source, self._clock, settings.telemetry, self.readiness, self.metrics), "watchdog")
-                await self._take_in(source, backlog, delivery, pipeline, stopping)
+                await self._accept(reading, pipeline, stopping)
                 self.readiness.wait_for("group", "draining")
                 await delivery.drain(settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING)
             finally:
                 await source.stop()
-                if backlog is not None:
-                    await backlog.stop()
+                await reading.stop()
 
-    def _backlog(self, delivery: Delivery) -> Backlog | None:
-        """What was written longer ago than a request's budget need not be read before what can still be in time.
-        Transactions keep a partition's order, so with them it is.
-        """
-        settings = self._settings
-        if not settings.worker.fresh_first or settings.kafka.delivery == "exactly_once":
-            return None
-        topics = [settings.topics.impression_requests]
-        return Backlog(settings.kafka, topics, delivery, self._clock, older_than_ms=settings.worker.budget_ms)
-
-    async def _take_in(
-        self,
-        source: RecordSource,
-        backlog: Backlog | None,
-        delivery: Delivery,
-        pipeline: Pipeline,
-        stopping: asyncio.Event,
-    ) -> None:
-        settings = self._settings.worker
+    async def _accept(self, reading: Reading, pipeline: Pipeline, stopping: asyncio.Event) -> None:
         while not stopping.is_set():
-            resting = hold_back(source, delivery, settings.max_in_flight)
-            self.metrics.paused.set(resting)
-            behind = backlog is not None and backlog.left
-            timeout_ms = _BESIDE_POLL_MS if behind else _RESTING_POLL_MS if resting else _IDLE_POLL_MS
-            records = await source.poll(max_records=settings.poll_records, timeout_ms=timeout_ms)
-            if backlog is not None and behind and delivery.in_flight() < _BACKLOG_IN_FLIGHT:
-                records += await backlog.poll(max_records=_BACKLOG_RECORDS, timeout_ms=_BESIDE_POLL_MS)
-            for record in records:
-                await pipeline.take_in(record)
+            for record in await reading.poll():
+                await pipeline.accept(record)
+            self.metrics.paused.set(reading.paused)
 
-    async def _keep_gauges(self, scorer: Scorer, delivery: Delivery) -> None:
-        """What is read off now and then. The compute thread owns these; a number that is a moment old does no harm."""
+    async def _keep_gauges(self, model: ServingModel, delivery: Delivery) -> None:
+        """Reads off what the compute thread owns; a number that is a moment old does no harm."""
         while True:
-            self.metrics.threshold.set(scorer.model.controller.threshold)
-            self.metrics.waiting.set(scorer.waiting)
+            self.metrics.threshold.set(model.engine.controller.threshold)
+            self.metrics.waiting.set(model.engine.waiting)
             self.metrics.in_flight.set(delivery.in_flight())
-            scorer.note_state()
+            self.metrics.note_engine(model.engine.counters)
+            self.metrics.note_tables(model.tables)
             await asyncio.sleep(_GAUGE_INTERVAL_S)

@@ -30,7 +30,8 @@ from schemas.messages import (
     PastInteraction,
     UserState,
 )
-from worker.settings import EngineSection, WorkerSection, WorkerSettings
+from worker.engine.settings import EngineSettings
+from worker.settings import WorkerSection, WorkerSettings
 
 PATIENCE_S = 90.0
 DIM = 8
@@ -59,7 +60,7 @@ class WorkerLab:
             telemetry=TelemetrySettings(http_port=0),
             worker=WorkerSection(
                 **{"bundle": self.bundle, "group_id": self.broker.name("group"), "threads": 1, "budget_ms": 30_000}
-                | {"engine": EngineSection(max_batch_tokens=512, warm_up_rounds=1)}
+                | {"engine": EngineSettings(max_batch_tokens=512, warm_up_rounds=1)}
                 | worker
             ),
         )

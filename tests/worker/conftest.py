@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ import pytest
 
 from models.bundle import Bundle
 from models.text import Text
-from runtime.clock import SystemClock
+from runtime.clock import Clock, SystemClock
 from runtime.delivery import Delivery
 from runtime.kafka.sink import check_size
 from runtime.records import OutRecord, Record
@@ -22,13 +22,14 @@ from schemas.codec import MessageDecoder, encode
 from schemas.embeddings import encode_embedding
 from schemas.messages import ImpressionRequest, ImpressionScores, Item, ItemState, PastInteraction, UserState
 from worker.compute import ComputeThread
-from worker.limits import TableLimits
+from worker.engine.engine import ScoringEngine
+from worker.engine.queue import StageCosts
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel, make_controller
 from worker.pipeline import Pipeline
-from worker.scoring import Scorer
 from worker.settings import WorkerSection, WorkerSettings
-from worker.tables import Tables
+from worker.state_store.settings import TableSettings
+from worker.state_store.tables import Tables
 
 DIM = 4
 
@@ -42,7 +43,7 @@ def text() -> Text:
 @pytest.fixture
 def tables(text) -> Tables:
     """Empty tables for embeddings of four numbers."""
-    return Tables(text, DIM, TableLimits(history_length=6, title_tokens=8))
+    return Tables(text, DIM, TableSettings(history_length=6, title_tokens=8))
 
 
 @pytest.fixture(scope="session")
@@ -112,18 +113,31 @@ class Desk:
     """A worker without Kafka and without a second thread: records in, outputs out, a round at a time."""
 
     def __init__(
-        self, bundle: Bundle, model: ServingModel, tables: Tables, max_record_bytes: int = 1_000_000, **worker
+        self,
+        bundle: Bundle,
+        model: ServingModel,
+        tables: Tables,
+        max_record_bytes: int = 1_000_000,
+        clock: Clock | None = None,
+        costs: StageCosts | None = None,
+        **worker,
     ) -> None:
         kafka = KafkaSettings(max_record_bytes=max_record_bytes, batch_bytes=1_024)
         self.settings = WorkerSettings(worker=WorkerSection(**worker), kafka=kafka)
-        self.clock = SystemClock()
+        self.clock = clock or SystemClock()
         self.tables = tables
         self.metrics = WorkerMetrics()
         self.delivery = MemoryDelivery(self.settings.kafka)
-        # The controller remembers load; each test begins with its own.
-        model = replace(model, controller=make_controller(bundle, self.settings.worker))
-        self.scorer = Scorer(self.settings, model, tables, self.metrics, self.clock)
-        self.pipeline = Pipeline(self.settings, self.scorer, ComputeThread(), self.delivery, self.metrics, self.clock)
+        engine = ScoringEngine(
+            bundle.model,
+            bundle.calibration,
+            self.settings.worker.engine,
+            make_controller(bundle, self.settings.worker.controller),
+            copy.deepcopy(model.engine.costs) if costs is None else costs,
+            self.clock.monotonic,
+        )
+        self.model = replace(model, engine=engine)
+        self.pipeline = Pipeline(self.settings, self.model, ComputeThread(), self.delivery, self.metrics, self.clock)
         self.offset = 0
 
     def record(self, value: bytes | None, headers=()) -> Record:
@@ -142,24 +156,23 @@ class Desk:
         }
         return ImpressionRequest(**fields | changes)
 
-    async def take_in(self, *records: Record) -> None:
-        """Takes records in, without working on them."""
+    async def accept(self, *records: Record) -> None:
+        """Accepts records, without working on them."""
         await self.delivery.on_assigned(frozenset({records[0].source}) - set(self.delivery._tracker._partitions))
         for record in records:
-            await self.pipeline.take_in(record)
+            await self.pipeline.accept(record)
 
     async def work(self, rounds: int = 10_000) -> None:
-        """Steps until nothing is left, handing out what is answered."""
+        """Steps until nothing is left, publishing what is answered."""
         for _ in range(rounds):
-            more = self.pipeline.step()
-            await asyncio.sleep(0)
-            await self.pipeline.hand_out_answered()
+            more = self.pipeline.infer()
+            await self.pipeline.publish_answered()
             if not more:
                 return
 
     async def answer(self, request: ImpressionRequest, headers=()) -> ImpressionScores:
         """The scores of one request."""
-        await self.take_in(self.record(encode(request), headers))
+        await self.accept(self.record(encode(request), headers))
         await self.work()
         return self.scores()[-1]
 

@@ -40,7 +40,7 @@ async def test_the_same_request_gets_the_same_scores(desk):
     """Scoring depends on what is known, not on what else is under way."""
     alone = await desk.answer(desk.request("i3", "i1"))
     records = [desk.record(encode(desk.request("i3", "i1", user_id=f"u{number}"))) for number in range(10)]
-    await desk.take_in(*records)
+    await desk.accept(*records)
     await desk.work()
 
     again = next(scores for scores in desk.scores()[1:] if scores.user_id == "u1")
@@ -89,7 +89,7 @@ async def test_scores_that_cannot_be_written_at_all_become_a_dead_letter(make_de
     """Nothing is dropped silently."""
     desk = make_desk(max_record_bytes=2_000)
     value = encode(desk.request(*(f"i{number}" for number in range(100))))
-    await desk.take_in(desk.record(value))
+    await desk.accept(desk.record(value))
     await desk.work()
 
     assert desk.letters()[0].value == value
@@ -221,7 +221,7 @@ GOOD = encode(ImpressionRequest(request_id="r", user_id="u1", candidate_item_ids
 )
 async def test_what_cannot_be_decoded_becomes_a_dead_letter(desk, value, headers, reason):
     """As it came, byte for byte, with the reason; what follows it is answered."""
-    await desk.take_in(desk.record(value, headers), desk.record(encode(desk.request("i1"))))
+    await desk.accept(desk.record(value, headers), desk.record(encode(desk.request("i1"))))
     await desk.work()
 
     [letter] = desk.letters()
@@ -235,7 +235,7 @@ async def test_what_cannot_be_decoded_becomes_a_dead_letter(desk, value, headers
 async def test_a_request_in_json_is_answered_in_the_workers_own_format(desk):
     """Formats are decided per record."""
     request = desk.request("i1")
-    await desk.take_in(desk.record(encode(request, "json"), headers_for("json")))
+    await desk.accept(desk.record(encode(request, "json"), headers_for("json")))
     await desk.work()
 
     assert desk.scores()[0].request_id == request.request_id
@@ -248,7 +248,7 @@ async def test_every_request_of_a_backlog_gets_exactly_one_answer(desk):
         for n in range(1000)
     ]
     fresh = [desk.request("i1", "i2", request_id=f"fresh-{n}") for n in range(5)]
-    await desk.take_in(*(desk.record(encode(request)) for request in [*late, *fresh]))
+    await desk.accept(*(desk.record(encode(request)) for request in [*late, *fresh]))
     await desk.work()
 
     answers = {scores.request_id: scores for scores in desk.scores()}
@@ -261,8 +261,8 @@ async def test_what_came_late_is_written_after_what_can_still_be_in_time(desk):
     """Answered in one round, late ones first: the fresh one's scores go out before theirs."""
     late = [desk.request("i1", request_id=f"late-{n}", created_time_ms=0, budget_ms=200) for n in range(3)]
     fresh = desk.request("i1", request_id="fresh", budget_ms=1)
-    await desk.take_in(*(desk.record(encode(request)) for request in [*late, fresh]))
-    desk.pipeline.step()
+    await desk.accept(*(desk.record(encode(request)) for request in [*late, fresh]))
+    desk.pipeline.infer()
     await desk.work()
 
     assert [scores.request_id for scores in desk.scores()] == ["fresh", "late-0", "late-1", "late-2"]
@@ -271,7 +271,7 @@ async def test_what_came_late_is_written_after_what_can_still_be_in_time(desk):
 async def test_the_margin_is_learned_from_those_that_can_be_in_time(desk):
     """What came late waits to be written, which says nothing about how long writing takes."""
     observed = []
-    desk.scorer.margin.observe = observed.append
+    desk.pipeline._margin.observe = observed.append
     await desk.answer(desk.request("i1", created_time_ms=0, budget_ms=200))
     assert observed == []
 
@@ -284,9 +284,9 @@ async def test_a_large_request_lets_small_ones_pass(desk):
     """Twenty candidates that come after a thousand are answered long before these."""
     large = desk.request(*(f"i{number}" for number in range(1000)), request_id="large")
     small = desk.request(*(f"i{number}" for number in range(20)), request_id="small")
-    await desk.take_in(desk.record(encode(large)))
+    await desk.accept(desk.record(encode(large)))
     await desk.work(rounds=3)
-    await desk.take_in(desk.record(encode(small)))
+    await desk.accept(desk.record(encode(small)))
     await desk.work()
 
     assert [scores.request_id for scores in desk.scores()] == ["small", "large"]
@@ -301,15 +301,16 @@ class FaultyRetriever(Retriever):
         return super().retrieve(user_id, candidate_item_ids)
 
 
-async def test_a_fault_in_one_request_costs_only_that_one_its_heads(desk, serving_model, filled_tables):
+async def test_a_fault_in_one_request_costs_only_that_one_its_heads(desk, filled_tables):
     """Answered from the graph, counted, the others untouched."""
-    desk.scorer.model = replace(serving_model, retriever=FaultyRetriever(filled_tables, PromptLimits()))
-    await desk.take_in(*(desk.record(encode(desk.request("i1", user_id=user))) for user in ("u2", "u3", "u4")))
+    desk.pipeline._model = replace(desk.model, retriever=FaultyRetriever(filled_tables, PromptLimits()))
+    await desk.accept(*(desk.record(encode(desk.request("i1", user_id=user))) for user in ("u2", "u3", "u4")))
     await desk.work()
 
     made_by = {scores.user_id: scores.scores[0].made_by for scores in desk.scores()}
     assert made_by["u3"] == "graph"
     assert "graph" not in {made_by["u2"], made_by["u4"]}
+    desk.metrics.note_engine(desk.model.engine.counters)
     assert desk.metrics.value("exitstream_worker_internal_errors_total") == 1
 
 
@@ -332,8 +333,8 @@ async def test_metrics_tell_what_the_engine_did(desk):
     """Where its time went and whether the prefix cache helped: two pages of one session look for the same prefix."""
     for number in range(2):
         await desk.answer(desk.request("i1", "i2", request_id=f"page-{number}"))
-    desk.scorer.note_state()
-    desk.scorer.note_state()
+    desk.metrics.note_engine(desk.model.engine.counters)
+    desk.metrics.note_engine(desk.model.engine.counters)
 
     value = desk.metrics.value
     assert value("exitstream_worker_engine_seconds_total", part="model") > 0

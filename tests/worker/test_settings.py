@@ -6,7 +6,6 @@ import pytest
 
 from runtime.errors import SettingsError
 from runtime.settings_sources import load_settings
-from worker.engine.records import EngineSettings
 from worker.settings import WorkerSettings
 
 
@@ -14,16 +13,11 @@ def _load(**environ):
     return load_settings(WorkerSettings, None, {f"EXITSTREAM_WORKER__{name}": value for name, value in environ.items()})
 
 
-def test_the_defaults_are_those_of_the_parts():
-    """Settings repeat no number of the engine's, the controller's or the tables'."""
-    assert _load().worker.engine.settings() == EngineSettings()
-
-
-def test_the_environment_reaches_every_group():
+def test_the_environment_reaches_every_section():
     """Down to the nested ones."""
     worker = _load(BUDGET_MS="150", CONTROLLER__BASE_THRESHOLD="0.8", TABLES__HISTORY_LENGTH="10").worker
 
-    assert (worker.budget_ms, worker.controller.base_threshold, worker.tables.limits().history_length) == (150, 0.8, 10)
+    assert (worker.budget_ms, worker.controller.base_threshold, worker.tables.history_length) == (150, 0.8, 10)
 
 
 def test_contradictory_thresholds_are_refused():

@@ -6,16 +6,38 @@ exponential average of measured over predicted. A slower machine (a noisy neighb
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.prompt import Prompt, TokenSequence
+from worker.engine.part import Part
+from worker.engine.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from worker.engine.transformer.runner import StageRunner
 
 DRIFT_WEIGHT: Final = 0.1
 """Share of one measurement in the new average: half forgotten after about seven stages."""
 LARGEST_SURPRISE: Final = 4.0
 """One measurement counts as at most so many times slower or faster than predicted: a paused process is no trend."""
+
+
+class NoCosts:
+    """Before anything was measured: everything is predicted to take no time."""
+
+    def seconds(self, stage: int, tokens: int) -> float:  # noqa: ARG002 - see `CostTable`
+        """See `CostTable`."""
+        return 0.0
+
+    def seconds_to_end(self, depth: int, tokens: int) -> float:  # noqa: ARG002 - see `CostTable`
+        """See `CostTable`."""
+        return 0.0
+
+    def observe(self, stage: int, tokens: int, seconds: float) -> None:
+        """See `CostTable`."""
 
 
 class CostTable:
@@ -68,3 +90,49 @@ class CostTable:
         if tokens > self._tokens[-1]:
             return float(points[-1] * tokens / self._tokens[-1])
         return float(np.interp(tokens, self._tokens, points))
+
+
+SMALLEST_TOKENS: Final = 128
+PREFIX_TOKENS: Final = 128
+SUFFIX_TOKENS: Final = 32
+BUILDING_LIMIT_S: Final = 3.0
+
+
+def measure_stages(runner: StageRunner, settings: EngineSettings, clock: Callable[[], float]) -> CostTable:
+    """Runs every stage at doubling sizes up to the largest batch, `warm_up_rounds` times, and takes medians.
+
+    Kernels are built on the way, so that no request pays for their first use.
+    """
+    runner.build_kernels(settings.max_batch_tokens, BUILDING_LIMIT_S)
+    sizes = [SMALLEST_TOKENS]
+    while sizes[-1] * 2 <= settings.max_batch_tokens:
+        sizes.append(sizes[-1] * 2)
+    stages = len(runner.full_layers)
+    seconds = np.zeros((settings.warm_up_rounds, stages, len(sizes)))
+    for times in seconds:
+        for column, size in enumerate(sizes):
+            part = _made_up(size, runner)
+            for stage in range(stages):
+                started_s = clock()
+                logits, _ = runner.run([part])
+                times[stage, column] = clock() - started_s
+                part.pass_head(logits)
+    return CostTable(sizes, np.maximum(np.median(seconds, axis=0), 1e-9))
+
+
+def _made_up(tokens: int, runner: StageRunner) -> Part:
+    """A part of about so many tokens, shaped like a usual one."""
+    prefix = min(PREFIX_TOKENS, tokens // 2, max(runner.max_positions // 2, 1))
+    suffix = min(SUFFIX_TOKENS, max(runner.max_positions - prefix, 1))
+    count = max((tokens - prefix) // suffix, 1)
+    return Part.of(Prompt(_words(prefix, runner.soft_width), [_words(suffix, runner.soft_width)] * count))
+
+
+def _words(length: int, soft_width: int) -> TokenSequence:
+    """A sequence that repeats one word; what it says does not change what it costs."""
+    return TokenSequence(
+        token_ids=np.zeros(length, np.int32),
+        soft_positions=np.zeros(0, np.int32),
+        soft_kinds=np.zeros(0, np.int8),
+        soft_values=np.zeros((0, soft_width), np.float32),
+    )

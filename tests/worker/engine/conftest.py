@@ -13,6 +13,7 @@ from models.calibration import CONFIDENCE_FEATURES, ExitCalibration
 from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES, GRAPH_FEATURES
 from models.prompt import Prompt, SoftKind, TokenSequence
+from worker.engine.scoring_job import ScoringJob
 
 VOCABULARY = 50
 EMBEDDING_DIM = 6
@@ -28,8 +29,41 @@ SMALL = {
     "initializer_range": 0.2,
 }
 
+GRAPH_RATE = 0.25
+"""What the graph says of every candidate in these tests."""
+
 PromptMaker = Callable[[int, Sequence[int]], Prompt]
 ModelMaker = Callable[..., ExitModel]
+
+
+class Source:
+    """A `PromptSource` of ready-made prompts that notes in which order parts are prepared."""
+
+    def __init__(self) -> None:
+        self.prepared: list[ScoringJob] = []
+        self._prompts: dict[int, Prompt] = {}
+
+    def job(self, prompt: Prompt, **more: object) -> ScoringJob:
+        """A request for all candidates of a prompt."""
+        job = ScoringJob(len(prompt.suffixes), **{"arrived_s": 1000.0} | more)
+        self._prompts[id(job)] = prompt
+        return job
+
+    def prepare(self, job: ScoringJob, places: np.ndarray) -> Prompt:
+        """The prompt of some candidates."""
+        self.prepared.append(job)
+        prompt = self._prompts[id(job)]
+        return Prompt(prompt.prefix, [prompt.suffixes[place] for place in places])
+
+    def graph_ctr(self, asked: Sequence[tuple[ScoringJob, np.ndarray]]) -> list[np.ndarray]:
+        """The same rate for all."""
+        return [np.full(len(places), GRAPH_RATE) for _, places in asked]
+
+
+@pytest.fixture
+def source() -> Source:
+    """Prompts by request."""
+    return Source()
 
 
 @pytest.fixture

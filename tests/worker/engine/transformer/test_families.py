@@ -1,0 +1,91 @@
+"""The engine's layers against transformers' own, family by family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from models.exit_model import ExitModel, UnsupportedBackbone, collate
+from models.prompt import Prompt
+from worker.engine.engine import ScoringEngine
+from worker.engine.part import Part
+from worker.engine.settings import EngineSettings
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10_000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN_ROPE = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+FAMILIES = {
+    "llama": (LlamaConfig, {}),
+    "llama with biases and one kv head": (
+        LlamaConfig,
+        {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1},
+    ),
+    "llama with rope scaling": (LlamaConfig, {"max_position_embeddings": 128, "rope_parameters": LLAMA3_ROPE}),
+    "llama with yarn": (LlamaConfig, {"max_position_embeddings": 64, "rope_parameters": YARN_ROPE}),
+    "mistral with wide heads": (MistralConfig, {"head_dim": 16, "sliding_window": None}),
+    "qwen2": (Qwen2Config, {}),
+    "qwen3": (Qwen3Config, {"head_dim": 16}),
+    "qwen3 with as many kv heads as heads": (Qwen3Config, {"num_key_value_heads": 4, "head_dim": 8}),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request, make_model) -> ExitModel:
+    """A model of each family."""
+    config, changes = FAMILIES[request.param]
+    return make_model(config, **changes)
+
+
+@torch.inference_mode()
+def test_full_depth_equals_transformers(family, calibration, make_prompt):
+    """Every head of every candidate agrees with transformers' layers over the tree-masked batch."""
+    prompts = [make_prompt(9, [4, 6, 1]), make_prompt(1, [5]), make_prompt(17, [3, 3])]
+    expected = family(collate(prompts)).double()
+    engine = ScoringEngine(family, calibration, EngineSettings())
+    got = torch.cat([torch.from_numpy(engine.trace(prompt).logits) for prompt in prompts])
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_hidden_states_equal_transformers_without_sharing(family, calibration, make_prompt):
+    """Behind two layers, a suffix's rows are what transformers computes for prefix and suffix as one text."""
+    prompt = make_prompt(8, [5, 3])
+    expected = [_hidden_of_suffix(family, prompt, candidate, depth=2) for candidate in range(2)]
+    engine = ScoringEngine(family, calibration, EngineSettings())
+    part = Part.of(prompt)
+    for _ in range(2):
+        part.pass_head(engine._runner.run([part])[0])
+    torch.testing.assert_close(part.suffix_hidden, torch.cat(expected), atol=1e-4, rtol=1e-4)
+
+
+def _hidden_of_suffix(model: ExitModel, prompt: Prompt, candidate: int, depth: int) -> torch.Tensor:
+    """Hidden rows of one suffix after some layers of the backbone's own causal forward."""
+    batch = collate([Prompt(prompt.prefix, [prompt.suffixes[candidate]])])
+    vectors = model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
+    seen = []
+    hook = model.backbone.layers[depth - 1].register_forward_hook(lambda _layer, _inputs, output: seen.append(output))
+    model.backbone(inputs_embeds=vectors[None])
+    hook.remove()
+    return seen[0][0, len(prompt.prefix) :]
+
+
+def test_an_unknown_activation_is_refused(make_model, calibration):
+    """A backbone whose MLP is not SwiGLU is refused, not computed wrongly."""
+    with pytest.raises(UnsupportedBackbone, match="gelu"):
+        ScoringEngine(make_model(hidden_act="gelu"), calibration, EngineSettings())
+
+
+def test_a_sliding_window_bounds_the_prompt(make_model, calibration, make_prompt):
+    """Where layers see only a window, longer prompts are refused, since the engine lets every token see all before."""
+    model = make_model(MistralConfig, sliding_window=8)
+    engine = ScoringEngine(model, calibration, EngineSettings())
+    assert engine.trace(make_prompt(5, [3])).logits.shape == (1, 3)
+    with pytest.raises(ValueError, match="at most 8"):
+        engine.trace(make_prompt(6, [3]))

@@ -1,0 +1,72 @@
+"""Packed weights multiply as plain ones do."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from worker.engine.transformer.linear import Int8Linear, OneDnnLinear, PlainLinear, pack_linear, rounded, row_counts
+
+
+@pytest.fixture
+def weight() -> torch.Tensor:
+    """(outputs, inputs)."""
+    torch.manual_seed(0)
+    return torch.randn(24, 40)
+
+
+@pytest.mark.parametrize("rows", [1, 64, 70])
+@pytest.mark.parametrize("with_bias", [False, True])
+@torch.inference_mode()
+def test_prepacked_equals_plain(weight, rows, with_bias):
+    """Prepacked float32 weights give the plain product for any number of rows."""
+    bias = torch.randn(24) if with_bias else None
+    inputs = torch.randn(rows, 40)
+    expected = functional.linear(inputs, weight, bias)
+    for layout in (OneDnnLinear, PlainLinear):
+        torch.testing.assert_close(layout(weight, bias)(inputs), expected, atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_int8_is_close(weight):
+    """int8 weights and activations stay within one per cent of the product's size."""
+    bias = torch.randn(24)
+    inputs = torch.randn(64, 40) * torch.logspace(-3, 3, 64)[:, None]
+    expected = functional.linear(inputs, weight)
+    error = (Int8Linear(weight, bias)(inputs) - bias - expected).abs().amax(dim=1) / expected.abs().amax(dim=1)
+    assert error[16:].max() < 0.02  # smaller rows drown in the bias's own rounding
+
+
+@torch.inference_mode()
+def test_int8_rows_do_not_depend_on_their_company(weight):
+    """A row's product is the same to the last bit, whatever else is in the batch."""
+    packed = Int8Linear(weight, None)
+    inputs = torch.randn(64, 40)
+    louder = torch.cat([inputs[:32], 1e3 * inputs[32:]])
+    assert torch.equal(packed(inputs)[:32], packed(louder)[:32])
+
+
+@torch.inference_mode()
+def test_int8_of_nothing_is_nothing(weight):
+    """Rows of zeros, as they fill up a batch, give zeros and no NaN."""
+    assert torch.equal(Int8Linear(weight, None)(torch.zeros(3, 40)), torch.zeros(3, 24))
+
+
+def test_int8_needs_a_cpu():
+    """On another device int8 is refused with what to use instead."""
+    with pytest.raises(ValueError, match="bfloat16"):
+        pack_linear(torch.empty(4, 4, device="meta"), None, "int8")
+
+
+@given(st.integers(1, 20_000), st.sampled_from([16, 64]))
+def test_few_idle_rows_in_few_numbers(rows, step):
+    """Rounding adds less than a step or a sixteenth, and gives only the numbers that warm-up goes through."""
+    assert rows <= rounded(rows, step) < rows + max(step, rows / 16 + 1)
+    assert rounded(rows, step) in row_counts(20_000, step)
+
+
+def test_the_numbers_of_rows_stay_few():
+    """Far fewer kernels than oneDNN keeps."""
+    assert len(row_counts(8_192, 64)) == 64
+    assert row_counts(100, 16) == [16, 32, 48, 64, 80, 96, 112]

@@ -1,0 +1,79 @@
+"""Index arrays of packed batches."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.engine.transformer.linear import ROW_STEP, rounded
+from worker.engine.transformer.packing import pack
+
+CPU = torch.device("cpu")
+
+
+class Segment(NamedTuple):
+    """A part by hand."""
+
+    prefix_length: int
+    prefix_rows: int
+    suffix_lengths: np.ndarray
+
+
+segments = st.lists(
+    st.builds(
+        lambda prefix, kept, lengths: Segment(prefix, 0 if kept else prefix, np.array(lengths)),
+        st.integers(1, 9),
+        st.booleans(),
+        st.lists(st.integers(1, 7), min_size=1, max_size=5),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=60)
+@given(segments)
+def test_rows_are_tokens_and_nothing_else(parts):
+    """However mixed the lengths, a batch has a row per token, and at most one step of idle rows at its end."""
+    packed = pack(parts, CPU)
+    assert packed.rows == sum(part.prefix_rows + part.suffix_lengths.sum() for part in parts)
+    assert packed.padded_rows == rounded(packed.rows, ROW_STEP)
+
+
+@settings(max_examples=60)
+@given(segments)
+def test_positions_go_on_where_the_prefix_ends(parts):
+    """A prefix counts from 0; each of its suffixes counts on from its length, computed here or not."""
+    packed = pack(parts, CPU)
+    expected = []
+    for part in parts:
+        expected += range(part.prefix_rows)
+        for length in part.suffix_lengths:
+            expected += range(part.prefix_length, part.prefix_length + length)
+    assert packed.positions[: packed.rows].tolist() == expected
+    assert packed.longest == max(part.prefix_length + max(part.suffix_lengths) for part in parts)
+
+
+@settings(max_examples=60)
+@given(segments)
+def test_the_grid_and_back_is_the_identity(parts):
+    """Suffix tokens laid out by suffix and position, then taken back, are as they were."""
+    packed = pack(parts, CPU)
+    assert torch.equal(packed.suffix_grid.flatten()[packed.suffix_cells], packed.suffix_rows)
+
+
+@settings(max_examples=60)
+@given(segments)
+def test_answers_are_the_last_tokens_of_suffixes(parts):
+    """The answer of a suffix is read at its last row."""
+    packed = pack(parts, CPU)
+    ends, row = [], 0
+    for part in parts:
+        row += part.prefix_rows
+        for length in part.suffix_lengths:
+            row += int(length)
+            ends.append(row - 1)
+    assert packed.answer_rows.tolist() == ends
+    assert packed.suffix_grid[:, -1].tolist() == ends

@@ -1,0 +1,88 @@
+"""From the compacted topics into the tables."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+
+from runtime.records import Record
+from runtime.settings import TopicSettings
+from schemas.codec import encode
+from schemas.embeddings import encode_embedding
+from schemas.messages import Item
+from worker.state_store.state_feed import StateReader
+
+TOPICS = TopicSettings()
+READER = StateReader(TOPICS, 100_000)
+
+
+def _record(topic, key, message):
+    return Record(topic, 0, 0, key.encode(), None if message is None else encode(message))
+
+
+def test_each_topic_fills_its_table(tables, user_state, item_state):
+    """And tells the event times that freshness is measured by."""
+    applied = READER.apply(
+        tables,
+        [
+            _record(TOPICS.items, "a", Item(item_id="a", title="red shoes")),
+            _record(TOPICS.item_states, "a", item_state("a", [1, 0, 0, 0])),
+            _record(TOPICS.user_states, "u", user_state("u", [1, 0, 0, 0], ["+a", "-b"])),
+        ],
+    )
+
+    assert (len(tables.items.ids), len(tables.users.ids)) == (2, 1)
+    assert sorted(applied.event_times_ms) == [0, 1]
+    assert set(applied.taken.values()) == {1}
+    assert set(applied.refused.values()) == {0}
+
+
+def test_freshness_is_measured_by_what_is_news(tables, user_state):
+    """A state that comes again because its embedding moved brings none; one with another interaction brings that."""
+    states = [user_state("u", [1, 0, 0, 0], ["+a"]), user_state("u", [0, 1, 0, 0], ["+a"])]
+    READER.apply(tables, [_record(TOPICS.user_states, "u", state) for state in states[:1]])
+
+    again = READER.apply(tables, [_record(TOPICS.user_states, "u", states[1])])
+    more = READER.apply(tables, [_record(TOPICS.user_states, "u", user_state("u", [1, 0, 0, 0], ["+a", "-b", "+c"]))])
+
+    assert again.event_times_ms == []
+    assert more.event_times_ms == [2]
+
+
+def test_tombstones_forget(tables, user_state, item_state):
+    """The latest record of a key counts, also when it says that there is none."""
+    READER.apply(
+        tables,
+        [
+            _record(TOPICS.items, "a", Item(item_id="a", title="red shoes")),
+            _record(TOPICS.item_states, "a", item_state("a", [1, 0, 0, 0])),
+            _record(TOPICS.user_states, "ü", user_state("ü", [1, 0, 0, 0], ["+a"])),
+            _record(TOPICS.items, "a", None),
+            _record(TOPICS.item_states, "a", None),
+            _record(TOPICS.user_states, "ü", None),
+            _record(TOPICS.user_states, "never seen", None),
+        ],
+    )
+
+    row = tables.items.ids.row("a")
+    assert (tables.users.ids.row("ü"), list(tables.items.titles[row]), tables.items.embedded[row]) == (-1, [], False)
+
+
+def test_what_cannot_be_used_is_counted_and_changes_nothing(tables, user_state):
+    """Undecodable bytes, a message of another kind, another bundle's embedding, a key that is no text."""
+    good = user_state("u", [1, 0, 0, 0], ["+a"])
+    other = encode_embedding(np.ones(9, np.float32), "float32", 1)
+    applied = READER.apply(
+        tables,
+        [
+            _record(TOPICS.user_states, "u", good),
+            Record(TOPICS.user_states, 0, 1, b"u", b"\xc1"),
+            _record(TOPICS.user_states, "u", Item(item_id="u")),
+            _record(TOPICS.user_states, "u", msgspec.structs.replace(good, embedding=other, impressions=9)),
+            Record(TOPICS.user_states, 0, 1, b"\xff", None),
+            Record(TOPICS.user_states, 0, 1, None, b"x" * 200_000),
+        ],
+    )
+
+    assert applied.refused[TOPICS.user_states] == 5
+    assert tables.users.counts[tables.users.ids.row("u")].tolist() == [1, 1]

@@ -1,0 +1,156 @@
+"""Search by cosine, exact and by inverted lists, under any order of changes."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from worker.state_store.settings import TableSettings
+from worker.state_store.vector_index import NO_ID, VectorIndex
+
+DIM = 8
+
+
+def _unit(numbers):
+    return (numbers / np.linalg.norm(numbers, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _random_unit(count, seed):
+    return _unit(np.random.default_rng(seed).standard_normal((count, DIM)))
+
+
+changes = st.lists(
+    st.tuples(st.sampled_from(["put", "remove"]), st.sets(st.integers(0, 30), min_size=1, max_size=12)), max_size=12
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes=changes, exact_limit=st.sampled_from([5, 100]), seed=st.integers(0, 1000))
+def test_any_order_of_changes_leaves_what_a_dictionary_would_hold(changes, exact_limit, seed):
+    """Puts, replacements and removals end in one entry per id with its latest vector, exact or in lists."""
+    index = VectorIndex(DIM, TableSettings(exact_search_limit=exact_limit))
+    held: dict[int, np.ndarray] = {}
+    for step, (action, members) in enumerate(changes):
+        ids = np.array(sorted(members), np.int64)
+        if action == "put":
+            vectors = _random_unit(len(ids), seed + step)
+            index.put(ids, vectors)
+            held.update(zip(ids.tolist(), vectors, strict=True))
+        else:
+            index.remove(ids)
+            for entry in ids.tolist():
+                held.pop(entry, None)
+
+    similarities, found = index.search(_random_unit(2, seed), len(held) + 2)
+
+    assert len(index) == len(held)
+    for query, row_similarities, row in zip(_random_unit(2, seed), similarities, found, strict=True):
+        there = row != NO_ID
+        assert sorted(row[there].tolist()) == sorted(held)
+        expected = [float(query @ held[entry]) for entry in row[there].tolist()]
+        np.testing.assert_allclose(row_similarities[there], expected, atol=1e-5)
+        assert (np.diff(row_similarities[there]) <= 1e-6).all()
+
+
+def test_an_empty_index_finds_nothing():
+    """A search before anything is known answers with no ids."""
+    _, found = VectorIndex(DIM).search(_random_unit(3, 0), 4)
+
+    assert found.tolist() == [[NO_ID] * 4] * 3
+
+
+def test_search_becomes_approximate_only_above_the_limit_and_stays_good():
+    """Beyond the limit inverted lists answer, and find nearly all true neighbours."""
+    vectors = _random_unit(3000, 1)
+    index = VectorIndex(DIM, TableSettings(exact_search_limit=1000))
+    index.put(np.arange(1000), vectors[:1000])
+    assert index.exact
+
+    index.put(np.arange(1000, 3000), vectors[1000:])
+    assert not index.exact
+
+    queries = _random_unit(50, 2)
+    truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+    _, found = index.search(queries, 10)
+    hits = np.mean([np.isin(row, near).mean() for row, near in zip(truth, found, strict=True)])
+    assert hits > 0.8
+
+
+class HeldExecutor(ThreadPoolExecutor):
+    """Holds jobs back until `gate` is set."""
+
+    def __init__(self):
+        super().__init__(max_workers=1)
+        self.gate = threading.Event()
+        self.jobs = []
+
+    def submit(self, job, /, *arguments, **named):
+        self.jobs.append(super().submit(lambda: (self.gate.wait(), job(*arguments, **named))[1]))
+        return self.jobs[-1]
+
+
+@pytest.fixture
+def held():
+    """An executor that holds jobs back; they end with the test."""
+    with HeldExecutor() as executor:
+        yield executor
+        executor.gate.set()
+
+
+def test_changes_made_while_lists_are_trained_are_in_them(held):
+    """Training runs on a copy elsewhere; what was put or removed meanwhile is brought in when the lists take over."""
+    index = VectorIndex(DIM, TableSettings(exact_search_limit=100), executor=held)
+    vectors = _random_unit(200, 3)
+    index.put(np.arange(200), vectors)
+    assert index.exact
+
+    replaced = _random_unit(1, 4)
+    index.put(np.array([7]), replaced)
+    index.put(np.array([500]), -replaced)
+    index.remove(np.array([8]))
+    held.gate.set()
+    held.jobs[0].result()
+    _, found = index.search(replaced, 300)
+
+    assert not index.exact
+    assert found[0, 0] == 7
+    assert 500 in found[0]
+    assert 8 not in found[0]
+    assert len(index) == 200
+
+
+def test_low_recall_makes_the_search_look_into_more_lists():
+    """Where the watch finds true neighbours missing, the number of lists looked into grows until recall is good."""
+    index = VectorIndex(DIM, TableSettings(exact_search_limit=500, least_recall=0.99, recall_check_interval=1))
+    vectors = _random_unit(3000, 5)
+    index.put(np.arange(3000), vectors)
+    queries = _random_unit(400, 6)
+    truth = np.argsort(-(queries @ vectors.T), axis=1)[:, :10]
+
+    def recall():
+        found = [index.search(query[None], 10)[1][0] for query in queries]
+        return np.mean([np.isin(near, row).mean() for near, row in zip(truth, found, strict=True)])
+
+    before = recall()
+    after = recall()
+
+    assert after >= before
+    assert after > 0.97
+
+
+def test_lists_are_trained_anew_after_growth():
+    """An index that has outgrown its lists gets more of them."""
+    index = VectorIndex(DIM, TableSettings(exact_search_limit=100, retrain_growth=1.5))
+    vectors = _random_unit(1000, 7)
+    index.put(np.arange(200), vectors[:200])
+    first = index._active
+
+    index.put(np.arange(200, 1000), vectors[200:])
+
+    assert index._active is not first
+    assert index._active.list_count > first.list_count

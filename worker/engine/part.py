@@ -1,0 +1,155 @@
+"""Neighbouring candidates of one request that go through the stages together: their place in the queue and their rows
+in a batch. Most requests are one part.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.prompt import Prompt, TokenSequence
+from worker.engine.scoring_job import ScoringJob
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from worker.engine.transformer.prefix_cache import KnownPrefix
+
+
+class Part:
+    """Waits without a prompt; once prepared, it is cut down as its candidates leave.
+
+    Args:
+        job: the request.
+        start: its first candidate, among the request's.
+        stop: one behind its last.
+        order_s: its place in the queue, monotonic seconds.
+        ticket: distinguishes parts of the same place, in order of arrival.
+        bulk: it is beyond one request's fair share; its turn comes when nobody else waits.
+
+    Attributes:
+        urgency: sort key, smaller runs first.
+        depth: heads passed.
+        prompt: None while it waits.
+        candidates: (n,) which of the prompt's suffixes are left.
+        suffix_lengths: (n,) their tokens.
+        logits: (n, depth) raw logits of the heads passed.
+        prefix_hidden: (prefix tokens, hidden); None before the first stage, or where the cache had the stage before.
+        suffix_hidden: (suffix tokens left, hidden); None before the first stage.
+        known_prefix: the prefix as the cache knows it; None without a cache.
+        prefix_tokens: rows of the prefix in the next stage; 0 where the cache has them.
+        suffix_tokens: rows of the suffixes in the next stage.
+    """
+
+    def __init__(
+        self, job: ScoringJob, start: int, stop: int, order_s: float = 0.0, ticket: int = 0, *, bulk: bool = False
+    ) -> None:
+        self.job = job
+        self.start = start
+        self.stop = stop
+        self.bulk = bulk
+        self.order_s = order_s
+        self.urgency = bulk, order_s, ticket
+        self.depth = 0
+        self.prompt: Prompt | None = None
+        self.candidates: NDArray[np.int64] = np.arange(stop - start)
+        self.suffix_lengths: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.logits: NDArray[np.float64] = np.zeros((stop - start, 0))
+        self.prefix_hidden: Tensor | None = None
+        self.suffix_hidden: Tensor | None = None
+        self.known_prefix: KnownPrefix | None = None
+        self.prefix_tokens = 0
+        self.suffix_tokens = 0
+
+    @classmethod
+    def of(cls, prompt: Prompt) -> Part:
+        """A part outside any queue: for warm-up and for traces."""
+        part = cls(ScoringJob(len(prompt.suffixes), quality_floor="final_head"), 0, len(prompt.suffixes))
+        part.take_prompt(prompt)
+        return part
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """(n,) the candidates that are left, among the request's."""
+        return self.start + self.candidates
+
+    @property
+    def tokens(self) -> int:
+        """Rows in the next stage."""
+        return self.prefix_tokens + self.suffix_tokens
+
+    @property
+    def prefix(self) -> TokenSequence:
+        """The prompt's prefix.
+
+        Raises:
+            ValueError: it has no prompt yet.
+        """
+        if self.prompt is None:
+            raise ValueError("a part that waits has no prompt")
+        return self.prompt.prefix
+
+    @property
+    def prefix_is_known(self) -> bool:
+        """Whether the next stage finds the prefix's keys and values in the cache."""
+        return self.known_prefix is not None and self.known_prefix.stages > self.depth
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens of the prefix, for the suffixes' positions."""
+        return len(self.prefix)
+
+    @property
+    def prefix_rows(self) -> int:
+        """Rows of the prefix in the next stage, as the cache stands now."""
+        return 0 if self.prefix_is_known else len(self.prefix)
+
+    def take_prompt(self, prompt: Prompt) -> None:
+        """From waiting to prepared. A prompt of fewer candidates than the part leaves it with its first ones."""
+        count = len(prompt.suffixes)
+        self.prompt = prompt
+        self.stop = self.start + count
+        self.candidates = np.arange(count)
+        self.suffix_lengths = prompt.suffix_lengths
+        self.logits = np.zeros((count, 0))
+        self.count_tokens()
+
+    def token_sequences(self) -> list[TokenSequence]:
+        """What the first stage embeds, in the order of the rows."""
+        suffixes = [] if self.prompt is None else [self.prompt.suffixes[index] for index in self.candidates]
+        return suffixes if self.prefix_is_known else [self.prefix, *suffixes]
+
+    def hidden_rows(self) -> list[Tensor]:
+        """What a later stage starts from, in the order of the rows."""
+        prefix = None if self.prefix_is_known else self.prefix_hidden
+        if prefix is None and not self.prefix_is_known and self.known_prefix is not None:
+            # The cache had the stages so far but not this one: go on from where it ends.
+            prefix = self.known_prefix.hidden
+        return [rows for rows in (prefix, self.suffix_hidden) if rows is not None]
+
+    def pass_head(self, logits: NDArray[np.float64]) -> None:
+        """Takes a head's logits (n,); the next stage is one deeper."""
+        self.logits = np.concatenate([self.logits, logits[:, None]], axis=1)
+        self.depth += 1
+        self.count_tokens()
+
+    def keep(self, staying: NDArray[np.bool_]) -> None:
+        """Drops the rows of all other candidates."""
+        if staying.all():
+            return
+        if self.suffix_hidden is not None:
+            self.suffix_hidden = self.suffix_hidden[np.flatnonzero(np.repeat(staying, self.suffix_lengths))]
+        self.candidates = self.candidates[staying]
+        self.suffix_lengths = self.suffix_lengths[staying]
+        self.logits = self.logits[staying]
+        self.count_tokens()
+
+    def count_tokens(self) -> None:
+        """Brings the numbers of rows up to date."""
+        self.prefix_tokens = self.prefix_rows
+        self.suffix_tokens = int(self.suffix_lengths.sum())

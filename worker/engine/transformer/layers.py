@@ -1,0 +1,92 @@
+"""The decoder's mathematics over packed rows: what transformers' Llama, Mistral, Qwen2 and Qwen3 layers compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from worker.engine.transformer.attention import KeyValue, attend, attend_answers
+from worker.engine.transformer.linear import ANSWER_STEP, rounded
+from worker.engine.transformer.packing import Packed
+from worker.engine.transformer.weights import ExitLayer, LayerWeights, Shape
+
+Prefixes = Callable[[Tensor, Tensor], Sequence[KeyValue]]
+"""From a layer's keys and values (rows, kv_heads, head_dim) to every request's prefix."""
+
+
+def run_layer(
+    hidden: Tensor, layer: LayerWeights, shape: Shape, rotation: Tensor, prefixes: Prefixes, packed: Packed
+) -> Tensor:
+    """One decoder layer over all rows.
+
+    Args:
+        hidden: (rows, hidden).
+        layer: its weights.
+        shape: the decoder in numbers.
+        rotation: (rows, 1, head_dim / 2) complex.
+        prefixes: gives every request's prefix from this layer's keys and values.
+        packed: where everything lies.
+
+    Returns:
+        (rows, hidden).
+    """
+    fused = layer.qkv(_normed(hidden, shape))
+    query, key, value = torch.split(fused, [shape.query_width, shape.kv_width, shape.kv_width], dim=1)
+    query = _rotate(_heads(query, shape, layer.query_norm), rotation)
+    key = _rotate(_heads(key, shape, layer.key_norm), rotation)
+    value = _heads(value, shape, None)
+    attended = attend(query, key, value, prefixes(key, value), packed)
+    return _mlp(layer.output(attended.flatten(1)).add_(hidden), layer, shape)
+
+
+def run_exit_layer(
+    hidden: Tensor, layer: ExitLayer, shape: Shape, rotation: Tensor, prefixes: Prefixes, packed: Packed
+) -> Tensor:
+    """The layer before a head, for the answers' rows alone: the others give keys and values, a fraction of its work.
+
+    Who leaves at the head has thereby been spared the rest. Who stays has the layer run in full with the next stage.
+
+    Returns:
+        (suffixes, hidden).
+    """
+    rest, rows = layer.rest, packed.answer_rows
+    key, value = layer.key_value(_normed(hidden, shape)).chunk(2, dim=1)
+    key = _rotate(_heads(key, shape, rest.key_norm), rotation)
+    value = _heads(value, shape, None)
+    answers = _padded(hidden.index_select(0, rows))
+    query = _heads(layer.query(_normed(answers, shape)), shape, rest.query_norm)
+    query = _rotate(query[: len(rows)], rotation[rows])
+    attended = attend_answers(query, key, value, prefixes(key, value), packed)
+    return _mlp(rest.output(_padded(attended.flatten(1))).add_(answers), rest, shape)[: len(rows)]
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """The rows and some of zeros, so that their number is one of few."""
+    return functional.pad(rows, (0, 0, 0, rounded(len(rows), ANSWER_STEP) - len(rows)))
+
+
+def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape) -> Tensor:
+    gate, up = layer.gate_up(_normed(hidden, shape)).chunk(2, dim=1)
+    return layer.down(functional.silu(gate).mul_(up)).add_(hidden)
+
+
+def _normed(rows: Tensor, shape: Shape) -> Tensor:
+    """Rows at root mean square 1: RMSNorm less its weight, which is folded into the product that follows."""
+    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32).square_()
+    scale: Tensor = squares.div_(rows.shape[-1]).add_(shape.epsilon).rsqrt_()
+    return rows * scale.to(rows.dtype)
+
+
+def _heads(rows: Tensor, shape: Shape, norm: Tensor | None) -> Tensor:
+    """(rows, heads * head_dim) as (rows, heads, head_dim), each head normed where the family does that."""
+    heads = rows.view(len(rows), -1, shape.head_dim)
+    return heads if norm is None else _normed(heads, shape) * norm
+
+
+def _rotate(heads: Tensor, rotation: Tensor) -> Tensor:
+    """Rotary embedding: every pair of neighbouring columns is a complex number, turned by its position's angle."""
+    pairs = torch.view_as_complex(heads.float().view(*heads.shape[:-1], -1, 2))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(heads.dtype)

@@ -1,0 +1,116 @@
+"""A linear layer's weights, laid out once for the device and number format that the engine runs with.
+
+On a CPU the products go through oneDNN with prepacked weights, as in compiled graphs: on AVX-512 machines that can be
+twice as fast as the BLAS call behind `torch.nn.functional.linear`. oneDNN builds a kernel for every number of rows it
+meets, which takes longer than many a product: rows come in few different numbers (`rounded`), and warm-up builds these.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from worker.engine.settings import Precision
+
+ROW_STEP: Final = 64
+ANSWER_STEP: Final = 16
+_STEPS_PER_DOUBLING: Final = 16
+
+
+def rounded(rows: int, step: int) -> int:
+    """The number of rows to compute for so many: at most one step more, a sixteenth of them where that is larger."""
+    coarse = 1 << max(0, (rows - 1).bit_length() - _STEPS_PER_DOUBLING.bit_length())
+    step = max(step, coarse)
+    return -(-rows // step) * step
+
+
+def row_counts(most: int, step: int) -> list[int]:
+    """Every value of `rounded` up to that of the most rows."""
+    counts = [rounded(1, step)]
+    while counts[-1] < most:
+        counts.append(rounded(counts[-1] + 1, step))
+    return counts
+
+
+_LEVELS: Final = 127.0
+_OFFSET: Final = 128
+"""Added to activations of -127..127: oneDNN's fast path wants them unsigned."""
+
+_reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001 - what compiled graphs call, public under no other name
+_multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - the same
+
+
+class Linear(Protocol):
+    """(rows, inputs) -> (rows, outputs)."""
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """The product with the weights, plus the bias."""
+
+
+def pack_linear(weight: Tensor, bias: Tensor | None, precision: Precision) -> Linear:
+    """The fastest layout for these weights (outputs, inputs) on their device.
+
+    Raises:
+        ValueError: int8 was asked for on a device other than a CPU.
+    """
+    if precision == "int8":
+        if weight.device.type != "cpu":
+            raise ValueError("precision int8 needs device cpu; use bfloat16 on a GPU")
+        return Int8Linear(weight, bias)
+    if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return OneDnnLinear(weight, bias)
+    return PlainLinear(weight, bias)
+
+
+class PlainLinear:
+    """torch's own linear layer: cuBLAS on a GPU, BLAS where oneDNN is missing."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = weight.contiguous()
+        self._bias = bias
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """See `Linear`."""
+        return functional.linear(rows, self._weight, self._bias)
+
+
+class OneDnnLinear:
+    """Weights in oneDNN's blocked layout; float32 or bfloat16 as they come."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight = _reorder(weight.contiguous(), None)
+        self._bias = bias
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """See `Linear`."""
+        product: Tensor = _multiply(rows, self._weight, self._bias, "none", [], "")
+        return product
+
+
+class Int8Linear:
+    """int8 weights with a scale per output; activations are quantised on the fly with a scale per row.
+
+    A scale per row makes a token's result independent of what else is in the batch.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        scale = weight.float().abs().amax(dim=1).clamp_min(1e-12) / _LEVELS  # (outputs,)
+        quantised = (weight.float() / scale[:, None]).round_().to(torch.int8)
+        self._weight = torch.ops.onednn.qlinear_prepack(quantised.contiguous(), None)
+        self._scale = scale
+        self._zero_points = torch.zeros(len(scale), dtype=torch.int32)
+        self._bias = bias
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """See `Linear`."""
+        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
+        levels = (rows * (_LEVELS / largest)).round_().add_(_OFFSET).to(torch.uint8)
+        scales = 1.0, _OFFSET, self._weight, self._scale, self._zero_points
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            levels, *scales, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        product.mul_(largest.div_(_LEVELS))
+        return product if self._bias is None else product.add_(self._bias)

@@ -1,0 +1,192 @@
+"""Runs one stage for a batch of parts: pack, layers, head. Executes what the scheduler has decided."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.exit_model import ExitModel
+from worker.engine.part import Part
+from worker.engine.settings import EngineSettings
+from worker.engine.transformer.attention import KeyValue
+from worker.engine.transformer.layers import run_exit_layer, run_layer
+from worker.engine.transformer.linear import ANSWER_STEP, ROW_STEP, Linear, row_counts
+from worker.engine.transformer.packing import Packed, pack
+from worker.engine.transformer.prefix_cache import KnownPrefix, PrefixCache
+from worker.engine.transformer.weights import Stage, pack_weights, rotation_table
+
+
+class StageRunner:
+    """The model's weights and what it takes to run a stage of it.
+
+    Args:
+        model: the exit model; moved to the settings' device and number format.
+        settings: precision, device, size of the prefix cache.
+    """
+
+    def __init__(self, model: ExitModel, settings: EngineSettings) -> None:
+        self.device = torch.device(settings.device)
+        self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
+        self._model = model.to(self.device).eval()
+        with torch.inference_mode():
+            for parameter in model.backbone.parameters():
+                # The rotary frequencies, which are no parameters, stay in float32. So do soft tokens and heads, whose
+                # products are small and come in any number of rows.
+                parameter.data = parameter.data.to(self._dtype)
+            self._weights = pack_weights(self._model, settings.precision)
+        self._rotation = rotation_table(self._weights.rotary, 0, self.device)
+        self.cache = PrefixCache(settings.prefix_cache_bytes)
+        self.model_s = 0.0
+        """Seconds spent so far in embedding, layers and heads, the packing around them left out."""
+
+    @property
+    def max_positions(self) -> int:
+        """Longest prompt, prefix and one suffix, that can be scored."""
+        return self._weights.shape.max_positions
+
+    @property
+    def soft_width(self) -> int:
+        """Columns of a soft token's numbers."""
+        return self._model.config.soft_width
+
+    @property
+    def full_layers(self) -> tuple[int, ...]:
+        """How many layers every stage runs for all its tokens; one more is run for the answers alone."""
+        return tuple(len(stage.layers) for stage in self._weights.stages)
+
+    @torch.inference_mode()
+    def run(self, parts: Sequence[Part]) -> tuple[NDArray[np.float64], list[int]]:
+        """Takes parts of equal depth, each with a candidate left, through their next stage.
+
+        Returns:
+            (candidates,) raw logits in the order of the parts and their candidates, and every part's tokens that
+            were really computed.
+        """
+        stage = parts[0].depth
+        if stage == 0 and self.cache.enabled:
+            self._look_up(parts)
+        packed = pack(parts, self.device)
+        passed = _Passed(parts, packed, self._weights.stages[stage].first_layer, recording=self.cache.enabled)
+        gathered = None if stage == 0 else _gather(parts, packed)
+        started_s = time.perf_counter()
+        hidden = self._embed(parts, packed) if gathered is None else gathered
+        answers, hidden = self._run_layers(self._weights.stages[stage], hidden, packed, passed)
+        logits = self._weights.stages[stage].head(answers.float()).double().cpu()
+        self.model_s += time.perf_counter() - started_s
+        self._move_along(parts, packed, hidden, passed)
+        return np.asarray(logits.numpy()), [span.end - span.start for span in packed.spans]
+
+    @torch.inference_mode()
+    def build_kernels(self, most_rows: int, limit_s: float) -> None:
+        """Multiplies rows of zeros, in every number that comes up: on a CPU the first time is several times as slow.
+
+        A GPU's kernels take any number of rows, so there is nothing to do for one.
+
+        Args:
+            most_rows: the largest batch.
+            limit_s: seconds after which it is left at that: a model so large spends little of its time on building.
+        """
+        if self.device.type != "cpu":
+            return
+        exit_layer, shape = self._weights.stages[0].exit_layer, self._weights.shape
+        layer, give_up_s = exit_layer.rest, time.perf_counter() + limit_s
+        counts: list[tuple[int, tuple[Linear, ...]]] = [
+            (rows, (exit_layer.query,)) for rows in row_counts(most_rows // _TOKENS_PER_ANSWER, ANSWER_STEP)
+        ]
+        counts += [(rows, (layer.qkv, exit_layer.key_value)) for rows in row_counts(most_rows, ROW_STEP)]
+        for rows, inputs in counts:
+            if time.perf_counter() > give_up_s:
+                return
+            hidden = torch.zeros(rows, shape.hidden, dtype=self._dtype, device=self.device)
+            for product in inputs:
+                product(hidden)
+            layer.output(hidden.new_zeros(rows, shape.query_width))
+            layer.down(layer.gate_up(hidden).chunk(2, dim=1)[0].contiguous())
+
+    def _look_up(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            part.known_prefix = self.cache.find(part.prefix) or KnownPrefix()
+
+    def _embed(self, parts: Sequence[Part], packed: Packed) -> Tensor:  # (padded_rows, hidden)
+        sequences = [sequence for part in parts for sequence in part.token_sequences()]
+        starts = np.cumsum([0, *(len(sequence.token_ids) for sequence in sequences)])
+        token_ids = np.zeros(packed.padded_rows, np.int64)
+        token_ids[: packed.rows] = np.concatenate([sequence.token_ids for sequence in sequences])
+        soft_index = np.concatenate(
+            [sequence.soft_positions + start for sequence, start in zip(sequences, starts, strict=False)]
+        )
+        return self._model.embed(
+            self._tensor(token_ids),
+            self._tensor(soft_index.astype(np.int64)),
+            self._tensor(np.concatenate([sequence.soft_kinds for sequence in sequences])),
+            self._tensor(np.concatenate([sequence.soft_values for sequence in sequences])),
+        )
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    def _run_layers(self, stage: Stage, hidden: Tensor, packed: Packed, passed: _Passed) -> tuple[Tensor, Tensor]:
+        """The answers' rows (suffixes, hidden) behind the stage, and all rows as its last layer has read them."""
+        shape, rotation = self._weights.shape, self._rotations(packed)
+        for layer in stage.layers:
+            hidden = run_layer(hidden, layer, shape, rotation, passed.prefixes, packed)
+        return run_exit_layer(hidden, stage.exit_layer, shape, rotation, passed.prefixes, packed), hidden
+
+    def _rotations(self, packed: Packed) -> Tensor:  # (padded_rows, 1, head_dim / 2)
+        if packed.longest > len(self._rotation):
+            size = min(max(2 * packed.longest, 1024), self.max_positions)
+            self._rotation = rotation_table(self._weights.rotary, size, self.device)
+        return self._rotation[packed.positions][:, None]
+
+    def _move_along(self, parts: Sequence[Part], packed: Packed, hidden: Tensor, passed: _Passed) -> None:
+        for index, (part, span) in enumerate(zip(parts, packed.spans, strict=True)):
+            computed = span.middle > span.start
+            part.prefix_hidden = hidden[span.start : span.middle] if computed else None
+            part.suffix_hidden = hidden[span.middle : span.end]
+            if part.known_prefix is not None and computed and not part.prefix_is_known:
+                part.known_prefix.extend(passed.recorded[index], hidden[span.start : span.middle].clone())
+                self.cache.keep(part.prefix, part.known_prefix)
+
+
+class _Passed:
+    """Finds every request's prefix in each layer that a batch passes, and records those that were computed."""
+
+    def __init__(self, parts: Sequence[Part], packed: Packed, first_layer: int, *, recording: bool) -> None:
+        self._parts = parts
+        self._packed = packed
+        self._layer = first_layer
+        self._recording = recording
+        self.recorded: list[list[KeyValue]] = [[] for _ in parts]
+
+    def prefixes(self, key: Tensor, value: Tensor) -> list[KeyValue]:
+        """Keys and values of every request's prefix; to be called once per layer, in order."""
+        found: list[KeyValue] = []
+        for index, (part, span) in enumerate(zip(self._parts, self._packed.spans, strict=True)):
+            if part.known_prefix is not None and span.middle == span.start:
+                found.append(part.known_prefix.layers[self._layer])
+                continue
+            pair = key[span.start : span.middle], value[span.start : span.middle]
+            found.append(pair)
+            if self._recording:
+                self.recorded[index].append((pair[0].clone(), pair[1].clone()))
+        self._layer += 1
+        return found
+
+
+def _gather(parts: Sequence[Part], packed: Packed) -> Tensor:  # (padded_rows, hidden)
+    """The parts' rows as one matrix: parts that come from different batches merge here."""
+    rows = [rows for part in parts for rows in part.hidden_rows()]
+    idle = rows[0].new_zeros(packed.padded_rows - packed.rows, rows[0].shape[1])
+    return torch.cat([*rows, idle])
+
+
+_TOKENS_PER_ANSWER: Final = 16
+"""At least about so many tokens are in a suffix; of shorter ones a batch may hold more answers than kernels were built
+for, which costs the first of them a little time.
+"""

@@ -1,0 +1,202 @@
+"""The decoder's weights as the layer loop wants them: fused, permuted and packed once at load.
+
+- q, k and v are one product, gate and up another; the norm's weight before each is folded into it.
+- Rotary pairs (i, i + d/2) of a head are laid side by side by permuting the rows of q and k: a rotation is then one
+  complex multiplication, and since both sides of the dot product are permuted alike, attention does not notice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from models.exit_model import ExitHead, ExitModel, UnsupportedBackbone
+from worker.engine.settings import Precision
+from worker.engine.transformer.linear import Linear, pack_linear
+
+HfModule: TypeAlias = Any
+"""A module of transformers: which parts it has depends on the family, which its types do not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The decoder in numbers."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    epsilon: float
+    max_positions: int
+    """Longest prompt (prefix and one suffix) that the weights and this engine support."""
+
+    @property
+    def query_width(self) -> int:
+        """Columns of q."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Columns of k, and of v."""
+        return self.kv_heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """One decoder layer."""
+
+    qkv: Linear
+    query_norm: Tensor | None
+    key_norm: Tensor | None
+    output: Linear
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class ExitLayer:
+    """The layer right before a head, for the answers' rows: query and key-value products apart."""
+
+    query: Linear
+    key_value: Linear
+    rest: LayerWeights
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The way from one head to the next.
+
+    `layers` are run in full, beginning with the layer before the last head, which has been run for answers only so far;
+    `exit_layer` comes behind them and is run for answers only.
+    """
+
+    first_layer: int
+    layers: tuple[LayerWeights, ...]
+    exit_layer: ExitLayer
+    head: ExitHead
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All stages, and what stands before them."""
+
+    shape: Shape
+    stages: tuple[Stage, ...]
+    rotary: HfModule
+
+
+def pack_weights(model: ExitModel, precision: Precision) -> Weights:
+    """Pack a model that is already on its device and in its number format.
+
+    Raises:
+        UnsupportedBackbone: an activation other than SiLU.
+    """
+    config = model.backbone.config
+    if config.hidden_act != "silu":
+        raise UnsupportedBackbone(f"activation {config.hidden_act!r}; the engine computes silu")
+    shape = _shape(model)
+    packed = [_pack_layer(layer, shape, precision) for layer in model.backbone.layers]
+    # Each stage begins where the one before has answered: one layer short of that head.
+    starts = (0, *(layers - 1 for layers in model.config.exit_layers[:-1]))
+    stages = []
+    for start, end, head in zip(starts, model.config.exit_layers, _float_heads(model), strict=True):
+        exit_layer = _pack_exit(model.backbone.layers[end - 1], packed[end - 1], shape, precision)
+        stages.append(Stage(start, tuple(packed[start : end - 1]), exit_layer, head))
+    return Weights(shape, tuple(stages), model.backbone.rotary_emb)
+
+
+def rotation_table(rotary: HfModule, positions: int, device: torch.device) -> Tensor:
+    """(positions, head_dim / 2) complex64: the rotation of every pair at every position, rope scaling included."""
+    anything = torch.zeros(1, device=device)
+    cosine, sine = rotary(anything, position_ids=torch.arange(positions, device=device)[None])
+    half = cosine.shape[-1] // 2
+    return torch.complex(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())
+
+
+def _shape(model: ExitModel) -> Shape:
+    config = model.backbone.config
+    attention = model.backbone.layers[0].self_attn
+    return Shape(
+        hidden=config.hidden_size,
+        layers=config.num_hidden_layers,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=attention.head_dim,
+        epsilon=config.rms_norm_eps,
+        max_positions=_max_positions(model),
+    )
+
+
+def _max_positions(model: ExitModel) -> int:
+    """Within this every token sees all before it, and rotations do not depend on the prompt's length."""
+    config = model.backbone.config
+    bounds = [config.max_position_embeddings]
+    window = getattr(config, "sliding_window", None)
+    layer_types = getattr(config, "layer_types", None)
+    if window is not None and (layer_types is None or "sliding_attention" in layer_types):
+        bounds.append(window)
+    if model.backbone.rotary_emb.rope_type in ("dynamic", "longrope"):
+        bounds.append(config.rope_parameters.get("original_max_position_embeddings", config.max_position_embeddings))
+    return int(min(bounds))
+
+
+def _float_heads(model: ExitModel) -> tuple[ExitHead, ...]:
+    """Heads stay in float32 whatever the layers run in: they cost nothing and their last digits are the answer."""
+    return tuple(head.float() for head in model.heads if isinstance(head, ExitHead))
+
+
+def _pack_layer(layer: HfModule, shape: Shape, precision: Precision) -> LayerWeights:
+    attention, mlp = layer.self_attn, layer.mlp
+    order = _pair_order(shape.head_dim)
+    qkv = [_paired(attention.q_proj, order), _paired(attention.k_proj, order), _plain(attention.v_proj)]
+    return LayerWeights(
+        qkv=_fused(qkv, precision, layer.input_layernorm),
+        query_norm=attention.q_norm.weight.detach()[order] if hasattr(attention, "q_norm") else None,
+        key_norm=attention.k_norm.weight.detach()[order] if hasattr(attention, "k_norm") else None,
+        output=_fused([_plain(attention.o_proj)], precision),
+        gate_up=_fused([_plain(mlp.gate_proj), _plain(mlp.up_proj)], precision, layer.post_attention_layernorm),
+        down=_fused([_plain(mlp.down_proj)], precision),
+    )
+
+
+def _pack_exit(layer: HfModule, rest: LayerWeights, shape: Shape, precision: Precision) -> ExitLayer:
+    attention, norm = layer.self_attn, layer.input_layernorm
+    order = _pair_order(shape.head_dim)
+    return ExitLayer(
+        query=_fused([_paired(attention.q_proj, order)], precision, norm),
+        key_value=_fused([_paired(attention.k_proj, order), _plain(attention.v_proj)], precision, norm),
+        rest=rest,
+    )
+
+
+_Part = tuple[Tensor, Tensor | None]
+
+
+def _plain(linear: HfModule) -> _Part:
+    return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+
+
+def _paired(linear: HfModule, order: Tensor) -> _Part:
+    """A projection's rows (and bias) with every head's rotary pairs side by side."""
+    weight, bias = _plain(linear)
+    rows = torch.arange(len(weight)).view(-1, len(order))[:, order].flatten()
+    return weight[rows], None if bias is None else bias[rows]
+
+
+def _pair_order(head_dim: int) -> Tensor:  # 0, d/2, 1, d/2 + 1, ...
+    return torch.arange(head_dim).view(2, -1).t().flatten()
+
+
+def _fused(parts: list[_Part], precision: Precision, norm: HfModule | None = None) -> Linear:
+    """Several projections of the same input as one; a part without bias gets zeros where others have one."""
+    weight = torch.cat([weight for weight, _ in parts])
+    if norm is not None:
+        weight = (weight.float() * norm.weight.detach().float()).to(weight.dtype)
+    if all(bias is None for _, bias in parts):
+        return pack_linear(weight, None, precision)
+    biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in parts]
+    return pack_linear(weight, torch.cat(biases), precision)

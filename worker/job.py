@@ -1,0 +1,93 @@
+"""One impression request from its arrival to its answer."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.evidence import CandidateEvidence
+from runtime.deadline import Deadline
+from runtime.records import Record
+from schemas.messages import ImpressionRequest, RequestStatus, StepTimes
+from worker.engine.scoring_job import ScoringJob
+
+
+class Job(ScoringJob):
+    """A request, the record it came in, and what the steps find out.
+
+    Args:
+        record: as read.
+        request: decoded.
+        deadline: of the request.
+        budget_s: its own, its record header's, or the setting's.
+
+    Attributes:
+        item_ids: the distinct candidates, in the order of the request.
+        evidence: by place, what was retrieved for candidates that a head was asked about.
+        embedding_version: of the user's embedding that it was scored with; 0 for none.
+        embedding_time_ms: event time of the newest interaction that this embedding includes.
+        scored_time_ms: when its last candidate was answered, Unix milliseconds.
+        retrieve_s: seconds of retrieval.
+        prompt_s: seconds of prompt building.
+    """
+
+    def __init__(self, record: Record, request: ImpressionRequest, deadline: Deadline, budget_s: float) -> None:
+        self.item_ids = list(dict.fromkeys(request.candidate_item_ids))
+        super().__init__(
+            len(self.item_ids),
+            deadline_s=deadline.at,
+            budget_s=budget_s,
+            quality_floor=request.quality_floor,
+            arrived_s=deadline.intake,
+            # Requests that came late queue behind those that can still be in time.
+            due_s=deadline.intake + budget_s if deadline.late_at_intake else deadline.at,
+        )
+        self.record = record
+        self.request = request
+        self.deadline = deadline
+        self.evidence: dict[int, CandidateEvidence] = {}
+        self.embedding_version = 0
+        self.embedding_time_ms: int | None = None
+        self.scored_time_ms = 0
+        self.retrieve_s = 0.0
+        self.prompt_s = 0.0
+
+    def items_at(self, places: NDArray[np.int64]) -> list[str]:
+        """The candidates at some places."""
+        return [self.item_ids[place] for place in places.tolist()]
+
+    @property
+    def lateness_ms(self) -> float:
+        """By how much it was scored after its deadline; 0 if it was in time."""
+        return max(0.0, (self.scored_s - self.deadline.at) * 1000)
+
+    @property
+    def latency_s(self) -> float:
+        """From the request's created time until it was scored."""
+        return self.deadline.transit_ms / 1000 + self.scored_s - self.deadline.intake
+
+    @property
+    def status(self) -> RequestStatus:
+        """What became of it."""
+        if not self.item_ids:
+            return "empty"
+        return "late" if self.lateness_ms > 0 else "ok"
+
+    @property
+    def embedding_age_ms(self) -> float | None:
+        """Age of the newest interaction that the user's embedding included when it was scored."""
+        if self.embedding_time_ms is None:
+            return None
+        return max(0.0, float(self.scored_time_ms - self.embedding_time_ms))
+
+    @property
+    def step_times(self) -> StepTimes:
+        """Where the time went."""
+        begun_s = self.scored_s if self.begun_s is None else self.begun_s
+        return StepTimes(
+            transit_ms=self.deadline.transit_ms,
+            queue_ms=(begun_s - self.deadline.intake) * 1000,
+            retrieve_ms=self.retrieve_s * 1000,
+            prompt_ms=self.prompt_s * 1000,
+            infer_ms=self.infer_s * 1000,
+        )

@@ -1,0 +1,21 @@
+"""How much the tables keep and how they are searched. Apart from them, so that settings need not import FAISS."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from runtime.settings import SettingsSection
+
+
+class TableSettings(SettingsSection):
+    """What is kept of users and items, `[worker.tables]`."""
+
+    history_length: int = Field(64, ge=1, le=10_000, description="past interactions kept per user, the latest ones")
+    title_tokens: int = Field(32, ge=0, description="tokens kept of an item's text")
+    exact_search_limit: int = Field(20_000, ge=1, description="most entries searched exactly; beyond: inverted lists")
+    least_recall: float = Field(0.95, gt=0, le=1, description="below this share of true neighbours more lists are read")
+    recall_check_interval: int = Field(1_000, ge=1, description="searches between two comparisons with exact search")
+    retrain_growth: float = Field(
+        1.5, gt=1, description="lists are trained anew after growing, or changing, by this factor"
+    )
+    update_batch: int = Field(200, ge=1, description="updates applied between two steps of inference")

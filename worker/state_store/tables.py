@@ -1,0 +1,260 @@
+"""What a worker knows of items and users, kept from the compacted topics, and the two indexes that search it.
+
+Owned by one thread. A change is written to its row at once and to the index only before the next search, so that many
+changes of one id between two searches cost one. Per entry there is its id, an embedding, its counts and, for a user, a
+row of packed history; no Python object besides the id and a title's tokens.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.evidence import ItemFacts, Vector
+from models.text import Text
+from schemas.codec import MalformedRecord
+from schemas.embeddings import decode_embedding
+from schemas.messages import Embedding, Item, ItemState, PastInteraction, UserState
+from worker.state_store.rows import UNKNOWN_ROW, RowIds, grown
+from worker.state_store.settings import TableSettings
+from worker.state_store.vector_index import VectorIndex
+
+Rows = NDArray[np.int64]
+Matrix = NDArray[np.float32]
+
+NO_PAST = -1
+"""Fills a history that is shorter than the table's limit."""
+
+
+LARGEST_NUMBER = 1e6
+"""Largest magnitude in an embedding; beyond it sums of products would leave float32."""
+
+
+class Tables:
+    """Items and users by id.
+
+    Args:
+        text: the tokenizer; an item's text is encoded once, on arrival.
+        embedding_dim: width that every embedding must have.
+        settings: what is kept, and how it is searched.
+        executor: where search indexes are trained; None trains them on the spot.
+    """
+
+    def __init__(
+        self,
+        text: Text,
+        embedding_dim: int,
+        settings: TableSettings | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        self._settings = settings or TableSettings()
+        self.embedding_dim = embedding_dim
+        self._text = text
+        self.items = ItemColumns(embedding_dim)
+        self.users = UserColumns(embedding_dim, self._settings.history_length)
+        self.item_index = VectorIndex(embedding_dim, self._settings, executor)
+        self.user_index = VectorIndex(embedding_dim, self._settings, executor)
+        self._changed_items: set[int] = set()
+        self._changed_users: set[int] = set()
+
+    def put_item(self, item: Item) -> None:
+        """Takes over an item's text."""
+        tokens = self._text.encode_item(item)
+        row = self.items.intern(item.item_id)
+        self.items.titles[row] = array("i", tokens[: self._settings.title_tokens])
+
+    def put_item_state(self, state: ItemState) -> None:
+        """Takes over an item's embedding and counts.
+
+        Raises:
+            MalformedRecord: the embedding is not finite, or not of this table's width.
+        """
+        embedding = self._vector(state.embedding)
+        row = self.items.intern(state.item_id)
+        self.items.set_embedding(row, embedding)
+        self.items.counts[row] = state.impressions, state.positives
+        self._changed_items.add(row)
+
+    def put_user_state(self, state: UserState) -> None:
+        """Takes over a user's embedding, counts and history.
+
+        Raises:
+            MalformedRecord: the embedding is not finite, or not of this table's width.
+        """
+        embedding = self._vector(state.embedding)
+        row = self.users.intern(state.user_id)
+        self.users.set_embedding(row, embedding)
+        self.users.counts[row] = state.impressions, state.positives
+        self.users.versions[row] = state.embedding.version if state.embedding is not None else 0
+        self.users.event_times_ms[row] = state.last_event_time_ms
+        self._set_history(row, state.recent[-self._settings.history_length :])
+        self._changed_users.add(row)
+
+    def remove_item(self, item_id: str) -> None:
+        """Forgets an item's text (a tombstone in the catalogue)."""
+        row = self.items.ids.row(item_id)
+        if row != UNKNOWN_ROW:
+            self.items.titles[row] = _NO_TITLE
+
+    def remove_item_state(self, item_id: str) -> None:
+        """Forgets an item's embedding and counts. Its row stays, for histories name it."""
+        row = self.items.ids.row(item_id)
+        if row != UNKNOWN_ROW:
+            self.items.set_embedding(row, None)
+            self.items.counts[row] = 0
+            self._changed_items.add(row)
+
+    def remove_user(self, user_id: str) -> None:
+        """Forgets a user."""
+        row = self.users.ids.forget(user_id)
+        if row != UNKNOWN_ROW:
+            self.users.set_embedding(row, None)
+            self.users.counts[row] = 0
+            self.users.versions[row] = 0
+            self.users.event_times_ms[row] = 0
+            self.users.histories[row] = NO_PAST
+            self.users.history_lengths[row] = 0
+            self._changed_users.add(row)
+
+    def refresh_indexes(self) -> None:
+        """Brings both search indexes up to date. They hold only what can serve as evidence: items that somebody
+        has met, users with a history.
+        """
+        if self._changed_items:
+            _refresh(self.item_index, self._changed_items, self.items)
+        if self._changed_users:
+            _refresh(self.user_index, self._changed_users, self.users)
+
+    def _vector(self, embedding: Embedding | None) -> Vector | None:
+        if embedding is None:
+            return None
+        vector = decode_embedding(embedding)
+        if len(vector) != self.embedding_dim:
+            raise MalformedRecord(
+                f"an embedding of {len(vector)} numbers where the model reads {self.embedding_dim}: "
+                "the updater runs another bundle"
+            )
+        if np.abs(vector).max() > LARGEST_NUMBER:
+            raise MalformedRecord(f"an embedding holds a number beyond {LARGEST_NUMBER:g}")
+        return vector
+
+    def _set_history(self, row: int, recent: Sequence[PastInteraction]) -> None:
+        packed = [2 * self.items.intern(past.item_id) + past.positive for past in recent]
+        history = self.users.histories[row]
+        history[: len(packed)] = packed
+        history[len(packed) :] = NO_PAST
+        self.users.history_lengths[row] = len(packed)
+
+
+def normalised(vectors: Matrix) -> Matrix:
+    """Rows of (n, dim) at length 1; a row of zeros stays zeros."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    lengths[lengths == 0] = 1
+    unit: Matrix = vectors / lengths[:, None]
+    return unit
+
+
+class EmbeddedColumns:
+    """What items and users have in common: an id, perhaps an embedding, impressions and positives."""
+
+    def __init__(self, dim: int) -> None:
+        self.ids = RowIds()
+        self.embeddings: Matrix = np.zeros((0, dim), np.float32)  # (rows, dim)
+        self.embedded: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,)
+        self.counts: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # (rows, impressions and positives)
+
+    def intern(self, name: str) -> int:
+        """The row of an id, with room for it in every column."""
+        row = self.ids.intern(name)
+        if row >= len(self.embedded):
+            self._grow(row + 1)
+        return row
+
+    def set_embedding(self, row: int, embedding: Vector | None) -> None:
+        """An embedding without direction (all zeros) counts as none."""
+        there = embedding is not None and bool(embedding.any())
+        self.embeddings[row] = embedding if there else 0
+        self.embedded[row] = there
+
+    def _grow(self, rows: int) -> None:
+        self.embeddings = grown(self.embeddings, rows)
+        self.embedded = grown(self.embedded, rows)
+        self.counts = grown(self.counts, rows)
+
+
+class ItemColumns(EmbeddedColumns):
+    """Items; rows are named by users' histories, so they are never given out again."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.titles: list[Sequence[int]] = []
+
+    def facts(self, rows: Rows) -> dict[int, ItemFacts]:
+        """What is known of the items in distinct `rows`, by row; a copy, so that later changes do not reach it."""
+        embeddings = self.embeddings[rows]
+        embedded = self.embedded[rows].tolist()
+        counts = self.counts[rows].tolist()
+        return {
+            row: ItemFacts(self.ids.id_of(row), self.titles[row], embeddings[at] if embedded[at] else None, *counts[at])
+            for at, row in enumerate(rows.tolist())
+        }
+
+    def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
+        """Whether somebody has met the item."""
+        met: NDArray[np.bool_] = self.counts[rows, 0] > 0
+        return met
+
+    def _grow(self, rows: int) -> None:
+        super()._grow(rows)
+        self.titles.extend([_NO_TITLE] * (len(self.embedded) - len(self.titles)))
+
+
+class UserColumns(EmbeddedColumns):
+    """Users. A history entry is 2 × the item's row + 1 if positive, oldest first, then NO_PAST."""
+
+    def __init__(self, dim: int, history_length: int) -> None:
+        super().__init__(dim)
+        self.histories: NDArray[np.int32] = np.zeros((0, history_length), np.int32)  # (rows, history)
+        self.history_lengths: NDArray[np.int32] = np.zeros(0, np.int32)  # (rows,)
+        self.versions: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the embedding, 0 for none
+        self.event_times_ms: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) newest event the state knows of
+
+    def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
+        """Whether the user has a history."""
+        remembered: NDArray[np.bool_] = self.history_lengths[rows] > 0
+        return remembered
+
+    def embedding_stamp(self, user_id: str) -> tuple[int, int] | None:
+        """Version of the user's embedding and event time of the newest interaction in it; None without embedding."""
+        row = self.ids.row(user_id)
+        if row == UNKNOWN_ROW or not self.embedded[row]:
+            return None
+        return int(self.versions[row]), int(self.event_times_ms[row])
+
+    def newest_event_ms(self, user_id: str) -> int:
+        """When the newest event happened that the user's state knows of; -1 for a user never met."""
+        row = self.ids.row(user_id)
+        return -1 if row == UNKNOWN_ROW else int(self.event_times_ms[row])
+
+    def _grow(self, rows: int) -> None:
+        super()._grow(rows)
+        self.histories = grown(self.histories, rows, NO_PAST)
+        self.history_lengths = grown(self.history_lengths, rows)
+        self.versions = grown(self.versions, rows)
+        self.event_times_ms = grown(self.event_times_ms, rows)
+
+
+_NO_TITLE: Sequence[int] = array("i")
+
+
+def _refresh(index: VectorIndex, changed: set[int], columns: ItemColumns | UserColumns) -> None:
+    """Writes changed rows to the index, or takes them out of it, and empties the set."""
+    rows: Rows = np.fromiter(changed, np.int64, len(changed))
+    wanted = columns.embedded[rows] & columns.is_searchable(rows)
+    index.put(rows[wanted], normalised(columns.embeddings[rows[wanted]]))
+    index.remove(rows[~wanted])
+    changed.clear()
