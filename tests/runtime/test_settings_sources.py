@@ -126,7 +126,7 @@ def test_an_error_never_quotes_a_value():
     ("text", "environ", "named"),
     [
         ("[worker.limits]\nlevels = 5\n", {}, ["worker.limits.levels", "worker.limits.depth", "exitstream.toml"]),
-        ("", {"EXITSTREAM_WORKER__LIMITS__LEVELS": "5"}, ["WORKER__LIMITS__LEVELS", "EXITSTREAM_WORKER__LIMITS__DEPTH"]),
+        ("", {"EXITSTREAM_WORKER__LIMITS__LEVELS": "5"}, ["WORKER__LIMITS__LEVELS", "WORKER__LIMITS__DEPTH"]),
         ("", {"EXITSTREAM_WORKER__LIMITS": '{"levels": 5}'}, ["worker.limits.levels", "worker.limits.depth"]),
         ("[worker.old]\ndepth = 5\n", {}, ["worker.old", "worker.limits"]),
         ("", {"EXITSTREAM_WORKER__OLD__DEPTH": "5"}, ["EXITSTREAM_WORKER__OLD__DEPTH", "WORKER__LIMITS__DEPTH"]),
