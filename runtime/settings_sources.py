@@ -185,9 +185,10 @@ def _origin(kind: object) -> object:
 def _put(tree: Tree, path: list[str], value: object) -> None:
     *sections, key = path
     for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
+        inner = tree.setdefault(section, {})
+        if not isinstance(inner, dict):
             return  # pydantic says that a section is needed there
+        tree = inner
     tree[key] = _merged(value, tree[key]) if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
 
 
