@@ -33,7 +33,19 @@ def reference() -> str:
     sections: dict[str, type[BaseModel]] = {}
     for program in PROGRAMS.values():
         sections |= dict(_sections(program, ()))
-    return HEAD + "".join(_section_table(name, section) for name, section in sections.items())
+    return HEAD + "".join(_section_table(name, section) for name, section in sections.items()) + _former_names()
+
+
+def _former_names() -> str:
+    """The renamed keys, which one release still accepts under their old names."""
+    renamed = {old: new for program in PROGRAMS.values() for old, new in program.renamed.items()}
+    if not renamed:
+        return ""
+    rows = "".join(f"| `{old}` | `{new}` |\n" for old, new in sorted(renamed.items()))
+    return (
+        "\n## Former names\n\nThis release still accepts these, in the file and in the environment, with a warning.\n\n"
+        f"| former name | now |\n| --- | --- |\n{rows}"
+    )
 
 
 def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, type[BaseModel]]]:

@@ -14,8 +14,9 @@ in the environment; lists and tables are JSON there. Reading them is `runtime.se
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -30,7 +31,13 @@ class SettingsSection(BaseModel):
 
 
 class ProgramSettings(SettingsSection):
-    """Base of a program's whole settings; its fields are sections. Made directly, it reads no environment."""
+    """Base of a program's whole settings; its fields are sections. Made directly, it reads no environment.
+
+    Attributes:
+        renamed: former names of keys or sections, kept for one release: old dotted name to new, also across sections.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
 
 class KafkaSettings(SettingsSection):

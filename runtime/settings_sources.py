@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
@@ -45,8 +46,9 @@ def load_settings(
         SettingsError: on anything unknown, malformed or contradictory.
     """
     path = toml_path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
-    from_file = _own_sections(cls, _read_toml(path)) if path else {}
-    from_environment = _read_environment(cls, environ)
+    from_file = _with_new_names(cls, _own_sections(cls, _read_toml(path)), str(path)) if path else {}
+    from_environment = _read_environment(cls, _with_new_variables(cls, environ))
+    from_environment = _with_new_names(cls, from_environment, "the environment")
     for key in _unknown_keys(cls, from_file):
         raise SettingsError(f"unknown key {key} in {path}{_closest(key, cls)}")
     tree = _merged(_merged(from_file, from_environment), overrides or {})
@@ -68,6 +70,66 @@ def _read_toml(path: Path) -> Tree:
 def _own_sections(cls: type[ProgramSettings], tree: Tree) -> Tree:
     foreign = PROGRAM_SECTIONS - set(cls.model_fields)
     return {section: value for section, value in tree.items() if section not in foreign}
+
+
+def _with_new_names(cls: type[ProgramSettings], tree: Tree, source: str) -> Tree:
+    """The tree with renamed keys where they stand now. One that stands under both names is an error."""
+    tree = _merged({}, tree)
+    for old, new in cls.renamed.items():
+        value = _take(tree, old.split("."))
+        if value is None:
+            continue
+        if _at(tree, new.split(".")) is not None:
+            raise SettingsError(f"{old} is the former name of {new}, and {source} has both: remove {old}")
+        _warn_of_former_name(old, new, source)
+        _put(tree, new.split("."), value)
+    return tree
+
+
+def _with_new_variables(cls: type[ProgramSettings], environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment with renamed variables under their new names. One that is set under both is an error."""
+    variables = dict(environ)
+    for name in environ:
+        for old, new in cls.renamed.items():
+            former, current = _variable(old), _variable(new)
+            if name.upper() != former and not name.upper().startswith(former + DELIMITER):
+                continue
+            renamed = current + name[len(former) :]
+            if renamed in variables:
+                raise SettingsError(f"{name} is the former name of {renamed}, and both are set: remove {name}")
+            _warn_of_former_name(name, renamed, "the environment")
+            variables[renamed] = variables.pop(name)
+    return variables
+
+
+def _warn_of_former_name(old: str, new: str, source: str) -> None:
+    # Settings are read before structlog is configured; the standard library then warns on standard error.
+    logging.getLogger(__name__).warning("%s in %s is now %s; the next release forgets the old name", old, source, new)
+
+
+def _take(tree: Tree, path: list[str]) -> object:
+    """Removes a value, and the sections that it leaves empty. None where there is none."""
+    key, *rest = path
+    if not rest:
+        return tree.pop(key, None)
+    inner = tree.get(key)
+    if not isinstance(inner, dict):
+        return None
+    value = _take(inner, rest)
+    if value is not None and not inner:
+        del tree[key]
+    return value
+
+
+def _at(tree: object, path: Iterable[int | str]) -> object:
+    """The value at a path, or None."""
+    for step in path:
+        tree = tree.get(step) if isinstance(tree, dict) else None
+    return tree
+
+
+def _variable(key: str) -> str:
+    return ENV_PREFIX + key.upper().replace(".", DELIMITER)
 
 
 def _read_environment(cls: type[ProgramSettings], environ: Mapping[str, str]) -> Tree:
@@ -123,7 +185,10 @@ def _origin(kind: object) -> object:
 def _put(tree: Tree, path: list[str], value: object) -> None:
     *sections, key = path
     for section in sections:
-        tree = tree.setdefault(section, {})
+        inner = tree.setdefault(section, {})
+        if not isinstance(inner, dict):
+            return  # pydantic says that a section is needed there
+        tree = inner
     tree[key] = _merged(value, tree[key]) if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
 
 
@@ -140,7 +205,7 @@ def _closest(key: str, cls: type[BaseModel], *, env: bool = False) -> str:
     close = difflib.get_close_matches(key, list(_all_keys(cls)), n=1, cutoff=0.5)
     if not close:
         return f"; known sections are {', '.join(cls.model_fields)}"
-    name = ENV_PREFIX + close[0].upper().replace(".", DELIMITER) if env else close[0]
+    name = _variable(close[0]) if env else close[0]
     return f"; did you mean {name}?"
 
 
@@ -155,7 +220,7 @@ def _all_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def _merged(below: Tree, above: Tree) -> Tree:
     """Both trees, the second winning key by key."""
-    both = dict(below)
+    both = {key: _merged({}, value) if isinstance(value, dict) else value for key, value in below.items()}
     for key, value in above.items():
         old = both.get(key)
         both[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
@@ -172,9 +237,7 @@ def _in_words(error: ValidationError, from_environment: Tree, path: Path | None)
 
 
 def _came_from(location: tuple[int | str, ...], from_environment: Tree, path: Path | None) -> str:
-    branch: object = from_environment
-    for step in location:
-        branch = branch.get(step) if isinstance(branch, dict) else None
-    if branch is not None and not isinstance(branch, dict):
-        return f" (environment variable {ENV_PREFIX}{DELIMITER.join(map(str, location)).upper()})"
+    value = _at(from_environment, location)
+    if value is not None and not isinstance(value, dict):
+        return f" (environment variable {_variable('.'.join(map(str, location)))})"
     return f" ({path})" if path else ""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import ClassVar
+
 import pytest
 from pydantic import Field
 
@@ -14,6 +17,7 @@ class Limits(SettingsSection):
     """A group in a group."""
 
     depth: int = 3
+    seed_of_limits: tuple[int, ...] = ()
 
 
 class WorkerSection(SettingsSection):
@@ -28,6 +32,12 @@ class WorkerSection(SettingsSection):
 
 class Settings(ProgramSettings):
     """A program's settings."""
+
+    renamed: ClassVar = {
+        "worker.limits.levels": "worker.limits.depth",
+        "worker.start": "worker.limits.seed_of_limits",
+        "worker.old": "worker.limits",
+    }
 
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSection = WorkerSection()
@@ -110,3 +120,65 @@ def test_an_error_never_quotes_a_value():
     with pytest.raises(SettingsError) as raised:
         load_settings(Settings, None, {"EXITSTREAM_KAFKA__LINGER_MS": "hunter2"})
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "named"),
+    [
+        ("[worker.limits]\nlevels = 5\n", {}, ["worker.limits.levels", "worker.limits.depth", "exitstream.toml"]),
+        ("", {"EXITSTREAM_WORKER__LIMITS__LEVELS": "5"}, ["WORKER__LIMITS__LEVELS", "WORKER__LIMITS__DEPTH"]),
+        ("", {"EXITSTREAM_WORKER__LIMITS": '{"levels": 5}'}, ["worker.limits.levels", "worker.limits.depth"]),
+        ("[worker.old]\ndepth = 5\n", {}, ["worker.old", "worker.limits"]),
+        ("", {"EXITSTREAM_WORKER__OLD__DEPTH": "5"}, ["EXITSTREAM_WORKER__OLD__DEPTH", "WORKER__LIMITS__DEPTH"]),
+        ("[worker.limits]\nlevels = 4\n", {"EXITSTREAM_WORKER__LIMITS__DEPTH": "5"}, ["worker.limits.levels"]),
+        ("[worker.limits]\ndepth = 4\n", {"EXITSTREAM_WORKER__LIMITS__LEVELS": "5"}, ["WORKER__LIMITS__LEVELS"]),
+    ],
+)
+def test_a_renamed_key_still_counts_and_one_warning_names_both(file, caplog, text, environ, named):
+    """The old name of a key or section works in the file and the environment; the environment still wins."""
+    with caplog.at_level(logging.WARNING):
+        settings = load_settings(Settings, file(text), environ)
+    assert settings.worker == WorkerSection(limits=Limits(depth=5))
+    (line,) = caplog.messages
+    assert all(name in line for name in named)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ"),
+    [
+        ("[worker]\nstart = [1, 2]\n", {}),
+        ("", {"EXITSTREAM_WORKER__START": "[1, 2]"}),
+    ],
+)
+def test_a_key_may_have_moved_to_another_section(file, text, environ):
+    """Its value is read as the new key's, and nothing of the old place is left."""
+    settings = load_settings(Settings, file(text), environ)
+    assert settings.worker.limits == Limits(seed_of_limits=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "words"),
+    [
+        ("[worker.limits]\nlevels = 5\ndepth = 5\n", {}, "worker.limits.levels is the former name of .*remove"),
+        (
+            "",
+            {"EXITSTREAM_WORKER__LIMITS__LEVELS": "5", "EXITSTREAM_WORKER__LIMITS__DEPTH": "5"},
+            "EXITSTREAM_WORKER__LIMITS__LEVELS is the former name of EXITSTREAM_WORKER__LIMITS__DEPTH",
+        ),
+        (
+            "",
+            {"EXITSTREAM_WORKER__LIMITS": '{"levels": 5}', "EXITSTREAM_WORKER__LIMITS__DEPTH": "5"},
+            "worker.limits.levels is the former name of worker.limits.depth, and the environment has both",
+        ),
+    ],
+)
+def test_the_old_and_the_new_name_at_once_are_refused(file, text, environ, words):
+    """Which of them should count would be a guess."""
+    with pytest.raises(SettingsError, match=words):
+        load_settings(Settings, file(text), environ)
+
+
+def test_settings_without_former_names_warn_of_nothing(file, caplog):
+    """Current names are read without remark."""
+    load_settings(Settings, file("[worker.limits]\ndepth = 4\n"), {"EXITSTREAM_WORKER__SEED": "3"})
+    assert caplog.messages == []

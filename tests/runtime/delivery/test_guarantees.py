@@ -1,0 +1,320 @@
+"""What a delivery promises, checked acknowledgement by acknowledgement on a broker in memory, for both guarantees."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from aiokafka.errors import CommitFailedError, GroupAuthorizationFailedError, MessageSizeTooLargeError
+from memory_kafka import MemoryBroker, MemorySource, turns
+
+from runtime.delivery import make_delivery
+from runtime.errors import BrokerError, NotAuthorized, RecordTooLarge, TransactionFailed
+from runtime.kafka import TransactionalSink
+from runtime.records import OutRecord, Record, TopicPartition
+from runtime.settings import KafkaSettings
+
+HERE, THERE = TopicPartition("in", 0), TopicPartition("in", 1)
+BOTH = pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+
+
+def record(offset, partition=HERE):
+    """A record of the input."""
+    return Record(partition.topic, partition.partition, offset, b"k", b"%d" % offset)
+
+
+def outputs(*values):
+    """What is to be written."""
+    return [OutRecord("out", b"k", value) for value in values]
+
+
+@pytest.fixture
+def broker(monkeypatch):
+    """A broker in memory, in aiokafka's place."""
+    memory = MemoryBroker()
+    monkeypatch.setattr("runtime.kafka.sink.AIOKafkaProducer", memory.producer)
+    return memory
+
+
+@asynccontextmanager
+async def member(broker, guarantee, *partitions, **changes):
+    """A member of the group and its delivery, with these partitions."""
+    settings = KafkaSettings(delivery=guarantee, commit_interval_ms=1, **changes)
+    source = MemorySource(settings, "in", "group", broker)
+    async with make_delivery(settings, source) as delivery:
+        await source.start(delivery)
+        await source.give(*partitions)
+        yield source, delivery
+
+
+async def ends_with(error, delivery):
+    """`run` raises this, and does not go on for ever instead."""
+    with pytest.raises(error):
+        async with asyncio.timeout(10):
+            await delivery.run()
+
+
+@BOTH
+async def test_a_record_is_done_when_the_last_of_its_outputs_is_delivered(broker, guarantee):
+    """Neither its offset nor the word to its owner comes at an earlier acknowledgement, in whatever order they come."""
+    broker.holds = True
+    told = []
+    async with member(broker, guarantee, HERE) as (_, delivery):
+        assert delivery.started(record(0))
+        await delivery.finished(record(0), outputs(b"a", b"b", b"c"), lambda: told.append("delivered"))
+        await turns()
+        for _ in range(2):
+            broker.acknowledge(-1)
+            assert not await delivery.drain(0.01)
+            assert (broker.offsets, told, delivery.in_flight()) == ({}, [], 1)
+        broker.acknowledge()
+        assert await delivery.drain(5)
+        assert (broker.offsets, told, delivery.in_flight()) == ({HERE: 1}, ["delivered"], 0)
+    assert sorted(broker.outputs) == [b"a", b"b", b"c"]
+
+
+@BOTH
+@pytest.mark.parametrize("refused", [0, 1])
+async def test_a_failed_delivery_ends_the_program_and_its_record_never_counts(broker, guarantee, refused):
+    """Whichever of the outputs fails: `run` raises why, nothing behind the record is committed, nothing more taken."""
+    broker.holds = True
+    told = []
+    async with member(broker, guarantee, HERE) as (_, delivery):
+        for offset in range(2):
+            assert delivery.started(record(offset))
+        await delivery.finished(record(0), outputs(b"a", b"b"), lambda: told.append("delivered"))
+        await turns()
+        broker.refuse(MessageSizeTooLargeError(), refused)
+        while broker.waiting:
+            broker.acknowledge()
+        await turns()
+        await ends_with(RecordTooLarge, delivery)
+        with pytest.raises(RecordTooLarge):
+            await delivery.finished(record(1), outputs(b"c"))
+        assert not await delivery.drain(0.01)
+        assert (broker.offsets, told) == ({}, [])
+
+
+@BOTH
+async def test_an_unfinished_record_holds_back_the_offsets_behind_it(broker, guarantee):
+    """What finishes early is committed once everything before it is finished."""
+    async with member(broker, guarantee, HERE, THERE) as (_, delivery):
+        for offset in range(3):
+            assert delivery.started(record(offset))
+        assert delivery.started(record(7, THERE))
+        await delivery.finished(record(2), outputs(b"2"))
+        await delivery.finished(record(1), [])
+        await delivery.finished(record(7, THERE), outputs(b"7"))
+        assert not await delivery.drain(0.01)
+        assert broker.offsets == {THERE: 8}
+        await delivery.finished(record(0), outputs(b"0"))
+        assert await delivery.drain(5)
+        assert broker.offsets == {THERE: 8, HERE: 3}
+
+
+@BOTH
+async def test_a_revocation_waits_for_work_in_flight_and_commits_it(broker, guarantee):
+    """The next owner begins behind everything that was delivered; work on other partitions is not waited for."""
+    broker.holds = True
+    async with member(broker, guarantee, HERE, THERE, revocation_limit_s=3_600) as (source, delivery):
+        assert delivery.started(record(0))
+        assert delivery.started(record(4, THERE))
+        revocation = asyncio.create_task(source.take_away(HERE))
+        await turns()
+        assert not revocation.done()
+        await delivery.finished(record(0), outputs(b"0"))
+        await turns()
+        assert not revocation.done()
+        broker.acknowledge()
+        async with asyncio.timeout(10):
+            await revocation
+        assert (broker.offsets, delivery.in_flight()) == ({HERE: 1}, 1)
+
+
+@BOTH
+async def test_what_was_revoked_is_forgotten_and_the_rest_goes_on(broker, guarantee):
+    """Records of a partition taken away are neither begun nor committed any more, also when it comes back."""
+    async with member(broker, guarantee, HERE, THERE, revocation_limit_s=0.05) as (source, delivery):
+        for one in (record(0), record(1), record(0, THERE)):
+            assert delivery.started(one)
+        await delivery.finished(record(0), outputs(b"0"))
+        await source.take_away(HERE)
+        assert (broker.offsets, delivery.in_flight()) == ({HERE: 1}, 1)
+        assert not delivery.started(record(2))
+        await delivery.finished(record(1), outputs(b"late"))
+        await turns()
+
+        await source.give(HERE)
+        await delivery.finished(record(1), outputs(b"later still"))
+        await delivery.finished(record(0, THERE), outputs(b"there"))
+        assert await delivery.drain(5)
+        assert broker.offsets == {HERE: 1, THERE: 1}
+        assert delivery.started(record(1))
+    # At least once, what was worked on may be written twice; exactly once, it may not.
+    assert guarantee == "at_least_once" or sorted(broker.outputs) == [b"0", b"there"]
+
+
+@BOTH
+async def test_offsets_are_committed_beside_the_work(broker, guarantee):
+    """`run` commits what is done, each offset once; a record without outputs is done at once."""
+    async with member(broker, guarantee, HERE) as (_, delivery):
+        running = asyncio.create_task(delivery.run())
+        for offset in range(3):
+            assert delivery.started(record(offset))
+            await delivery.finished(record(offset), outputs(b"%d" % offset) if offset else [])
+            async with asyncio.timeout(10):
+                while broker.offsets.get(HERE) != offset + 1:
+                    await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        running.cancel()
+    assert broker.outputs == [b"1", b"2"]
+    assert str(broker.log).count("'offset'") == 3
+
+
+@BOTH
+async def test_no_offset_is_ever_readable_before_the_outputs_before_it(broker, guarantee):
+    """Whenever the program may die, everything before the committed offset has its outputs."""
+    broker.holds = True
+    async with member(broker, guarantee, HERE) as (_, delivery):
+        running = asyncio.create_task(delivery.run())
+        for offset in range(20):
+            assert delivery.started(record(offset))
+        for offset in (*range(10, 20), *range(10)):
+            await delivery.finished(record(offset), outputs(b"%d" % offset, b"%d" % offset))
+        async with asyncio.timeout(10):
+            while broker.offsets.get(HERE) != 20:
+                await asyncio.sleep(0.001)
+                for _ in range(min(3, len(broker.waiting))):
+                    broker.acknowledge(len(broker.waiting) // 2)
+        running.cancel()
+    seen = set()
+    for entry in broker.log:
+        entries = entry if isinstance(entry[0], tuple) else (entry,)
+        seen |= {int(one[1]) for one in entries if one[0] == "output"}
+        for one in entries:
+            assert one[0] == "output" or seen >= set(range(one[2]))
+
+
+async def test_a_commit_that_a_rebalance_refuses_is_made_up_for(broker):
+    """What was not committed is offered again; any other refusal ends the program."""
+    async with member(broker, "at_least_once", HERE) as (_, delivery):
+        assert delivery.started(record(0))
+        await delivery.finished(record(0), [])
+        broker.commit_error = CommitFailedError()
+        assert await delivery.drain(5)
+        assert broker.offsets == {}
+        broker.commit_error = None
+        assert await delivery.drain(5)
+        assert broker.offsets == {HERE: 1}
+
+        assert delivery.started(record(1))
+        await delivery.finished(record(1), [])
+        broker.commit_error = GroupAuthorizationFailedError("group")
+        await ends_with(NotAuthorized, delivery)
+
+
+async def test_fresh_records_read_ahead_of_a_backlog_wait_for_it(broker):
+    """With a partition read in two places, nothing behind the split is committed before all that lies before it."""
+    async with member(broker, "at_least_once", HERE) as (_, delivery):
+        delivery.split(HERE, 100)
+        for offset in (100, 40):
+            assert delivery.started(record(offset))
+        await delivery.finished(record(100), outputs(b"fresh"))
+        assert not await delivery.drain(0.01)
+        assert broker.offsets == {}
+        await delivery.finished(record(40), outputs(b"old"))
+        assert await delivery.drain(5)
+        assert broker.offsets == {HERE: 41}
+        delivery.earlier_read(HERE)
+        assert await delivery.drain(5)
+        assert broker.offsets == {HERE: 101}
+
+
+async def test_outputs_and_the_offset_behind_them_are_one_transaction(broker):
+    """Of every transaction readers see all outputs and the offset after them, or nothing."""
+    async with member(broker, "exactly_once", HERE, THERE) as (_, delivery):
+        for offset in range(4):
+            for partition in (HERE, THERE):
+                assert delivery.started(record(offset, partition))
+        for offset in (1, 0, 3, 2):
+            for partition in (HERE, THERE):
+                await delivery.finished(record(offset, partition), outputs(b"%d" % offset))
+            await turns()
+        assert await delivery.drain(5)
+    here = [entry for entry in broker.log if HERE in entry[-1]]
+    assert here == [
+        (("output", b"0"), ("output", b"1"), ("offset", HERE, 2)),
+        (("output", b"2"), ("output", b"3"), ("offset", HERE, 4)),
+    ]
+    assert len(broker.log) == 4
+
+
+@pytest.mark.parametrize("outcome", ["lost", "unknown"])
+async def test_a_transaction_of_unknown_outcome_is_neither_lost_nor_repeated(broker, outcome):
+    """The committed offset tells whether it happened: only if it did not, it is done again."""
+    told = []
+    async with member(broker, "exactly_once", HERE) as (_, delivery):
+        for offset in range(2):
+            assert delivery.started(record(offset))
+            await delivery.finished(record(offset), outputs(b"%d" % offset), lambda: told.append("delivered"))
+            assert await delivery.drain(5)
+            broker.commit_failures.append(outcome)
+    assert (broker.outputs, broker.offsets, told) == ([b"0", b"1"], {HERE: 2}, ["delivered"] * 2)
+
+
+async def test_a_lane_that_was_fenced_off_takes_its_id_back_and_repeats_the_transaction(broker):
+    """Somebody who held the id for a moment costs nothing."""
+    async with member(broker, "exactly_once", HERE) as (_, delivery):
+        assert delivery.started(record(0))
+        async with TransactionalSink(KafkaSettings(), "group.in.0"):
+            await delivery.finished(record(0), outputs(b"0"))
+            assert await delivery.drain(5)
+    assert (broker.outputs, broker.offsets) == ([b"0"], {HERE: 1})
+
+
+async def test_a_transaction_that_fails_again_and_again_ends_the_program(broker):
+    """After three attempts `run` raises; nothing was committed."""
+    broker.commit_failures.extend(["lost"] * 3)
+    async with member(broker, "exactly_once", HERE) as (_, delivery):
+        assert delivery.started(record(0))
+        await delivery.finished(record(0), outputs(b"0"))
+        await ends_with(TransactionFailed, delivery)
+        with pytest.raises(BrokerError):
+            await delivery.finished(record(0), [])
+    assert (broker.outputs, broker.offsets) == ([], {})
+
+
+@BOTH
+async def test_a_record_whose_outputs_are_too_large_can_be_finished_with_others(broker, guarantee):
+    """Nothing of the first attempt is written."""
+    async with member(broker, guarantee, HERE, max_record_bytes=2_000, batch_bytes=2_000) as (_, delivery):
+        assert delivery.started(record(0))
+        with pytest.raises(RecordTooLarge):
+            await delivery.finished(record(0), outputs(b"fits", b"x" * 2_000))
+        await delivery.finished(record(0), outputs(b"short"))
+        assert await delivery.drain(5)
+    assert (broker.outputs, broker.offsets) == ([b"short"], {HERE: 1})
+
+
+async def test_a_backlog_goes_into_transactions_of_limited_size(broker):
+    """However many records are done at once, no transaction holds more than a thousand of them."""
+    async with member(broker, "exactly_once", HERE) as (_, delivery):
+        for offset in range(1_500):
+            assert delivery.started(record(offset))
+        for offset in reversed(range(1_500)):
+            await delivery.finished(record(offset), outputs(b"%d" % offset))
+        assert await delivery.drain(30)
+    assert [len(entry) - 1 for entry in broker.log] == [1_000, 500]
+
+
+async def test_what_raises_inside_a_transaction_takes_it_back_and_the_sink_goes_on(broker):
+    """Nothing of the failed block can be read; the next one can."""
+    async with TransactionalSink(KafkaSettings(), "id") as sink:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what raises
+            async with sink.transaction() as transaction:
+                await transaction.send(*outputs(b"half"))
+                raise ZeroDivisionError
+        async with sink.transaction() as transaction:
+            await transaction.send(*outputs(b"whole"))
+    assert broker.outputs == [b"whole"]

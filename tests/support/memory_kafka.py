@@ -1,0 +1,190 @@
+"""Kafka as aiokafka shows it, in memory: the test decides what is acknowledged, refused, committed or lost.
+
+It stands in for the client library alone; sinks, sources, offsets and deliveries around it are the product's. Unlike
+the embedded broker it keeps offsets sent in transactions, takes transactions back and fences producers off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from aiokafka import TopicPartition as VendorPartition
+from aiokafka.errors import IllegalOperation, KafkaTimeoutError, ProducerFenced
+
+from runtime.kafka import RecordSource
+from runtime.records import TopicPartition
+
+
+class MemoryBroker:
+    """What is readable, and what waits for the test.
+
+    Attributes:
+        log: everything that became readable, in order: ("output", value) and ("offset", partition, next offset).
+            What one transaction made readable is one entry: a tuple of them.
+        waiting: acknowledgements held back, oldest first, by `holds`.
+        holds: whether acknowledgements wait for `acknowledge` or `refuse`.
+        commit_failures: for the next commits of transactions: "lost" (it did not happen) or "unknown" (it did, but
+            the answer never came).
+        commit_error: what committing offsets outside transactions raises; None: it succeeds.
+    """
+
+    def __init__(self):
+        self.log = []
+        self.offsets = {}
+        self.waiting = deque()
+        self.holds = False
+        self.commit_failures = deque()
+        self.commit_error = None
+        self.holders = {}
+
+    @property
+    def outputs(self):
+        """The values that can be read, in order."""
+        entries = [part for entry in self.log for part in (entry if isinstance(entry[0], tuple) else (entry,))]
+        return [entry[1] for entry in entries if entry[0] == "output"]
+
+    def acknowledge(self, index=0):
+        """The broker has the record."""
+        value, future = self.waiting[index]
+        del self.waiting[index]
+        if value is not None:
+            self.log.append(("output", value))
+        future.set_result(None)
+
+    def refuse(self, error, index=0):
+        """The broker will not have the record."""
+        _, future = self.waiting[index]
+        del self.waiting[index]
+        future.set_exception(error)
+
+    def sent(self, value):
+        """A new acknowledgement; `value` None: what it is of becomes readable in another way."""
+        future = asyncio.get_running_loop().create_future()
+        self.waiting.append((value, future))
+        if not self.holds:
+            self.acknowledge(len(self.waiting) - 1)
+        return future
+
+    def producer(self, **arguments):
+        """In the place of `AIOKafkaProducer`."""
+        return _Producer(self, arguments.get("transactional_id"))
+
+
+class _Producer:
+    def __init__(self, broker, transactional_id):
+        self._broker = broker
+        self._id = transactional_id
+        self._open = None
+
+    async def start(self):
+        if self._id is not None:
+            self._broker.holders[self._id] = self
+
+    async def stop(self):
+        self._open = None
+
+    async def send(self, _topic, value, **_):
+        if self._id is None:
+            return self._broker.sent(value)
+        self._in_transaction().append(("output", value))
+        return self._broker.sent(None)
+
+    async def begin_transaction(self):
+        if self._open is not None:
+            raise IllegalOperation("a transaction is open")
+        self._check_holder()
+        self._open = []
+
+    async def send_offsets_to_transaction(self, offsets, _group_id):
+        self._in_transaction().extend(("offset", TopicPartition(*one), offset) for one, offset in offsets.items())
+
+    async def abort_transaction(self):
+        self._in_transaction()
+        self._open = None
+
+    async def commit_transaction(self):
+        entries = tuple(self._in_transaction())
+        failure = self._broker.commit_failures.popleft() if self._broker.commit_failures else None
+        if failure != "lost" and entries:
+            self._broker.log.append(entries)
+            self._broker.offsets |= {partition: offset for kind, partition, *rest in entries if rest for offset in rest}
+        if failure is not None:
+            raise KafkaTimeoutError
+        self._open = None
+
+    def _in_transaction(self):
+        self._check_holder()
+        if self._open is None:
+            raise IllegalOperation("no transaction is open")
+        return self._open
+
+    def _check_holder(self):
+        if self._broker.holders.get(self._id) is not self:
+            raise ProducerFenced
+
+
+class MemorySource(RecordSource):
+    """A group's member whose partitions the test gives and takes; the records are the test's own."""
+
+    def __init__(self, settings, topic, group, broker):
+        super().__init__(settings, [topic], group)
+        self._broker = broker
+
+    async def start(self, hooks=None, backlog=None):
+        """Joins, without partitions yet."""
+        self._hooks, self._backlog = hooks, backlog
+        self._consumer = _Consumer(self._broker)
+
+    async def give(self, *partitions):
+        """A rebalance assigns these in addition."""
+        self._consumer.assigned |= {VendorPartition(*partition) for partition in partitions}
+        await self._assigned(frozenset(partitions))
+        self._raise_failure()
+
+    async def take_away(self, *partitions):
+        """A rebalance revokes these; commits are accepted until this is through."""
+        await self._revoked(frozenset(partitions))
+        self._consumer.assigned -= {VendorPartition(*partition) for partition in partitions}
+        self._raise_failure()
+
+
+class _Consumer:
+    def __init__(self, broker):
+        self._broker = broker
+        self.assigned = set()
+
+    def assignment(self):
+        return frozenset(self.assigned)
+
+    def pause(self, *partitions):
+        """Nothing is read here."""
+
+    def resume(self, *partitions):
+        """Nothing is read here."""
+
+    def seek(self, partition, offset):
+        """Nothing is read here."""
+
+    async def seek_to_beginning(self, partition):
+        """Nothing is read here."""
+
+    async def committed(self, partition):
+        return self._broker.offsets.get(TopicPartition(*partition))
+
+    async def commit(self, offsets):
+        if self._broker.commit_error is not None:
+            raise self._broker.commit_error
+        for partition, offset in offsets.items():
+            self._broker.offsets[TopicPartition(*partition)] = offset
+            self._broker.log.append(("offset", TopicPartition(*partition), offset))
+
+    async def stop(self):
+        """Leaves the group."""
+        self.assigned = set()
+
+
+async def turns(count=100):
+    """Lets everything that can go on go on."""
+    for _ in range(count):
+        await asyncio.sleep(0)
