@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from evaluation.metrics import expected_calibration_error, log_loss
 from models.calibration import sigmoid
 from models.features import GRAPH_FEATURES
 from training.calibrate import NEVER, CalibrationOptions, HeldOut, calibrate
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
-from training.metrics import expected_calibration_error, log_loss
 
 LAYERS = (1, 2, 4)
 

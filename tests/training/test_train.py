@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from models.bundle import Bundle
-from schemas.messages import Interaction
-from training.evaluate import evaluate, running_means_auc
+from training.evaluate import evaluate
 from training.presets import DEMO, STANDARD
 from training.progress import Silent
 from training.train import preset_for, train
@@ -68,15 +67,6 @@ def test_an_evaluation_covers_the_last_tenth_once(trained, log):
     assert sum(evaluation.exit_shares) == pytest.approx(1.0)
     assert 0.0 < evaluation.token_layer_share <= 1.0
     assert len(evaluation.heads) == len(evaluation.exit_layers)
-
-
-def test_the_running_means_are_as_of_each_event():
-    """The baseline takes an event in only after it has been scored: a first click lifts what comes after it alone."""
-    click, skip = (
-        Interaction(event_id=name, user_id=name, item_id=name, kind="impression", event_time_ms=1, positive=positive)
-        for name, positive in (("a", True), ("b", False))
-    )
-    assert running_means_auc([], [click, skip]) == 0.0
 
 
 def test_small_logs_get_the_demo_preset_and_large_ones_the_standard(log):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.metrics import auc
+from event_data.synthetic import synthetic_log
 from models.lightgcn import both_directions, propagate
 from training.examples import graph_end
-from training.metrics import auc
-from training.synthetic import synthetic_log
 from training.tokenizer import fit_tokenizer
 from training.train_graph import GraphOptions, train_graph
 
