@@ -25,14 +25,14 @@ from benchmarks.engine_contestants import Contestant, Floats, Naive, OnnxInt8, O
 from benchmarks.engine_plots import FrontierRun, draw
 from benchmarks.engine_requests import Request, requests_of
 from benchmarks.harness import add_bundle, bundle_folder, exit_on_error, finish, parser
+from evaluation.metrics import auc
+from event_data.load import load_log
 from models.bundle import Bundle
 from models.calibration import Criterion
 from models.exit_model import ExitModel
 from models.prompt import Prompt
 from runtime.allocator import keep_freed_memory
 from runtime.errors import ExitstreamError
-from training.datasets.load import load_log
-from training.metrics import auc
 from worker.budget.controller import FixedThreshold
 from worker.engine.settings import EngineSettings, Precision
 

@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from event_data.event_log import EventLog
 from graph_updater.bundled_base import bundled_base
 from models.bundle import Bundle
 from models.prompt import Prompt
 from schemas.messages import Interaction
 from training.clicks import is_click
-from training.datasets.event_log import EventLog
 from training.replay import Replay
 
 CANDIDATES: Final = 20

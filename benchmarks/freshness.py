@@ -28,6 +28,8 @@ from matplotlib import pyplot as plt
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.harness import add_bootstrap, add_bundle, bundle_folder, exit_on_error, finish, kafka, parser
+from event_data.event_log import EventLog
+from event_data.load import load_log
 from loadgen.processes import Processes, Program
 from loadgen.worker_metrics import quantile
 from runtime.errors import ExitstreamError
@@ -35,8 +37,6 @@ from runtime.kafka import create_missing_topics
 from runtime.settings import KafkaSettings, TopicSettings
 from schemas.codec import encode, headers_for
 from schemas.messages import Interaction, Item
-from training.datasets.event_log import EventLog
-from training.datasets.load import load_log
 
 RATES: Final = (1_000, 5_000, 10_000, 15_000, 20_000, 30_000)
 WARM_UP_S: Final = 3.0

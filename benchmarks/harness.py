@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
+from event_data.event_log import EventLog
 from models.bundle import MANIFEST
 from runtime.errors import ExitstreamError
-from training.datasets.event_log import EventLog
 from training.progress import Bars
 from training.train import train
 

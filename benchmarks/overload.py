@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks.harness import add_bootstrap, add_bundle, bundle_folder, exit_on_error, finish, kafka, parser
 from benchmarks.overload_figures import BUDGET_MS, Answers, quality, recovery_seconds, summary
 from benchmarks.overload_plots import draw
+from event_data.load import load_log
 from loadgen.open_loop import Arrival, OpenLoop, poisson
 from loadgen.plan import Impression, make_plan
 from loadgen.player import Player
@@ -38,7 +39,6 @@ from models.bundle import Bundle
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
 from runtime.settings import KafkaSettings, TopicSettings
-from training.datasets.load import load_log
 
 CANDIDATES: Final = 20
 LOADS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)

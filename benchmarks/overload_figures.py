@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from evaluation.metrics import auc
 from loadgen.open_loop import Answer
-from training.metrics import auc
 
 BUDGET_MS: Final = 200
 NEAR_BASE: Final = 0.05

@@ -21,6 +21,8 @@ from rich.console import Console
 from cli.live import LiveTable
 from cli.offline import reuse_or_train
 from cli.report import show_report
+from event_data.event_log import EventLog
+from event_data.load import load_log
 from loadgen.plan import make_plan
 from loadgen.player import Player
 from loadgen.processes import Processes, Program
@@ -29,8 +31,6 @@ from loadgen.worker_metrics import WorkerFigures, read_figures
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
 from runtime.settings import KafkaSettings, TopicSettings
-from training.datasets.event_log import EventLog
-from training.datasets.load import load_log
 
 READY_PATIENCE_S: Final = 120.0
 FETCH_MAX_WAIT_MS: Final = 5

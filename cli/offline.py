@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from event_data.event_log import EventLog
+from event_data.load import load_log
 from models.bundle import MANIFEST, Bundle, read_manifest
 from runtime.errors import BundleError
-from training.datasets.event_log import EventLog
-from training.datasets.load import load_log
 from training.evaluate import Evaluation, Quality, evaluate
 from training.progress import Bars
 from training.train import train

@@ -13,12 +13,12 @@ from rich.console import Console
 from cli.live import LiveTable
 from cli.report import show_report
 from cli.topics import BrokerSettings
+from event_data.load import load_log
 from loadgen.plan import make_plan
 from loadgen.player import Player
 from loadgen.report import Report, make_report
 from runtime.kafka import probe, require_topics
 from runtime.settings_sources import load_settings
-from training.datasets.load import load_log
 
 HISTORY_PATIENCE_S: Final = 600.0
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from cli.topics import BrokerSettings
+from event_data.load import load_log
 from graph_updater.bundled_base import bundled_base
 from models.bundle import Bundle
 from models.evidence import CandidateEvidence
@@ -19,7 +20,6 @@ from runtime.kafka import probe
 from runtime.settings_sources import load_settings
 from schemas.codec import MalformedRecord, MessageDecoder
 from schemas.messages import ImpressionRequest
-from training.datasets.load import load_log
 from training.replay import Replay
 from worker.explain import CandidateExplanation, Explanation, explain
 from worker.state_store.state_feed import StateReader, read_tables

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from event_data.event_log import EventLog
 from schemas.messages import Interaction, Item
-from training.datasets.event_log import EventLog
 
 SESSION_GAP_MS: Final = 30 * 60 * 1000
 """A pause this long ends a page."""

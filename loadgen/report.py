@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.baseline import RunningMeans
+from evaluation.metrics import auc, log_loss
 from loadgen.plan import Impression, Plan
 from schemas.messages import ImpressionScores, Interaction
-from training.metrics import RunningMeans, auc, log_loss
 
 PERCENTILES: Final = (50.0, 95.0, 99.0)
 

@@ -19,12 +19,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.metrics import auc, log_losses
 from models.calibration import CONFIDENCE_FEATURES, Criterion, ExitCalibration, FrontierPoint, confidence_features
 from models.features import GRAPH_FEATURES, as_unknown
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
 from training.learn_then_test import lowest_safe
 from training.logistic import fit_logistic
-from training.metrics import auc, log_losses
 from training.replay import Example
 
 MAX_EXCESS: Final = 1.0

@@ -10,11 +10,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.baseline import running_means_auc
+from evaluation.metrics import auc, expected_calibration_error, log_loss
+from event_data.event_log import EventLog
 from graph_updater.bundled_base import bundled_base
 from models.bundle import Bundle
-from schemas.messages import Interaction
-from training.datasets.event_log import EventLog
-from training.metrics import RunningMeans, auc, expected_calibration_error, log_loss
 from training.progress import Reporter, Silent
 from training.replay import Example, Replay, replay_examples
 from training.train_exits import predict
@@ -104,18 +104,6 @@ def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, mo
         scorer.score(waiting)
         advance(len(waiting))
     return scorer.evaluation(running_means_auc(history, tested))
-
-
-def running_means_auc(history: Sequence[Interaction], tested: Sequence[Interaction]) -> float:
-    """AUC of the running-means baseline over the tested events, each as of its time."""
-    means = RunningMeans()
-    for event in history:
-        means.add(event)
-    scores = []
-    for event in tested:
-        scores.append(means.score(event.user_id, event.item_id))
-        means.add(event)
-    return auc([bool(event.positive) for event in tested], scores)
 
 
 class _Scorer:

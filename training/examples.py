@@ -9,11 +9,11 @@ from random import Random
 
 import numpy as np
 
+from event_data.event_log import EventLog
 from graph_updater.bundled_base import bundled_base
 from graph_updater.state import BaseEmbeddings
 from models.graph_base import GraphBase
 from models.text import Text
-from training.datasets.event_log import EventLog
 from training.presets import Preset
 from training.progress import Advance, Reporter
 from training.replay import Example, Replay, replay_examples

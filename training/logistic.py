@@ -1,4 +1,7 @@
-"""Logistic regression, small and exact: Newton's method on the penalised likelihood."""
+"""Penalised logistic regression by Newton's method.
+
+scikit-learn's takes class labels only; Platt scaling needs targets between 0 and 1.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,21 @@ CONVERGED: Final = 1e-9
 Floats = NDArray[np.float64]
 
 
-def fit_logistic(features: ArrayLike, targets: ArrayLike, penalty: ArrayLike = 1e-6) -> Floats:
+def fit_logistic(features: ArrayLike, targets: ArrayLike, penalty: float = 1e-6) -> Floats:
     """Weights (k,) that maximise the likelihood of targets given features, less the penalty.
 
     Args:
         features: (n, k); a constant column where an intercept is wanted.
-        targets: (n,) 0 to 1.
-        penalty: half the cost of each squared weight, a number or (k,).
+        targets: (n,) from 0 to 1.
+        penalty: half the cost of each squared weight.
     """
     design = np.asarray(features, np.float64)
     wanted = np.asarray(targets, np.float64)
-    ridge = np.broadcast_to(np.asarray(penalty, np.float64), design.shape[1:])
     weights = np.zeros(design.shape[1])
     for _ in range(MAX_NEWTON_STEPS):
         predicted = sigmoid(design @ weights)
-        gradient = design.T @ (predicted - wanted) + ridge * weights
-        curvature = (design.T * (predicted * (1 - predicted))) @ design + np.diag(ridge + 1e-9)
+        gradient = design.T @ (predicted - wanted) + penalty * weights
+        curvature = (design.T * (predicted * (1 - predicted))) @ design + (penalty + 1e-9) * np.eye(design.shape[1])
         step = np.linalg.solve(curvature, gradient)
         # Far from the optimum a full step can overshoot; one of length 5 in log-odds is bold enough.
         step *= min(1.0, 5.0 / (float(np.abs(design @ step).max(initial=0.0)) + 1e-12))

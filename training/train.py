@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from event_data.event_log import EventLog
 from models.bundle import Bundle
 from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
@@ -14,7 +15,6 @@ from models.graph_base import GraphBase
 from models.text import Text
 from runtime.allocator import keep_freed_memory
 from training.calibrate import HeldOut, calibrate
-from training.datasets.event_log import EventLog
 from training.evaluate import evaluate
 from training.examples import ExampleSets, graph_end, make_examples
 from training.presets import DEMO, STANDARD, Preset

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig
 
+from evaluation.metrics import log_loss
 from models.exit_model import ExitConfig, ExitModel, PromptBatch, collate
 from models.features import FEATURES
 from models.prompt import SoftKind
 from training.batches import batches
-from training.metrics import log_loss
 from training.replay import Example
 
 

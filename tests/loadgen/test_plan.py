@@ -5,9 +5,9 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from event_data.event_log import EventLog
 from loadgen.plan import SESSION_GAP_MS, make_plan
 from schemas.messages import Interaction
-from training.datasets.event_log import EventLog
 
 
 def _log(events):

@@ -38,12 +38,13 @@ def test_a_loaded_bundle_is_the_saved_one(tiny_bundle, folder):
 
 
 def test_the_version_depends_on_content_alone(tiny_bundle, tmp_path):
-    """Two saves of one model have one version; another calibration is another version."""
+    """Two saves of one model have one version; another calibration, or other limits, are another version."""
     again = tiny_bundle.save(tmp_path / "again")
     calibration = replace(tiny_bundle.calibration, tolerance=0.2)
     other = replace(tiny_bundle, calibration=calibration).save(tmp_path / "other")
     assert again.version == tiny_bundle.version
-    assert other.version != tiny_bundle.version
+    shorter = replace(tiny_bundle, limits=replace(tiny_bundle.limits, recent_items=1)).save(tmp_path / "shorter")
+    assert len({tiny_bundle.version, other.version, shorter.version}) == 3
 
 
 def test_nothing_is_pickled(folder):

@@ -1,6 +1,7 @@
 """What the heads' logits mean, in plain numbers."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,18 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import entropy
 
 from models.calibration import (
     CONFIDENCE_FEATURES,
+    MAX_LOGIT,
     ExitCalibration,
     FrontierPoint,
     confidence_features,
     ratio_confidence,
-    sigmoid,
 )
 from models.features import GRAPH_FEATURES
 
 PATHS = arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 4)), elements=st.floats(-1e6, 1e6))
+
+
+def logistic(logit):
+    """Probability of a log-odds, by its definition."""
+    return 1 / (1 + math.exp(-logit))
 
 
 @pytest.fixture
@@ -73,76 +80,119 @@ def test_unknown_fields_are_refused(calibration):
         ExitCalibration.from_json(json.dumps(parts))
 
 
-@pytest.mark.parametrize(
-    ("field", "wrong"), [("intercepts", np.zeros(2)), ("graph_scale", np.full(len(GRAPH_FEATURES), np.nan))]
-)
-def test_wrong_parts_are_refused_by_name(calibration, field, wrong):
+ARRAYS = ("slopes", "intercepts", "confidence_weights", "graph_mean", "graph_scale", "graph_weights")
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_wrong_parts_are_refused_by_name(calibration, name):
     """A part of the wrong shape, or with numbers that are not finite, is named in the error."""
-    with pytest.raises(ValueError, match=field):
-        replace(calibration, **{field: wrong})
+    part = getattr(calibration, name)
+    # The number of heads is read off the slopes: with too many of them, it is the other parts that do not fit.
+    blamed = "intercepts" if name == "slopes" else name
+    with pytest.raises(ValueError, match=f"{blamed} has shape"):
+        replace(calibration, **{name: np.concatenate([part, part])})
+    with pytest.raises(ValueError, match=f"{name} holds numbers that are not finite"):
+        replace(calibration, **{name: np.full_like(part, np.nan)})
 
 
-def test_a_floor_above_calm_is_refused(calibration):
-    """The lowest threshold cannot lie above the one used without load."""
+def test_a_floor_above_the_base_threshold_is_refused(calibration):
+    """The lowest threshold cannot lie above the one used without load; equal to it, it may be."""
     with pytest.raises(ValueError, match="floor_threshold"):
         replace(calibration, floor_threshold=0.95)
+    assert replace(calibration, floor_threshold=0.9).floor_threshold == calibration.base_threshold
 
 
 def test_platt_scaling_is_slope_and_intercept(calibration):
     """A head's rate is the sigmoid of its scaled logit."""
-    assert calibration.ctr(1, 2.0) == pytest.approx(1 / (1 + np.exp(-(2.0 * 0.8 - 0.2))))
+    assert calibration.ctr(1, 2.0) == pytest.approx(logistic(2.0 * 0.8 - 0.2))
 
 
-def test_the_final_head_is_always_sure(calibration):
-    """Nothing lies deeper than the final head, so nothing can change its answer."""
-    np.testing.assert_array_equal(calibration.confidence(2, np.zeros((4, 3))), np.ones(4))
+@pytest.mark.parametrize("criterion", ["calibrated", "ratio"])
+def test_the_final_head_is_always_sure(calibration, criterion):
+    """Nothing lies deeper than the final head, so nothing can change its answer, whatever the criterion."""
+    confidence = replace(calibration, criterion=criterion).confidence(2, np.zeros((4, 3)))
+    np.testing.assert_array_equal(confidence, np.ones(4))
 
 
-def test_confidence_is_a_logistic_regression_over_the_features(calibration):
-    """An early head's confidence is computed from the calibrated path of logits up to it."""
-    logits = np.array([[1.0, -0.5], [0.2, 3.0]])
-    calibrated = logits * calibration.slopes[:2] + calibration.intercepts[:2]
-    expected = sigmoid(confidence_features(calibrated) @ calibration.confidence_weights[1])
-    np.testing.assert_allclose(calibration.confidence(1, logits), expected)
+def test_each_early_head_has_confidence_weights_of_its_own(calibration):
+    """A head's confidence is a logistic regression on the path of calibrated logits up to that head."""
+    weights = np.zeros((2, len(CONFIDENCE_FEATURES)))
+    weights[0, CONFIDENCE_FEATURES.index("bias")], weights[0, CONFIDENCE_FEATURES.index("distance")] = 0.5, 2.0
+    weights[1, CONFIDENCE_FEATURES.index("change")] = -3.0
+    heads = replace(calibration, confidence_weights=weights)
+    first, second = 0.5 * -1.0 + 0.1, 0.8 * 3.0 - 0.2  # by slope and intercept
+    assert heads.confidence(0, [[-1.0]]) == pytest.approx(logistic(0.5 + 2.0 * abs(first)))
+    assert heads.confidence(1, [[-1.0, 3.0]]) == pytest.approx(logistic(-3.0 * (second - first)))
 
 
 def test_the_criterion_is_a_setting(calibration):
-    """With the criterion `ratio` the paper's plain confidence decides."""
-    logits = np.array([[1.0, -0.5]])
-    plain = replace(calibration, criterion="ratio")
-    np.testing.assert_array_equal(plain.confidence(1, logits), ratio_confidence(logits))
+    """With the criterion `ratio` the paper's plain confidence decides: a share of the raw answer, nothing fitted."""
+    ratio = replace(calibration, criterion="ratio")
+    assert ratio.confidence(0, [[2.0]]) == pytest.approx(logistic(2.0))
+    assert ratio.confidence(1, [[0.5, 2.0]]) == pytest.approx(logistic(2.0))
+    assert calibration.confidence(0, [[2.0]]) != pytest.approx(logistic(2.0))
 
 
 def test_features_of_a_known_path():
-    """Logit, distance, change, trend, range and entropy of a path one can follow by hand."""
-    features = confidence_features(np.array([[1.0, -1.0, 0.0]]))
+    """Logit, distance, change, trend, range and entropy of a path that can be followed by hand."""
+    features = confidence_features(np.array([[2.0, -1.0, -1.5]]))
+    probability = logistic(-1.5)
     assert dict(zip(CONFIDENCE_FEATURES, features[0], strict=True)) == pytest.approx(
-        {"bias": 1, "logit": 0, "distance": 0, "change": 1, "trend": 1, "spread": 2, "entropy": 1}
+        {
+            "bias": 1.0,
+            "logit": -1.5,
+            "distance": 1.5,
+            "change": 0.5,
+            "trend": -0.5,
+            "spread": 3.5,
+            "entropy": entropy([probability, 1 - probability], base=2),
+        }
     )
+
+
+def test_the_first_head_has_no_trend():
+    """With one logit there is no change, no trend and no range."""
+    features = dict(zip(CONFIDENCE_FEATURES, confidence_features(np.array([[-2.0]]))[0], strict=True))
+    assert (features["change"], features["trend"], features["spread"]) == (0.0, 0.0, 0.0)
+    assert (features["logit"], features["distance"]) == (-2.0, 2.0)
+
+
+@given(st.floats(-25, 25))
+def test_entropy_is_that_of_a_yes_or_no_answer_in_bits(logit):
+    """One bit where both answers are equally likely, hardly any where one is nearly certain."""
+    probability = logistic(logit)
+    found = confidence_features(np.array([[logit]]))[0, CONFIDENCE_FEATURES.index("entropy")]
+    assert found == pytest.approx(entropy([probability, logistic(-logit)], base=2), rel=1e-9, abs=1e-12)
 
 
 @settings(max_examples=50)
 @given(PATHS)
-def test_features_and_ratio_stay_finite(path):
-    """However extreme the logits, features are finite and the plain confidence is a probability."""
-    assert np.isfinite(confidence_features(path)).all()
+def test_features_and_ratio_stay_bounded(path):
+    """However extreme the logits, no feature exceeds the range of two bounded logits, and confidence is a share."""
+    assert np.abs(confidence_features(path)).max() <= 2 * MAX_LOGIT
     confidence = ratio_confidence(path)
     assert ((confidence >= 0) & (confidence <= 1)).all()
 
 
-def test_a_low_rate_counts_for_the_ratio_as_a_high_one_does():
-    """The plain criterion looks at how lopsided the answer is, whichever side."""
-    np.testing.assert_allclose(ratio_confidence(np.array([[2.0]])), ratio_confidence(np.array([[-2.0]])))
+@given(PATHS)
+@settings(max_examples=50)
+def test_a_low_rate_counts_for_the_ratio_as_a_high_one_does(path):
+    """The plain criterion looks at how lopsided the answer is and where it is going, whichever side."""
+    if (path[:, -1] != 0).all():
+        np.testing.assert_allclose(ratio_confidence(path), ratio_confidence(-path))
 
 
 def test_a_trend_against_the_answer_lowers_the_ratio():
-    """An answer on its way to the other side is trusted less than one that stands still or grows."""
+    """A step towards the other side counts twice; one that confirms the answer, or none, changes nothing."""
     falling, still, growing = (ratio_confidence(np.array([[first, 1.0]]))[0] for first in (2.5, 1.0, 0.0))
-    assert falling < 0.5 < still == growing
+    assert falling == pytest.approx(logistic(1.0 - 1.5))
+    assert still == growing == pytest.approx(logistic(1.0))
 
 
 def test_graph_scores_are_standardised_then_weighed(calibration):
-    """The graph score is a logistic regression over standardised features."""
-    features = calibration.graph_mean + calibration.graph_scale
-    expected = sigmoid(calibration.graph_weights.sum() + calibration.graph_bias)
-    np.testing.assert_allclose(calibration.graph_ctr(features[None]), [expected])
+    """The graph score is a logistic regression over standardised features: with one of them a deviation above its mean,
+    that feature's weight is added to the intercept.
+    """
+    features = calibration.graph_mean + np.diag(calibration.graph_scale)  # (features, features)
+    expected = [logistic(weight - 1.0) for weight in calibration.graph_weights]
+    np.testing.assert_allclose(calibration.graph_ctr(features), expected)

@@ -1,5 +1,7 @@
 """The statistics: their signs, their bounds, and what happens without evidence."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -82,6 +84,62 @@ def test_similar_items_tell_their_common_rate():
     near = [SimilarItem(POPULAR, 0.9), SimilarItem(POPULAR, 0.8)]
     assert evidence_of(CandidateEvidence(POOR, similar_items=near))["similar_item_rate"] == pytest.approx(
         float(shrunk_logit(180, 200)), abs=1e-5
+    )
+
+
+def test_what_was_found_for_a_candidate_by_hand():
+    """Votes and surprises are weighed by similarity, none of it negative, and shrunk by imagined neutral ones."""
+    candidate = CandidateEvidence(
+        POOR,
+        past=[PastItem(POPULAR, positive=False, similarity=0.5), PastItem(POOR, positive=True, similarity=0.25)],
+        similar_users=[SimilarUser("v", 0.8, positive=False), SimilarUser("w", -0.6, positive=True)],
+        similar_items=[SimilarItem(POPULAR, 0.9), SimilarItem(POOR, 0.1)],
+    )
+    popular, poor = 92 / 104, 12 / 104  # click rates with the prior's four impressions, two of them clicked
+    found = evidence_of(candidate)
+    assert found["past_vote"] == pytest.approx((0.25 - 0.5) / (0.75 + 1))
+    assert found["past_surprise"] == pytest.approx((0.5 * -popular + 0.25 * (1 - poor)) / (0.75 + 3))
+    assert found["past_similarity"] == pytest.approx(0.5)
+    assert found["past_known"] == 1.0
+    assert found["neighbour_vote"] == pytest.approx(-0.8 / (0.8 + 1))
+    assert found["neighbour_count"] == pytest.approx(math.log(3))
+    assert found["similar_item_rate"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_nothing_found_gives_zeros():
+    """Without a history and without neighbours every feature is neutral."""
+    assert set(evidence_of(CandidateEvidence(POOR)).values()) == {0.0}
+
+
+def test_the_recent_history_by_hand():
+    """An event counts half once four more have followed it."""
+    recent = [PastItem(POOR, positive=True), *[PastItem(POPULAR, positive=False)] * 4]
+    popular, poor = 92 / 104, 12 / 104
+    fade = 0.5**0.25
+    weights = [fade**age for age in (4, 3, 2, 1, 0)]
+    surprises = [1 - poor, -popular, -popular, -popular, -popular]
+    recent_surprise = sum(weight * surprise for weight, surprise in zip(weights, surprises, strict=True))
+    found = evidence_of(CandidateEvidence(POOR), recent)
+    assert found["history_surprise"] == pytest.approx(sum(surprises) / (5 + 3))
+    assert found["recent_surprise"] == pytest.approx(recent_surprise / (sum(weights) + 3))
+    assert found["recent_rate"] == pytest.approx(math.log((0.5 + 2) / (sum(weights) - 0.5 + 2)))
+    assert found["recent_count"] == pytest.approx(math.log(6))
+
+
+def test_counts_of_user_and_item_by_hand():
+    """Rates are shrunk log-odds, counts logarithms, and whoever was met at all is known."""
+    features = by_name(None, (9, 3), (0.0, 0.0), (4, 4))
+    assert features == pytest.approx(
+        {
+            "affinity": 0.0,
+            "cosine": 0.0,
+            "user_rate": math.log(5 / 8),
+            "item_rate": math.log(6 / 2),
+            "user_count": math.log(10),
+            "item_count": math.log(5),
+            "user_known": 1.0,
+            "item_known": 1.0,
+        }
     )
 
 

@@ -2,16 +2,23 @@
 
 import numpy as np
 import pytest
+from msgspec.structs import astuple
 
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarItem, SimilarUser, UserEvidence
-from models.features import FEATURES
+from models.features import FEATURES, evidence_features, graph_features
 from models.prompt import PHRASES, PromptBuilder, PromptLimits, SoftKind, render
 from models.text import START_TOKEN, Text
 
 DIM = 4
-TEXT = Text.train(["Silent Galaxy", "Crooked Alibi", *PHRASES * 50], 400)
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
+TEXT = Text.train(["Silent Galaxy", "Crooked Alibi", " ".join(NUMBERS), *PHRASES * 50], 600)
 LIMITS = PromptLimits(
-    recent_items=3, title_tokens=2, candidate_title_tokens=5, past_items_shown=1, similar_users_shown=2
+    recent_items=3,
+    title_tokens=2,
+    candidate_title_tokens=5,
+    past_items_shown=2,
+    similar_users_shown=3,
+    similar_items=1,
 )
 
 
@@ -43,31 +50,75 @@ def test_prefix_and_suffix_read_as_laid_out():
 
 def test_soft_tokens_carry_their_numbers():
     """A soft token's row holds the embedding or the statistics, padded with zeros."""
-    user = UserEvidence("u", np.array([1, 2, 3, 4], np.float32))
-    prompt = builder().build(Evidence(user, [CandidateEvidence(item("c"))]))
+    user = UserEvidence("u", np.array([1, 2, 3, 4], np.float32), impressions=7, positives=3)
+    candidates = [
+        CandidateEvidence(item("c")),
+        CandidateEvidence(item("d", embedded=False), past=[PastItem(item("a"), positive=True, similarity=0.7)]),
+    ]
+    evidence = Evidence(user, candidates)
+    prompt = builder().build(evidence)
     (row,) = prompt.prefix.soft_values
     assert row[:DIM].tolist() == [1, 2, 3, 4]
     assert not row[DIM:].any()
-    kinds = prompt.suffixes[0].soft_kinds.tolist()
-    assert kinds == [SoftKind.ITEM, SoftKind.STATISTICS]
-    assert prompt.suffixes[0].soft_values.shape == (2, len(FEATURES))
+    assert [suffix.soft_kinds.tolist() for suffix in prompt.suffixes] == [
+        [SoftKind.ITEM, SoftKind.STATISTICS],
+        [SoftKind.ITEM, SoftKind.ITEM, SoftKind.STATISTICS],
+    ]
+    embeddings = np.array([[0.5] * DIM, [0.0] * DIM], np.float32)
+    counts = np.array([[4, 2], [4, 2]], np.float32)
+    from_graph = graph_features(user.embedding, (7, 3), embeddings, counts)
+    expected = np.concatenate([from_graph, evidence_features(evidence)], axis=1)
+    for suffix, embedding, statistics in zip(prompt.suffixes, embeddings, expected, strict=True):
+        assert suffix.soft_values.shape[1] == len(FEATURES)
+        np.testing.assert_array_equal(suffix.soft_values[-2, :DIM], embedding)
+        np.testing.assert_array_equal(suffix.soft_values[-1], statistics)
 
 
-def test_only_the_latest_history_and_the_allowed_evidence_is_shown():
-    """Limits hold for history, past items, votes and title tokens."""
-    past = [PastItem(item(str(number), "Silent Galaxy Silent Galaxy"), positive=True) for number in range(9)]
-    votes = [SimilarUser("v", 0.5, positive=True)] * 9
-    near = [SimilarItem(item("n"), 0.5)] * 9
-    candidate = CandidateEvidence(item("c", "Crooked " * 50), past, votes, near)
-    prompt = builder().build(Evidence(UserEvidence("u", recent=past), [candidate]))
-    assert (prompt.prefix.soft_kinds == SoftKind.ITEM).sum() == LIMITS.recent_items
-    assert (prompt.suffixes[0].soft_kinds == SoftKind.ITEM).sum() == 1 + LIMITS.similar_items + 1
-    assert len(prompt.prefix) == len(TEXT.start_tokens) + 3 + 3 * (1 + LIMITS.title_tokens + 1)
+def test_a_candidates_suffix_does_not_depend_on_the_others():
+    """Each suffix stands for itself, its soft tokens counted from its own beginning."""
+    user = UserEvidence("u", np.ones(DIM, np.float32))
+    candidates = [
+        CandidateEvidence(item("c", "Crooked Alibi")),
+        CandidateEvidence(item("d", "Silent Galaxy"), similar_users=[SimilarUser("v", 0.4, positive=False)]),
+        CandidateEvidence(item("e"), past=[PastItem(item("a"), positive=True, similarity=0.7)]),
+    ]
+    together = builder().build(Evidence(user, candidates))
+    for suffix, candidate in zip(together.suffixes, candidates, strict=True):
+        (alone,) = builder().build(Evidence(user, [candidate])).suffixes
+        assert all(np.array_equal(*parts) for parts in zip(astuple(suffix), astuple(alone), strict=True))
+    assert together.suffix_lengths.tolist() == [len(suffix) for suffix in together.suffixes]
+    assert together.tokens == len(together.prefix) + sum(len(suffix) for suffix in together.suffixes)
+
+
+def test_the_history_shown_is_the_latest_oldest_first():
+    """Of a longer history the last events stand in the prompt, in order of time, their titles cut to the limit."""
+    recent = [PastItem(item(number, f"{number} Silent Galaxy"), positive=number == "seven") for number in NUMBERS]
+    prompt = builder().build(Evidence(UserEvidence("u", recent=recent), []))
+    assert render(prompt.prefix, TEXT).endswith(
+        "user ⟨user⟩ history ⟨item⟩ six Silent no ⟨item⟩ seven Silent yes ⟨item⟩ eight Silent no"
+    )
+
+
+def test_of_a_candidates_evidence_the_nearest_is_shown():
+    """Past items, similar items and votes each stop at their limit, nearest first, and the title at its own."""
+    title = TEXT.encode("Silent Galaxy")
+    facts = [ItemFacts(str(n), title, np.full(DIM, n, np.float32)) for n in range(1, 9)]
+    similarities = [0.9 - n / 10 for n in range(8)]
+    past = [PastItem(facts[n], positive=n == 1, similarity=similarities[n]) for n in range(8)]
+    votes = [SimilarUser("v", similarities[n], positive=n == 1) for n in range(8)]
+    near = [SimilarItem(facts[n], similarities[n - 2]) for n in range(2, 8)]
+    candidate = CandidateEvidence(item("c", " ".join(NUMBERS)), past, votes, near)
+    (suffix,) = builder().build(Evidence(UserEvidence("u"), [candidate])).suffixes
+    assert render(suffix, TEXT) == (
+        "similar ⟨item⟩ no ⟨item⟩ yes ⟨item⟩ others no yes no candidate ⟨item⟩ one two three four five "
+        "click ⟨statistics⟩"
+    )
+    assert suffix.soft_values[:4, 0].tolist() == [1.0, 2.0, 3.0, 0.5]
 
 
 def test_what_is_summed_up_may_be_more_than_what_is_shown():
     """Statistics use all evidence that was found, also beyond what stands in the prompt."""
-    shown = [PastItem(item("a"), positive=True, similarity=0.9)]
+    shown = [PastItem(item("a"), positive=True, similarity=0.9)] * LIMITS.past_items_shown
     more = [*shown, *[PastItem(item("b"), positive=False, similarity=0.9)] * 5]
     one, other = (
         builder().build(Evidence(UserEvidence("u"), [CandidateEvidence(item("c"), past)])).suffixes[0]
@@ -78,11 +129,12 @@ def test_what_is_summed_up_may_be_more_than_what_is_shown():
 
 
 def test_unknown_everything_still_makes_a_prompt():
-    """A new user and an item nobody has told of get zeros for soft tokens and at least one word each."""
+    """For a new user and an item nobody has told of, embeddings read as zeros and the words stay the same."""
     prompt = builder().build(Evidence(UserEvidence("u"), [CandidateEvidence(ItemFacts("c"))]))
-    assert len(prompt.prefix) > 0
-    assert len(prompt.suffixes[0]) > 0
+    assert render(prompt.prefix, TEXT).endswith("user ⟨user⟩ history")
+    assert render(prompt.suffixes[0], TEXT) == "similar others candidate ⟨item⟩ click ⟨statistics⟩"
     assert not prompt.prefix.soft_values.any()
+    assert not prompt.suffixes[0].soft_values[0].any()
 
 
 def test_no_candidates_make_no_suffixes():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from training.synthetic import SyntheticSize, synthetic_log
+from event_data.synthetic import SyntheticSize, synthetic_log
 
 
 @pytest.fixture(scope="session")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from evaluation.metrics import auc, expected_calibration_error, log_loss
 from models.calibration import sigmoid
 from models.features import GRAPH_FEATURES
 from training.calibrate import NEVER, CalibrationOptions, HeldOut, calibrate
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
-from training.metrics import expected_calibration_error, log_loss
 
 LAYERS = (1, 2, 4)
 
@@ -59,32 +59,66 @@ def test_the_graph_score_is_calibrated_too():
 
 
 def test_confidence_is_the_chance_that_the_final_head_agrees():
-    """Among candidates of like confidence, about that share lies within the tolerance of the final answer."""
+    """Of like confidence, about that share lies within the tolerance of the final answer; and it tells them apart."""
     calibration, fresh = made()
     confidence = confidences(calibration, fresh.logits)[:, 0]
     path = np.stack([calibration.calibrated_logit(head, fresh.logits[:, head]) for head in range(3)], axis=1)
     agrees = np.abs(path[:, 0] - path[:, 2]) <= calibration.tolerance
-    assert expected_calibration_error(agrees, confidence, bins=5) < 0.1
+    assert expected_calibration_error(agrees, confidence, bins=5) < 0.05
+    assert auc(agrees, confidence) > 0.75
 
 
-def test_the_base_threshold_saves_layers_and_keeps_its_promise_on_fresh_data():
+@pytest.mark.parametrize("criterion", ["calibrated", "ratio"])
+def test_the_base_threshold_saves_layers_and_keeps_its_promise_on_fresh_data(criterion):
     """Early exits at the base threshold cost less than full depth, and the log loss rises by at most the promise."""
-    calibration, fresh = made(quality_loss=0.02, auc_loss=1.0)
+    calibration, fresh = made(quality_loss=0.02, auc_loss=1.0, criterion=criterion)
     full = log_loss(fresh.labels, served(calibration, fresh, 2.0))
     base = log_loss(fresh.labels, served(calibration, fresh, calibration.base_threshold))
     assert base <= 1.02 * full
     heads = exit_heads(confidences(calibration, fresh.logits), calibration.base_threshold)
-    assert fresh.costs.share(LAYERS, heads) < 0.8
+    assert fresh.costs.share(LAYERS, heads) < 0.35
 
 
-def test_a_stricter_promise_never_lowers_the_base_threshold():
-    """Less loss allowed, no earlier exits."""
-    thresholds = [made(quality_loss=loss, auc_loss=1.0)[0].base_threshold for loss in (0.1, 0.02, 0.002)]
-    assert thresholds == sorted(thresholds)
+def test_the_promise_is_tested_on_examples_that_nothing_was_fitted_to():
+    """Early answers that are right in the half that is fitted to, and wrong in the other, are not trusted."""
+    agreeing, fresh, disagreeing = held_out(0, 4_000, 0.05), held_out(1, 4_000, 0.05), held_out(1, 4_000, 2.0)
+    options = CalibrationOptions(auc_loss=1.0)
+    assert calibrate(agreeing, fresh, LAYERS, options).base_threshold == 0.0
+    assert calibrate(agreeing, disagreeing, LAYERS, options).base_threshold > 0.99
+
+
+def test_early_exits_keep_the_auc_within_its_limit_too():
+    """Where the promised log loss would let everything leave at once, the limit on the AUC still holds."""
+    halves = held_out(0, 4_000, 0.5), held_out(1, 4_000, 0.5)
+
+    def base_and_lost_auc(auc_loss):
+        calibration = calibrate(*halves, LAYERS, CalibrationOptions(quality_loss=0.1, auc_loss=auc_loss))
+        full, base = (
+            auc(halves[1].labels, served(calibration, halves[1], threshold))
+            for threshold in (2.0, calibration.base_threshold)
+        )
+        return calibration.base_threshold, full - base
+
+    loose, lost_without_limit = base_and_lost_auc(1.0)
+    strict, lost = base_and_lost_auc(0.003)
+    assert loose == 0.0
+    assert 0.0 < strict < NEVER
+    assert lost <= 0.003 < lost_without_limit
+
+
+def test_a_stricter_promise_raises_the_base_threshold():
+    """Less loss allowed, or less chance to break the promise: later exits."""
+    by_loss = [made(quality_loss=loss, auc_loss=1.0)[0].base_threshold for loss in (0.1, 0.02, 0.002)]
+    by_failure = [
+        made(quality_loss=0.02, auc_loss=1.0, failure_probability=probability)[0].base_threshold
+        for probability in (0.5, 0.05, 1e-4)
+    ]
+    for thresholds in (by_loss, by_failure):
+        assert thresholds[0] < thresholds[1] < thresholds[2]
 
 
 def test_what_cannot_be_shown_is_not_promised():
-    """With a handful of examples, or none to spare, everything goes to the final head."""
+    """With a handful of examples everything goes to the final head."""
     calibration = calibrate(held_out(0, 400, 0.5), held_out(1, 20, 0.5), LAYERS, CalibrationOptions())
     assert calibration.base_threshold == NEVER
 
@@ -99,6 +133,20 @@ def test_the_frontier_rises_from_the_floor_to_full_depth():
     assert shares[0] < 0.1
     assert shares[-1] == pytest.approx(1.0)
     assert calibration.floor_threshold == thresholds[0]
+
+
+def test_the_frontier_says_what_each_threshold_costs_and_loses_on_the_tested_half():
+    """Costs are token-layers, losses are log loss, both as shares of full depth's."""
+    halves = held_out(0, 4_000, 0.5), held_out(1, 4_000, 0.5)
+    calibration = calibrate(*halves, LAYERS, CalibrationOptions(thresholds=10))
+    tested = halves[1]
+    full = log_loss(tested.labels, served(calibration, tested, 2.0))
+    for point in calibration.frontier:
+        heads = exit_heads(confidences(calibration, tested.logits), point.threshold)
+        loss = log_loss(tested.labels, served(calibration, tested, point.threshold))
+        assert point.token_layer_share == tested.costs.share(LAYERS, heads)
+        assert point.metric_loss == pytest.approx(loss / full - 1, abs=1e-9)
+    assert len(calibration.frontier) == pytest.approx(10, abs=2)
 
 
 def test_the_papers_criterion_gets_a_frontier_of_its_own():
@@ -120,4 +168,4 @@ def test_an_unknown_user_and_item_get_about_the_overall_rate_from_the_graph():
         features[:, columns[name]] = random.random(len(features)) < 0.999
     calibration = calibrate(data._replace(graph_features=features), data, LAYERS, CalibrationOptions())
     unknown = float(calibration.graph_ctr(np.zeros((1, len(GRAPH_FEATURES))))[0])
-    assert abs(unknown - data.labels.mean()) < 0.1
+    assert abs(unknown - data.labels.mean()) < 0.03

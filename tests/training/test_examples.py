@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.features import GRAPH_FEATURES
 from models.prompt import SoftKind
 from training.examples import graph_end, make_examples
 from training.progress import Silent
@@ -48,9 +49,39 @@ def test_held_out_halves_are_disjoint_and_made_as_of_each_event(log, sets):
     assert abs(len(halves[0]) - len(halves[1])) <= 1
 
 
+def user_counts(example):
+    """How many earlier events of its user each of the example's prompts tells of."""
+    return np.expm1(example.graph_features()[:, GRAPH_FEATURES.index("user_count")])
+
+
+def earlier_events(log, place):
+    """How many events of its user lie before an event of the log."""
+    user = log.interactions[place].user_id
+    return sum(event.user_id == user for event in log.interactions[:place])
+
+
+def test_held_out_prompts_know_all_events_before_theirs(log, sets):
+    """Calibration sees the world as serving without delay does."""
+    for example in (*sets.to_fit, *sets.to_test):
+        assert user_counts(example) == pytest.approx(earlier_events(log, example.events[0]), abs=1e-3)
+
+
+def test_training_prompts_are_up_to_a_tick_behind(log, preset, sets):
+    """The model meets histories that are up to date and such that lack a few events, never more than a tick's."""
+    lags = [earlier_events(log, example.events[-1]) - user_counts(example)[-1] for example in sets.train]
+    assert min(lags) == pytest.approx(0, abs=1e-3)
+    assert 2 < max(lags) < preset.tick
+    assert max(len(example) for example in sets.train) > 1
+
+
 def test_of_too_many_events_the_latest_become_examples(log, graph, text, preset):
-    """A cap on examples does not cap the history behind them."""
-    capped = make_examples(log, graph, text, replace(preset, most_examples=100), Silent())
+    """A cap on examples does not cap the history behind them, neither in training nor in the held-out part."""
+    capped = make_examples(log, graph, text, replace(preset, most_examples=100, most_held_out=20), Silent())
+    held_out = [*capped.to_fit, *capped.to_test]
+    end = log.split().validation_end
+    assert sorted(int(example.events[0]) for example in held_out) == list(range(end - 20, end))
+    for example in held_out:
+        assert user_counts(example) == pytest.approx(earlier_events(log, example.events[0]), abs=1e-3)
     places = np.concatenate([example.events for example in capped.train])
     assert sorted(places.tolist()) == list(range(log.split().train_end - 100, log.split().train_end))
     assert max(len(example.prompt.prefix) for example in capped.train[:10]) > 10

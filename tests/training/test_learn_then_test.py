@@ -1,5 +1,7 @@
 """Learn then test: the promise holds as often as promised."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,29 @@ def test_a_kept_promise_is_shown_with_enough_examples():
     risks = np.clip(np.random.default_rng(2).normal(0.5, 0.03, 5_000), 0, 1)
     assert betting_p_value(risks, 0.505, 0.05) < 0.05
     assert betting_p_value(risks, 0.495, 0.05) > 0.9
+
+
+def p_value_by_the_paper(risks, limit, failure_probability):
+    """The bet by bet definition: each stake follows from the risks before it alone."""
+    wealth, best, seen, squares, variance = 1.0, 1.0, 0.5, 0.25, 0.25
+    for count, risk in enumerate(risks, start=1):
+        stake = math.sqrt(2 * math.log(1 / failure_probability) / (len(risks) * variance))
+        wealth *= 1 - min(stake, 0.75 / (1 - limit)) * (risk - limit)
+        best = max(best, wealth)
+        seen += risk
+        squares += (risk - seen / (count + 1)) ** 2
+        variance = squares / (count + 1)
+    return 1 / best
+
+
+@pytest.mark.parametrize("limit", [0.1, 0.5, 0.9])
+def test_the_p_value_follows_the_papers_definition(limit):
+    """Waudby-Smith and Ramdas: no stake knows the risk that it is placed on, and the best moment counts."""
+    random = np.random.default_rng(7)
+    for count in (1, 2, 40):
+        for risks in (random.random(count), random.beta(0.2, 1.8, count), np.zeros(count), np.ones(count)):
+            expected = p_value_by_the_paper(risks.tolist(), limit, 0.05)
+            assert betting_p_value(risks, limit, 0.05) == pytest.approx(expected)
 
 
 def test_the_search_stops_at_the_first_threshold_that_fails():

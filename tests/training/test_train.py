@@ -1,27 +1,42 @@
 """From an event log to a bundle and back to figures."""
 
+import math
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import repeat
 
+import msgspec
+import numpy as np
 import pytest
 
+from evaluation.baseline import running_means_auc
+from evaluation.metrics import auc, expected_calibration_error, log_loss
+from graph_updater.bundled_base import bundled_base
 from models.bundle import Bundle
-from schemas.messages import Interaction
-from training.evaluate import evaluate, running_means_auc
+from training.evaluate import evaluate
+from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
 from training.presets import DEMO, STANDARD
-from training.progress import Silent
+from training.replay import Replay, replay_examples
 from training.train import preset_for, train
+from training.train_exits import predict
 
 
 class Recorder:
     """A reporter that remembers what it was told."""
 
     def __init__(self):
-        self.steps, self.lines = [], []
+        self.totals, self.done, self.lines = {}, Counter(), []
 
+    @contextmanager
     def step(self, name, total=None):
-        """Remember the step's name."""
-        self.steps.append(name)
-        return Silent().step(name, total)
+        """Remember the step's size, and count what is done of it."""
+        self.totals[name] = total
+
+        def advance(done=1, note=""):  # noqa: ARG001 - the protocol's own name
+            self.done[name] += done
+
+        yield advance
 
     def say(self, line):
         """Remember the line."""
@@ -47,36 +62,85 @@ def test_a_trained_bundle_is_saved_with_its_metrics(trained, log):
 
 
 def test_every_step_and_every_unreadable_line_is_reported(trained):
-    """Who waits sees what is done, and what could not be read."""
+    """Who waits sees each step through to its end, and what could not be read."""
     _, _, reporter = trained
-    assert len(reporter.steps) == 5
+    assert len(reporter.totals) == 5
+    assert dict(reporter.done) == reporter.totals
     assert any("u.data line 7" in line for line in reporter.lines)
 
 
 def test_evaluation_of_the_loaded_bundle_gives_the_saved_figures(trained, log):
-    """Nothing is lost on the way through the folder, and evaluation is deterministic."""
+    """Nothing is lost on the way through the folder, and evaluation is deterministic: the figures are the very same."""
     bundle, folder, _ = trained
-    figures = evaluate(Bundle.load(folder), log).figures()
-    assert figures == pytest.approx(dict(bundle.metrics), abs=1e-6)
+    assert evaluate(Bundle.load(folder), log).figures() == dict(bundle.metrics)
+
+
+def test_figures_are_those_of_each_events_own_prompt(trained, log, monkeypatch):
+    """The last tenth scored the plain way, all layers of one event at a time, gives every figure of the evaluation."""
+    monkeypatch.setattr("training.evaluate.SCORED_AT_ONCE", 32)  # so that the events take several rounds
+    bundle = trained[0]
+    calibration, layers = bundle.calibration, bundle.model.config.exit_layers
+    start = log.split().validation_end
+    replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
+    replay.advance(log.interactions[:start])
+    examples = list(replay_examples(replay, log.interactions[start:], repeat(1), start))
+    labels = np.array([event.positive for event in log.interactions[start:]], np.float64)
+    logits = np.concatenate([predict(bundle.model, [example]) for example in examples])
+    ctrs = np.stack([calibration.ctr(head, logits[:, head]) for head in range(len(layers))], axis=1)
+    confidence = confidences(calibration, logits)
+    threshold = float(np.median(confidence[:, 0]))  # half of the candidates leave at the first head
+    heads = exit_heads(confidence, threshold)
+    calibration = replace(calibration, base_threshold=threshold, floor_threshold=0.0)
+
+    evaluation = evaluate(replace(bundle, calibration=calibration), log)
+
+    assert evaluation.click_rate == labels.mean()
+    assert_same_quality(evaluation.served, labels, answers_at(ctrs, heads))
+    for head, quality in enumerate(evaluation.heads):
+        assert_same_quality(quality, labels, ctrs[:, head])
+    graph = calibration.graph_ctr(np.concatenate([example.graph_features() for example in examples]))
+    assert_same_quality(evaluation.graph, labels, graph)
+    assert evaluation.exit_shares == tuple(np.bincount(heads, minlength=len(layers)) / len(labels))
+    assert evaluation.exit_shares[0] == 0.5
+    assert evaluation.token_layer_share == pytest.approx(TokenCosts.of(examples).share(layers, heads))
+    assert evaluation.base_threshold == threshold
+    assert evaluation.exit_layers == layers
+
+
+def assert_same_quality(quality, labels, ctrs):
+    """The same scores, up to what batching does to the last digits."""
+    assert quality.auc == pytest.approx(auc(labels, ctrs), abs=2e-3)
+    assert quality.log_loss == pytest.approx(log_loss(labels, ctrs), abs=1e-5)
+    assert quality.calibration_error == pytest.approx(expected_calibration_error(labels, ctrs), abs=1e-4)
+
+
+def test_no_score_of_an_evaluation_knows_its_own_outcome(trained, log):
+    """Whether the last event was a click or not, it gets the same score: the two likelihoods add up to 1."""
+    *history, last = log.interactions
+    clicked, skipped = (
+        evaluate(
+            trained[0],
+            replace(log, interactions=[*history, msgspec.structs.replace(last, positive=positive)]),
+            most_events=1,
+        )
+        for positive in (True, False)
+    )
+    assert clicked.events == skipped.events == 1
+    for one, other in zip(
+        (clicked.served, *clicked.heads, clicked.graph), (skipped.served, *skipped.heads, skipped.graph), strict=True
+    ):
+        assert math.exp(-one.log_loss) + math.exp(-other.log_loss) == pytest.approx(1.0, abs=1e-9)
 
 
 def test_an_evaluation_covers_the_last_tenth_once(trained, log):
-    """Every event is scored, and every candidate left at some head."""
-    evaluation = evaluate(trained[0], log)
+    """Every event is scored; of too many, the latest."""
     split = log.split()
-    assert evaluation.events == split.end - split.validation_end
-    assert sum(evaluation.exit_shares) == pytest.approx(1.0)
-    assert 0.0 < evaluation.token_layer_share <= 1.0
-    assert len(evaluation.heads) == len(evaluation.exit_layers)
-
-
-def test_the_running_means_are_as_of_each_event():
-    """The baseline takes an event in only after it has been scored: a first click lifts what comes after it alone."""
-    click, skip = (
-        Interaction(event_id=name, user_id=name, item_id=name, kind="impression", event_time_ms=1, positive=positive)
-        for name, positive in (("a", True), ("b", False))
-    )
-    assert running_means_auc([], [click, skip]) == 0.0
+    assert evaluate(trained[0], log).events == split.end - split.validation_end
+    latest = log.interactions[-10:]
+    evaluation = evaluate(trained[0], log, most_events=10)
+    assert evaluation.events == 10
+    assert evaluation.click_rate == pytest.approx(np.mean([event.positive for event in latest]))
+    assert evaluation.baseline_auc == running_means_auc(log.interactions[:-10], latest)
 
 
 def test_small_logs_get_the_demo_preset_and_large_ones_the_standard(log):

@@ -1,6 +1,9 @@
 """Training of the heads."""
 
+import copy
+import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from models.exit_model import collate
 from models.prompt import SoftKind
 from training.examples import make_examples
 from training.progress import Silent
-from training.train_exits import joint_loss, new_model, predict, schedule, train_exits, with_dropout
+from training.train_exits import _parameter_groups, joint_loss, new_model, predict, schedule, train_exits, with_dropout
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +60,68 @@ def test_answers_come_in_the_examples_order_whatever_the_batches(sets, preset, t
     np.testing.assert_allclose(predict(model, sets.train[:30], batch_tokens=900), one_by_one, atol=1e-4)
 
 
+def test_the_epoch_that_did_best_on_the_validation_examples_is_kept(sets, preset, text, graph):
+    """Where validation asks for the opposite of what is learned, training stops after the second epoch and goes back to
+    the weights after the first.
+    """
+    opposite = [replace(example, labels=1 - example.labels) for example in sets.to_fit]
+    options = replace(preset.exits, epochs=3, averaging=0.0)
+    model, trained, after_first = fresh_model(preset, text, graph), [], {}
+    epoch = sum(len(example) for example in sets.train)
+
+    def on_step(candidates, _):
+        trained.append(candidates)
+        if sum(trained) == epoch:
+            after_first.update(copy.deepcopy(model.state_dict()))
+
+    kept = train_exits(model, sets.train, opposite, options, 0, on_step).state_dict()
+    assert sum(trained) == 2 * epoch
+    assert all(torch.equal(kept[name], tensor) for name, tensor in after_first.items())
+
+
+def test_the_moving_average_of_the_weights_is_kept(sets, preset, text, graph):
+    """After each step the average moves by 1 - `averaging` towards the weights, at first by more."""
+    options = replace(preset.exits, averaging=0.3)
+    model = fresh_model(preset, text, graph)
+    average, steps = copy.deepcopy(model.heads[0].linear.weight.detach()), itertools.count()
+
+    def on_step(*_):
+        step = next(steps)
+        average.lerp_(model.heads[0].linear.weight.detach(), 1 - min(0.3, (1 + step) / (10 + step)))
+
+    kept = train_exits(model, sets.train, sets.to_fit, options, 0, on_step)
+    assert next(steps) > 6  # from the fourth on it moves by the setting
+    assert torch.equal(kept.heads[0].linear.weight, average)
+
+
+def test_each_layer_learns_slower_than_the_one_before(preset, text, graph):
+    """The rate falls by `depth_decay` per layer, a head's with its layer's; vectors have no weight decay."""
+    options = replace(preset.exits, exit_layers=(1, 3))
+    model = new_model(options, text.vocabulary_size, graph.dim)
+    rates, decays = {}, {}
+    for group in _parameter_groups(model, options):
+        for parameter in group["params"]:
+            rates[parameter], decays[parameter] = group["lr"], group["weight_decay"]
+    top = options.learning_rate
+    assert set(rates) == set(model.parameters())
+    assert rates[model.backbone.embed_tokens.weight] == rates[model.soft.user.weight] == top
+    assert rates[model.backbone.layers[0].mlp.up_proj.weight] == rates[model.heads[0].linear.weight] == top
+    assert rates[model.backbone.layers[1].mlp.up_proj.weight] == pytest.approx(0.85 * top)
+    assert rates[model.backbone.layers[2].mlp.up_proj.weight] == pytest.approx(0.85**2 * top)
+    assert rates[model.heads[1].linear.weight] == pytest.approx(0.85**2 * top)
+    assert {decay for parameter, decay in decays.items() if parameter.ndim == 1} == {0.0}
+    assert {decay for parameter, decay in decays.items() if parameter.ndim > 1} == {options.weight_decay}
+
+
+def test_a_shallow_heads_target_is_part_label_part_the_deepest_heads_answer():
+    """The loss is the mean over heads of the cross-entropy with these targets."""
+    logits = torch.tensor([[0.4, 1.1]])
+    shallow, deepest = 1 / (1 + math.exp(-0.4)), 1 / (1 + math.exp(-1.1))
+    target = 0.75 * 0.0 + 0.25 * deepest
+    expected = (-target * math.log(shallow) - (1 - target) * math.log(1 - shallow) - math.log(1 - deepest)) / 2
+    assert float(joint_loss(logits, torch.tensor([0.0]), distillation=0.25)) == pytest.approx(expected)
+
+
 def test_shallow_heads_learn_from_labels_and_from_the_deepest():
     """With full distillation a shallow head that answers as the deepest has nothing to gain from the label."""
     logits = torch.tensor([[0.7, 0.7]], requires_grad=True)
@@ -77,15 +142,21 @@ def test_the_teacher_learns_nothing_from_its_pupils():
 
 
 def test_dropout_makes_embeddings_unknown_and_leaves_statistics_alone(sets, preset):
-    """Cold starts are trained for; counts and rates are never hidden, nor is the token that the answer is read at."""
-    batch = collate([example.prompt for example in sets.train[-20:]])
+    """The shares asked for read as unknown; counts and rates never do, nor the token that the answer is read at."""
+    batch = collate([example.prompt for example in sets.train[-200:]])
     options = preset.exits
     dropped = with_dropout(batch, options, np.random.default_rng(0))
     statistics = batch.soft_kinds == SoftKind.STATISTICS
     assert torch.equal(dropped.soft_values[statistics], batch.soft_values[statistics])
     hidden = (batch.soft_values != 0).any(dim=1) & ~(dropped.soft_values != 0).any(dim=1) & ~statistics
     embedded = (batch.soft_values != 0).any(dim=1) & ~statistics
-    assert 0 < hidden.sum() / embedded.sum() < 3 * options.embedding_dropout
+    assert float(hidden.sum() / embedded.sum()) == pytest.approx(options.embedding_dropout, abs=0.03)
+    words = batch.token_ids != 0
+    assert float((words & (dropped.token_ids == 0)).sum() / words.sum()) == pytest.approx(
+        options.word_dropout, abs=0.03
+    )
+    kept = dropped.token_ids != 0
+    assert torch.equal(dropped.token_ids[kept], batch.token_ids[kept])
     answers = batch.answer_index
     assert torch.equal(dropped.token_ids.flatten()[answers], batch.token_ids.flatten()[answers])
 

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import Ridge
 
+from evaluation.metrics import auc
+from event_data.synthetic import synthetic_log
 from models.lightgcn import both_directions, propagate
+from schemas.messages import Interaction
 from training.examples import graph_end
-from training.metrics import auc
-from training.synthetic import synthetic_log
 from training.tokenizer import fit_tokenizer
 from training.train_graph import GraphOptions, train_graph
 
@@ -40,7 +42,7 @@ def test_embeddings_predict_later_clicks_of_the_same_user(trained):
     users, items = embeddings_after(graph, log.interactions[:until])
     later = [e for e in log.interactions[until:] if e.user_id in users and e.item_id in items]
     scores = [float(users[e.user_id] @ items[e.item_id]) for e in later]
-    assert auc([e.positive for e in later], scores) > 0.6
+    assert auc([e.positive for e in later], scores) > 0.625
 
 
 def test_words_map_to_the_neighbourhood_of_items_that_use_them(trained):
@@ -53,7 +55,69 @@ def test_words_map_to_the_neighbourhood_of_items_that_use_them(trained):
         if item.item_id in fitted:
             told, known = graph.from_text(text.encode_item(item)) - centre, fitted[item.item_id] - centre
             cosines.append(told @ known / (np.linalg.norm(told) * np.linalg.norm(known)))
-    assert np.mean(cosines) > 0.4
+    assert np.mean(cosines) > 0.65
+
+
+def test_the_map_from_words_is_a_ridge_regression(trained):
+    """Each distinct word of a text counts 1/√words, and what it adds is scikit-learn's ridge solution."""
+    log, graph, text = trained
+    items = {item.item_id: text.encode_item(item) for item in log.items}
+    design = np.zeros((len(graph.item_ids), text.vocabulary_size))
+    for row, item_id in zip(design, graph.item_ids, strict=True):
+        words = list(set(items[item_id]))
+        row[words] = len(words) ** -0.5
+    mean = graph.item_embeddings.mean(axis=0)
+    ridge = Ridge(alpha=GraphOptions().text_regularisation, fit_intercept=False)
+    expected = ridge.fit(design, graph.item_embeddings - mean).predict(design) + mean
+    found = np.stack([graph.from_text(items[item_id]) for item_id in graph.item_ids])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def interactions(users, items, clicked):
+    """Every user meets every item once, in an order of their own."""
+    random = np.random.default_rng(1)
+    pairs = [(user, item) for user in range(users) for item in random.permutation(items)]
+    return [
+        Interaction(
+            event_id=f"{user}-{item}",
+            user_id=f"u{user}",
+            item_id=f"i{item}",
+            kind="impression",
+            event_time_ms=time,
+            positive=bool(clicked(user, item)),
+        )
+        for time, (user, item) in enumerate(pairs)
+    ]
+
+
+def fit(events, text, **options):
+    """A small graph fitted to events."""
+    torch.manual_seed(0)
+    return train_graph(events, [], text, GraphOptions(dim=8, steps=60, **options))
+
+
+def test_clicks_alone_make_edges(text):
+    """Two circles see all items and click on those of their own: a new user is of the circle they click with."""
+    graph = fit(interactions(30, 12, lambda user, item: user % 2 == item % 2), text)
+    newcomer = interactions(1, 12, lambda _, item: item in {0, 2})
+    users, items = embeddings_after(graph, newcomer)
+    affinity = {item: float(users["u0"] @ z) for item, z in items.items()}
+    assert min(affinity[f"i{item}"] for item in range(0, 12, 2)) > 0.3
+    assert max(affinity[f"i{item}"] for item in range(1, 12, 2)) < -0.3
+
+
+def test_no_embedding_is_judged_on_an_edge_that_it_was_made_of(text):
+    """Clicks by the toss of a coin teach nothing: where a loss could see its own edges, embeddings would grow."""
+    coin = np.random.default_rng(0)
+    graph = fit(interactions(60, 30, lambda *_: coin.random() < 0.4), text, regularisation=3e-3)
+    assert np.square(graph.item_embeddings).sum(axis=1).mean() < 0.15
+
+
+def test_regularisation_keeps_embeddings_short(text):
+    """The same clicks with a larger weight on length give shorter embeddings."""
+    events = interactions(30, 12, lambda user, item: user % 2 == item % 2)
+    lengths = [np.linalg.norm(fit(events, text, regularisation=weight).item_embeddings) for weight in (1e-3, 0.03)]
+    assert lengths[1] < 0.8 * lengths[0]
 
 
 def test_an_item_without_text_has_no_base_embedding(trained):

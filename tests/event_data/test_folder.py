@@ -2,8 +2,8 @@
 
 import pytest
 
+from event_data.folder import read_folder
 from runtime.errors import DatasetError
-from training.datasets.folder import read_folder
 
 
 def test_an_unknown_folder_ends_in_one_line_that_says_what_was_looked_for(tmp_path):

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from event_data.event_log import EventLog
+from event_data.lines import Lines
+from event_data.ratings import Rating, checked_rating, in_time_order
 from schemas.messages import Item
-from training.datasets.event_log import EventLog
-from training.datasets.lines import Lines
-from training.datasets.ratings import Rating, checked_rating, in_time_order
 
 CLICK_RATING: Final = 4.0
 GENRES_100K: Final = (

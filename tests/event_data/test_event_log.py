@@ -1,7 +1,7 @@
 """The split in time."""
 
-from training.datasets.event_log import EventLog
-from training.synthetic import SyntheticSize, synthetic_log
+from event_data.event_log import EventLog
+from event_data.synthetic import SyntheticSize, synthetic_log
 
 
 def test_the_parts_are_eight_one_and_one_tenth_in_order_of_time():

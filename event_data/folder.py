@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from event_data import amazon, book_crossing, movielens
+from event_data.event_log import EventLog
+from event_data.lines import Lines
 from runtime.errors import DatasetError
-from training.datasets import amazon, book_crossing, movielens
-from training.datasets.event_log import EventLog
-from training.datasets.lines import Lines
 
 LOOKED_FOR = (
     *(f"{layout.ratings_file} with {layout.items_file} (MovieLens)" for layout in movielens.LAYOUTS),

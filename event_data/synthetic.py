@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from event_data.event_log import EventLog
 from schemas.messages import Interaction, Item
-from training.datasets.event_log import EventLog
 
 START_MS: Final = 1_735_689_600_000
 """1 January 2025."""

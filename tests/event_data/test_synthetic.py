@@ -1,7 +1,7 @@
 """The built-in data set."""
 
-from training.metrics import auc
-from training.synthetic import SyntheticSize, synthetic_log
+from evaluation.metrics import auc
+from event_data.synthetic import SyntheticSize, synthetic_log
 
 SMALL = SyntheticSize(users=60, items=50, sessions=400)
 

@@ -1,6 +1,6 @@
 """Book-Crossing's CSV dump."""
 
-from training.datasets.folder import read_folder
+from event_data.folder import read_folder
 
 RATINGS = b'"User-ID";"ISBN";"Book-Rating"\n"1";"A1";"0"\n"1";"B2";"5"\n"2";"B2";"4"\n"3";"C3";"10"\n'
 BOOKS = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.datasets.event_log import EventLog
-from training.datasets.folder import read_folder
-from training.synthetic import synthetic_log
+from event_data.event_log import EventLog
+from event_data.folder import read_folder
+from event_data.synthetic import synthetic_log
 
 
 def load_log(data: Path | None) -> EventLog:

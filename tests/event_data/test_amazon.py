@@ -3,7 +3,7 @@
 import gzip
 import json
 
-from training.datasets.folder import read_folder
+from event_data.folder import read_folder
 
 
 def lines(*rows):

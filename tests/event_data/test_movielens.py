@@ -2,8 +2,8 @@
 
 import pytest
 
+from event_data.folder import read_folder
 from runtime.errors import DatasetError
-from training.datasets.folder import read_folder
 
 FLAGS = "0|0|0|1|1|1|0|0|0|0|0|0|0|0|0|0|0|0|0"
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 import msgspec
 
+from event_data.event_log import EventLog
+from event_data.lines import Lines
+from event_data.ratings import Rating, checked_rating, in_time_order
 from schemas.messages import Item
-from training.datasets.event_log import EventLog
-from training.datasets.lines import Lines
-from training.datasets.ratings import Rating, checked_rating, in_time_order
 
 CLICK_RATING: Final = 4.0
 PATTERNS: Final = ("*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz")

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.messages import Interaction
-from training.metrics import RunningMeans, auc, expected_calibration_error, log_loss
+from evaluation.metrics import auc, expected_calibration_error, log_loss
 
 scored = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.25, 0.5, 0.75, 0.9])), min_size=1, max_size=40)
 
@@ -37,6 +37,14 @@ def test_log_loss_is_the_mean_negative_log_likelihood(examples):
     assert log_loss(*zip(*examples, strict=True)) == pytest.approx(expected)
 
 
+@given(scored)
+def test_log_loss_agrees_with_scikit_learn(examples):
+    """Away from 0 and 1 it is scikit-learn's log loss."""
+    labels, scores = zip(*examples, strict=True)
+    expected = sklearn.metrics.log_loss(labels, scores, labels=[False, True])
+    assert log_loss(labels, scores) == pytest.approx(expected)
+
+
 def test_a_certain_mistake_costs_a_finite_loss():
     """A score of exactly 0 for a click does not make the loss infinite."""
     assert math.isfinite(log_loss([True], [0.0]))
@@ -47,13 +55,3 @@ def test_calibration_error_is_zero_for_true_rates_and_the_gap_otherwise():
     labels = [True, False] * 50
     assert expected_calibration_error(labels, [0.5] * 100, bins=1) == pytest.approx(0.0)
     assert expected_calibration_error(labels, [0.7] * 100, bins=1) == pytest.approx(0.2)
-
-
-def test_running_means_know_only_what_was_added():
-    """A mean moves with an event only after the event has been added."""
-    means = RunningMeans()
-    event = Interaction(event_id="e", user_id="u", item_id="i", kind="click", event_time_ms=1, positive=True)
-    before = means.score("u", "i")
-    means.add(event)
-    assert before == pytest.approx(1.0)
-    assert means.score("u", "i") > means.score("v", "j") - 1e-12

@@ -1,0 +1,1 @@
+"""How good scores are, on whatever they were made: metrics, and the baseline to beat."""
