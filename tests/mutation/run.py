@@ -44,9 +44,10 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="only check that every listed path exists")
     arguments = parser.parse_args()
     tests_of = listed_modules()
+    for asked in arguments.modules:
+        if not any(module.startswith(asked) for module in tests_of):
+            raise SystemExit(f"{MODULES_FILE.name} lists no module that begins with {asked}")
     chosen = [module for module in tests_of if not arguments.modules or module.startswith(tuple(arguments.modules))]
-    if not chosen:
-        raise SystemExit(f"{MODULES_FILE.name} lists no module that begins with {' or '.join(arguments.modules)}")
     if arguments.list:
         print("\n".join(chosen))
         return 0
@@ -127,7 +128,8 @@ def without_decorators(source: str) -> str:
     lines = source.split("\n")
     tree = ast.parse(source)
     bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
-    functions = [node for node in sum(bodies, []) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = [node for body in bodies for node in body if isinstance(node, kinds)]
     for function in sorted(functions, key=lambda node: node.lineno, reverse=True):
         names = [ast.unparse(decorator).partition("(")[0] for decorator in function.decorator_list]
         if not names or any(name in KEPT for name in names):
