@@ -4,6 +4,8 @@ mutmut leaves functions with decorators alone: numba's kernels, properties, cont
 first: a copy of the working tree under out/mutants, in which the module's kernels lose their `njit` and every other
 decorator stands behind its function as an assignment, which means the same. mutmut runs there.
 
+Mutants of equivalent.toml change no behaviour and do not count.
+
 Results: a table on standard output and in out/mutants/summary.md, the survivors as diffs in out/mutants/survivors/.
 """
 
@@ -24,6 +26,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MODULES_FILE = Path(__file__).with_name("modules.toml")
+EQUIVALENT_FILE = Path(__file__).with_name("equivalent.toml")
 OUT = ROOT / "out" / "mutants"
 
 UNMUTATED_LINES = [
@@ -164,12 +167,17 @@ def record(module: str, folder: Path, seconds: float) -> None:
     reset_config()
     data = SourceFileMutationData(path=Path(module))
     data.load()
-    statuses = {name: status_by_exit_code[code] for name, code in data.exit_code_by_key.items()}
-    survivors = [
-        f"# {name.rpartition('.')[2]} ({status})\n{get_diff_for_mutant(name, path=module)}\n"
-        for name, status in statuses.items()
-        if status not in CAUGHT
-    ]
+    explained = known_equivalents()
+    statuses, survivors = {}, []
+    for name, code in data.exit_code_by_key.items():
+        statuses[name] = status_by_exit_code[code]
+        if statuses[name] in CAUGHT:
+            continue
+        diff = get_diff_for_mutant(name, path=module)
+        if (module, *changed_lines(diff)) in explained:
+            statuses[name] = "equivalent"
+        else:
+            survivors.append(f"# {name.rpartition('.')[2]} ({statuses[name]})\n{diff}\n")
     os.chdir(ROOT)
     counts = Counter(statuses.values())
     result = {"counts": counts, "seconds": round(seconds, 1), "slowest": slowest(data.durations_by_key)}
@@ -181,6 +189,18 @@ def record(module: str, folder: Path, seconds: float) -> None:
         file.write_text(text, encoding="utf-8")
     total = sum(counts.values())
     print(f"{total} mutants, {len(survivors)} survived, {seconds:.0f} s ({seconds / max(total, 1):.2f} s each)")
+
+
+def known_equivalents() -> set[tuple[str, str, str]]:
+    """Module, line before and line after of each mutant that is known to change no behaviour."""
+    entries = tomllib.loads(EQUIVALENT_FILE.read_text(encoding="utf-8")).get("equivalent", [])
+    return {(entry["module"], entry["before"], entry["after"]) for entry in entries}
+
+
+def changed_lines(diff: str) -> tuple[str, str]:
+    """What a diff takes out and what it puts in, each as one line."""
+    body = diff.split("\n")[2:]
+    return tuple(" ".join(line[1:].strip() for line in body if line.startswith(sign)) for sign in "-+")
 
 
 def slowest(durations: dict[str, float | None]) -> float:
@@ -196,14 +216,14 @@ def result_file(module: str) -> Path:
 def summary(modules: list[str]) -> str:
     """One line per module, in the list's order, and one for all."""
     lines = [
-        "| module | mutants | killed | timed out | survived | no test | score | seconds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| module | mutants | killed | timed out | survived | no test | equivalent | score | seconds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     everything: Counter[str] = Counter()
     seconds = 0.0
     for module in modules:
         if not result_file(module).exists():
-            lines.append(f"| {module} | not run | | | | | | |")
+            lines.append(f"| {module} | not run | | | | | | | |")
             continue
         result = json.loads(result_file(module).read_text("utf-8"))
         everything.update(result["counts"])
@@ -216,9 +236,9 @@ def table_row(name: str, counts: Counter[str], seconds: float) -> str:
     """Counts as a line of the table."""
     total, timed_out = sum(counts.values()), counts["timeout"]
     caught = sum(counts[status] for status in CAUGHT)
-    untested = counts["no tests"]
-    cells = (total, caught - timed_out, timed_out, total - caught - untested, untested)
-    score = f"{100 * caught / total:.1f} %" if total else "-"
+    untested, equivalent = counts["no tests"], counts["equivalent"]
+    cells = (total, caught - timed_out, timed_out, total - caught - untested - equivalent, untested, equivalent)
+    score = f"{100 * caught / (total - equivalent):.1f} %" if total > equivalent else "-"
     return f"| {name} | {' | '.join(map(str, cells))} | {score} | {seconds:.0f} |"
 
 
