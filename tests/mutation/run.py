@@ -89,8 +89,9 @@ def run_module(module: str, tests: list[str], jobs: int) -> bool:
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
             check=False,
         ).returncode
-    if status:
-        print("mutmut failed:\n", "".join((folder / "mutmut.log").read_text(errors="replace")[-3000:]))
+    log_text = (folder / "mutmut.log").read_text(errors="replace")
+    if status and "could not find any test case for any mutant" not in log_text:
+        print(f"mutmut failed:\n{log_text[-3000:]}")
         return False
     record(module, folder, time.monotonic() - began)
     return True
@@ -170,7 +171,7 @@ def record(module: str, folder: Path, seconds: float) -> None:
     explained = known_equivalents()
     statuses, survivors = {}, []
     for name, code in data.exit_code_by_key.items():
-        statuses[name] = status_by_exit_code[code]
+        statuses[name] = "no tests" if code is None else status_by_exit_code[code]
         if statuses[name] in CAUGHT:
             continue
         diff = get_diff_for_mutant(name, path=module)
