@@ -83,7 +83,7 @@ def run_module(module: str, tests: list[str], jobs: int) -> bool:
         status = subprocess.run(
             [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs)],
             cwd=folder,
-            env=environment(folder),
+            env=environment(folder, module),
             stdout=log,
             stderr=subprocess.STDOUT,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
@@ -108,12 +108,10 @@ def stage(module: str, tests: list[str]) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (folder / module).write_text(without_decorators((ROOT / module).read_text("utf-8")), encoding="utf-8")
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["root_packages"]
     config = {
-        "source_paths": packages,
-        "only_mutate": [module],
+        "source_paths": [module],
         "do_not_mutate_patterns": UNMUTATED_LINES,
-        "also_copy": sorted(path.name for path in folder.iterdir() if path.name not in packages),
+        "also_copy": sorted(path.name for path in folder.iterdir()),
         "pytest_add_cli_args": ["-p", "mutation_profile", "-p", "no:cacheprovider", "--tb=no"],
         "pytest_add_cli_args_test_selection": [*tests, "-m", "not docker"],
         "timeout_multiplier": TIMEOUT_FACTOR,
@@ -150,11 +148,14 @@ def without_decorators(source: str) -> str:
     return "\n".join(lines)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """The environment of mutmut: one thread per process, kernels as plain Python, our plugin importable."""
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    plugins = str(folder / "tests" / "mutation")
-    return {**os.environ, **one_thread, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": plugins, "PYTHONHASHSEED": "0"}
+def environment(folder: Path, module: str) -> dict[str, str]:
+    """The environment of mutmut: one thread per process, our plugin importable, the module's own kernels as Python."""
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    variables |= {"PYTHONPATH": str(folder / "tests" / "mutation"), "PYTHONHASHSEED": "0"}
+    variables["NUMBA_CACHE_DIR"] = str(OUT / "numba")
+    if any(f"@{compiler}" in (ROOT / module).read_text("utf-8") for compiler in COMPILERS):
+        variables["NUMBA_DISABLE_JIT"] = "1"
+    return os.environ | variables
 
 
 def record(module: str, folder: Path, seconds: float) -> None:
