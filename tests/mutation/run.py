@@ -178,14 +178,13 @@ def record(module: str, folder: Path, seconds: float) -> None:
     reset_config()
     data = SourceFileMutationData(path=Path(module))
     data.load()
-    explained = known_equivalents()
     statuses, survivors = {}, []
     for name, code in data.exit_code_by_key.items():
         statuses[name] = "no tests" if code is None else status_by_exit_code[code]
         if statuses[name] in CAUGHT:
             continue
         diff = get_diff_for_mutant(name, path=module)
-        if (module, *changed_lines(diff)) in explained:
+        if is_equivalent(module, diff):
             statuses[name] = "equivalent"
         else:
             survivors.append(f"# {name.rpartition('.')[2]} ({statuses[name]})\n{diff}\n")
@@ -202,10 +201,15 @@ def record(module: str, folder: Path, seconds: float) -> None:
     print(f"{total} mutants, {len(survivors)} survived, {seconds:.0f} s ({seconds / max(total, 1):.2f} s each)")
 
 
-def known_equivalents() -> set[tuple[str, str, str]]:
-    """Module, line before and line after of each mutant that is known to change no behaviour."""
-    entries = tomllib.loads(EQUIVALENT_FILE.read_text(encoding="utf-8")).get("equivalent", [])
-    return {(entry["module"], entry["before"], entry["after"]) for entry in entries}
+def is_equivalent(module: str, diff: str) -> bool:
+    """Whether equivalent.toml says of this change that it changes no behaviour."""
+    before, after = changed_lines(diff)
+    return any(
+        before.replace(entry["before"], other, 1) == after
+        for entry in tomllib.loads(EQUIVALENT_FILE.read_text(encoding="utf-8"))["equivalent"]
+        if entry.get("module", module) == module and entry["before"] in before
+        for other in entry["after"]
+    )
 
 
 def changed_lines(diff: str) -> tuple[str, str]:

@@ -44,3 +44,16 @@ def test_no_decorator_stands_before_a_function_that_mutmut_would_leave_alone():
     assert names["double"](3) == 6
     assert names["Box"](5).inside == 5
     assert names["Box"].empty().inside == 0
+
+
+def test_a_known_equivalent_is_recognised_by_its_changed_line():
+    """A mutant of equivalent.toml does not count as a survivor; the same change elsewhere does."""
+    diff = (
+        "--- a\n+++ a\n@@ -1 +1 @@\n def f():\n-    self._finished[offset] = False\n+    self._finished[offset] = None"
+    )
+
+    assert RUN["is_equivalent"]("runtime/offsets.py", diff)
+    assert not RUN["is_equivalent"]("worker/budget.py", diff)
+    assert RUN["is_equivalent"](
+        "worker/budget.py", "-\n+\n@\n-for a in zip(b, c, strict=True):\n+for a in zip(b, c, ):"
+    )
