@@ -54,6 +54,4 @@ def test_a_known_equivalent_is_recognised_by_its_changed_line():
 
     assert RUN["is_equivalent"]("runtime/offsets.py", diff)
     assert not RUN["is_equivalent"]("worker/budget.py", diff)
-    assert RUN["is_equivalent"](
-        "worker/budget.py", "-\n+\n@\n-for a in zip(b, c, strict=True):\n+for a in zip(b, c, ):"
-    )
+    assert RUN["is_equivalent"]("worker/budget.py", "-\n+\n@\n-zip(a, b, strict=True)\n+zip(a, b, )")
