@@ -8,7 +8,7 @@ BROKER ?= embedded
 # Further arguments for every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
 PIP_ARGS ?=
 
-.PHONY: install demo test fast lint types contracts wheels generated clean
+.PHONY: install demo test fast mutants lint types contracts wheels generated clean
 
 install: $(VENV)/installed
 
@@ -33,6 +33,13 @@ test: install lint types contracts
 # What tells within a minute whether something basic broke.
 fast: install
 	$(BIN)/python -m pytest -q -x tests -m "not slow and not docker" --ignore=tests/integration
+
+# Puts small faults into the modules of tests/mutation/modules.toml and counts those that no test notices: docs/testing.md.
+# MODULES: only these, e.g. "worker/ models/prompt.py"; JOBS: mutants at a time.
+MODULES ?=
+JOBS ?= $(shell nproc)
+mutants: install
+	$(BIN)/python tests/mutation/run.py --jobs $(JOBS) $(MODULES)
 
 lint: install
 	$(BIN)/ruff check .

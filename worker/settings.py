@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -43,6 +44,16 @@ class WorkerSection(SettingsSection):
 
 class WorkerSettings(ProgramSettings):
     """Everything that `exitstream worker` can be told."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "worker.part_candidates": "worker.engine.part_candidates",
+        "worker.fair_candidates": "worker.engine.fair_candidates",
+        "worker.feed_tokens": "worker.engine.prepare_ahead_tokens",
+        "worker.graph_batch": "worker.engine.graph_batch",
+        "worker.engine.headroom": "worker.engine.safety_factor",
+        "worker.controller.calm_threshold": "worker.controller.base_threshold",
+        "worker.controller.headroom": "worker.controller.deadline_reserve",
+    }
 
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
