@@ -22,7 +22,7 @@ from schemas.codec import MalformedRecord, MessageDecoder
 from schemas.messages import ImpressionRequest
 from training.replay import Replay
 from worker.explain import CandidateExplanation, Explanation, explain
-from worker.state_store.state_feed import StateReader, read_tables
+from worker.state_store.state_reader import StateReader, read_tables
 from worker.state_store.tables import Tables
 
 

@@ -27,7 +27,7 @@ def run(settings: WorkerSettings) -> None:
         ExitstreamError: it cannot start or go on; the text says what to change.
     """
     configure_logging(settings.telemetry, "worker")
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # tells of every instruction set that it was not built for
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it lists every instruction set that it was not built for
     threads = set_thread_counts(settings.worker.threads)
     keep_freed_memory()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -35,7 +35,7 @@ def run(settings: WorkerSettings) -> None:
 
 
 async def _main(settings: WorkerSettings, threads: int, stopping: asyncio.Event) -> None:
-    """What is wrong with Kafka is told before seconds go into loading libraries and the model."""
+    """Checks Kafka first: loading libraries and the model takes seconds."""
     await require_topics(settings.kafka, [spec.name for spec in settings.topics.specs()])
     from worker.service import Service  # noqa: PLC0415 - imports torch and FAISS, whose thread counts are set by now
 

@@ -1,4 +1,4 @@
-"""The one thread that owns torch, FAISS and the tables, and the ways into it."""
+"""The one thread that owns torch, FAISS and the tables, and how the event loop talks to it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any, Final, TypeVar
 
 Result = TypeVar("Result")
 _IDLE_WAIT_S: Final = 0.1
-"""An idle thread looks round so often, for what depends on time alone: the threshold's way back to base."""
+"""How often an idle thread runs its work all the same: the threshold's way back to base depends on time alone."""
 
 
 class ComputeThread:
-    """Runs what it is given between two steps of the main work, and steps while there is work.
+    """Repeats its work while there is any, and runs what is called for between two rounds.
 
         async with owned_tasks() as spawn:
             spawn(thread.run(), "compute")
             await thread.call(load)        # in the thread
-            thread.work = pipeline.step    # from now on
+            thread.work = pipeline.infer    # from now on
             thread.wake()                  # there is something to do
 
     Attributes:
-        work: one step of the main work; returns whether there is more to do at once.
+        work: one round; returns whether another one has something to do.
     """
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class ComputeThread:
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
-        """Lives until cancelled.
+        """Runs until cancelled.
 
         Raises:
-            Exception: whatever a step raised; what was called for gets its own errors.
+            Exception: what a round raised; the errors of `call` go to its callers.
         """
         with ThreadPoolExecutor(1, thread_name_prefix="compute") as executor:
             try:
@@ -51,7 +51,7 @@ class ComputeThread:
                     waiting.cancel()
 
     async def call(self, function: Callable[[], Result]) -> Result:
-        """Runs a short function in the thread, between two steps; gives its result or raises its error."""
+        """Runs a short function in the thread, between two rounds; returns its result or raises its error."""
         waiting: Future[Result] = Future()
         self._calls.append((function, waiting))
         self._awake.set()
@@ -74,7 +74,7 @@ class ComputeThread:
                 self._awake.wait(_IDLE_WAIT_S)
 
     def _answer_call(self) -> bool:
-        """Runs the oldest call; one only, so that many do not keep the work from its deadlines."""
+        """Runs the oldest call; one only, so that many calls do not delay the work."""
         if not self._calls:
             return False
         function, waiting = self._calls.popleft()

@@ -1,4 +1,4 @@
-"""Why this score? One request, answered at full depth and laid open: evidence, prompt, every head's answer."""
+"""Why this score? One request answered at full depth: its evidence, its prompt, every head's answer."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class CandidateExplanation:
     suffix: str
     """Its part of the prompt, as a person reads it."""
     heads: Sequence[HeadAnswer]
-    """From the shallowest to the final one, each asked."""
+    """From the shallowest to the final one."""
     exit_at: int
     """Which of them would have answered without load: the first whose confidence reaches the base threshold."""
     graph_ctr: float
-    """What it would have got, had there been no time for any head."""
+    """Its score from the graph, which it would have got without time for any head."""
 
     @property
     def answer(self) -> HeadAnswer:
@@ -52,7 +52,7 @@ class CandidateExplanation:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One request laid open."""
+    """How one request is scored."""
 
     user: UserEvidence
     prefix: str

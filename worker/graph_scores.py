@@ -1,4 +1,4 @@
-"""The ladder's cheapest rung: click-through rates from the graph alone, for many requests at once."""
+"""Click-through rates from the graph alone, for many requests at once: the last rung of the ladder."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class WorkerMetrics(Metrics):
-    """What a worker tells about itself; names begin with `exitstream_worker_`."""
+    """A worker's metrics; their names begin with `exitstream_worker_`."""
 
     def __init__(self) -> None:
         super().__init__("worker")
@@ -104,7 +104,7 @@ class WorkerMetrics(Metrics):
 
 
 class RequestLog:
-    """One canonical line per request; at high rates a part of them, each saying how many went unwritten before it.
+    """One log line per request; at high rates only some, each with the number of lines left out before it.
 
     Args:
         settings: level and rate.
@@ -120,7 +120,7 @@ class RequestLog:
         self._unwritten = 0
 
     def write(self, job: Job) -> None:
-        """The line of an answered request, unless too many have been written in this second."""
+        """Writes the line of an answered request, unless too many have been written in this second."""
         if self._level == "off":
             return
         second = int(self._clock.monotonic())

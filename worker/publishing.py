@@ -20,7 +20,7 @@ class Publisher:
         topic: where scores go.
         wire_format: how they are encoded.
         model_version: of the model that made them.
-        neighbours: most pieces of evidence told per candidate.
+        neighbours: most pieces of evidence named per candidate.
     """
 
     def __init__(self, topic: str, wire_format: WireFormat, model_version: str, neighbours: int) -> None:
@@ -78,7 +78,7 @@ def _candidate_scores(job: Job, neighbours: int) -> list[CandidateScore]:
 
 
 def _neighbours(evidence: CandidateEvidence | None, count: int) -> list[Neighbour]:
-    """The nearest of each kind by turns."""
+    """The nearest of each kind in turn."""
     if evidence is None or not count:
         return []
     kinds = (

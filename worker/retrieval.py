@@ -1,8 +1,8 @@
-"""Who is asked: the evidence for one user's candidates, found in the tables.
+"""Retrieves the evidence for one user's candidates from the tables.
 
-Two kinds are always looked for, as in OptiRAG-Rec (similar users by GCN embedding) and ReLLa (the user's own most
-relevant past): the user's past items nearest to each candidate, and what the users nearest to this one did with it. A
-candidate that nobody near has met gets the nearest items that somebody has met, and how they fared.
+Always the user's past items nearest to each candidate (ReLLa), and what the users nearest to this one did with it
+(OptiRAG-Rec, by GCN embedding). For a candidate that none of these users has met, the nearest items that have been
+shown, and how they fared.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from worker.state_store.tables import Matrix, Rows, Tables, normalised
 from worker.state_store.vector_index import NO_ID
 
 NEAR_USERS: Final = 128
-"""How many of the nearest users are asked whether they have met a candidate."""
+"""How many of the nearest users are searched for one who has met a candidate."""
 
 
 class Retriever:
-    """Finds evidence in the tables. Unknown ids, items without embedding and users without history are no errors: there
-    is just less to tell.
+    """Finds evidence in the tables. Unknown ids, items without embedding and users without history are no errors: they
+    only yield less evidence.
 
     Args:
         tables: what is known.
-        limits: how much evidence a prompt can show; no more is collected.
-        near_users: how many nearest users are asked.
+        limits: how much evidence a prompt can show; no more is retrieved.
+        near_users: how many nearest users are searched.
     """
 
     def __init__(self, tables: Tables, limits: PromptLimits, near_users: int = NEAR_USERS) -> None:
@@ -48,7 +48,7 @@ class Retriever:
         past = self._past_items(user, candidates)
         votes = self._votes(user, candidates)
         similar = self._similar_items(candidates, votes)
-        return self._written_out(user, candidates, past, votes, similar)
+        return self._as_evidence(user, candidates, past, votes, similar)
 
     def _user(self, user_id: str) -> _User:
         users = self._tables.users
@@ -71,7 +71,7 @@ class Retriever:
         return _Candidates(item_ids, distinct, rows, embedded, directions)
 
     def _past_items(self, user: _User, candidates: _Candidates) -> _Ranked:
-        """Per candidate, the places in the user's history that are nearest to it; of an item met twice, the latest."""
+        """Per candidate, the nearest items of the user's history; of an item met twice, the latest entry."""
         items = self._tables.items
         latest = len(user.past_rows) - 1 - np.unique(user.past_rows[::-1], return_index=True)[1]
         places = np.sort(latest[items.embedded[user.past_rows[latest]]])
@@ -85,7 +85,7 @@ class Retriever:
         return _Ranked(np.take_along_axis(similarities, order, axis=1), found)
 
     def _votes(self, user: _User, candidates: _Candidates) -> _Votes:
-        """What the nearest users did with each candidate, as far as their histories reach."""
+        """What the nearest users did with each candidate, as far back as their histories go."""
         neighbours, similarities = self._nearest_users(user)
         met = np.full((len(candidates.rows), len(neighbours)), _NOT_MET, np.int8)
         if met.size:
@@ -115,7 +115,7 @@ class Retriever:
         return self._place_of_item
 
     def _similar_items(self, candidates: _Candidates, votes: _Votes) -> _Ranked:
-        """The nearest items somebody has met, for candidates that nobody near has met."""
+        """The nearest items that have been shown, for candidates that none of the nearest users has met."""
         ranked = _Ranked.empty(len(candidates.rows), self._limits.similar_items)
         asking = np.flatnonzero(candidates.embedded & ~(votes.met != _NOT_MET).any(axis=1))
         if not len(asking) or not self._limits.similar_items:
@@ -124,16 +124,16 @@ class Retriever:
             candidates.directions[asking], self._limits.similar_items + 1
         )
         rows[rows == candidates.rows[asking, None]] = NO_ID
-        # The candidate itself is struck out; moving the gap to the end keeps the order of the others.
+        # The candidate itself is removed; moving the gap to the end keeps the order of the others.
         order = np.argsort(rows == NO_ID, axis=1, kind="stable")[:, : self._limits.similar_items]
         ranked.similarities[asking] = np.take_along_axis(similarities, order, axis=1)
         ranked.found[asking] = np.take_along_axis(rows, order, axis=1)
         return ranked
 
-    def _written_out(
+    def _as_evidence(
         self, user: _User, candidates: _Candidates, past: _Ranked, votes: _Votes, similar: _Ranked
     ) -> Evidence:
-        """The findings as the prompt builder reads them."""
+        """The evidence as the prompt builder reads it."""
         facts = self._facts(user, candidates, past, similar)
         own_past = past.per_candidate()
         voters = self._voters(votes)
@@ -153,7 +153,7 @@ class Retriever:
         )
 
     def _facts(self, user: _User, candidates: _Candidates, past: _Ranked, similar: _Ranked) -> dict[int, ItemFacts]:
-        """Every item that the evidence names, once."""
+        """The facts of every item that the evidence names, once each."""
         recent = user.past_rows[-self._limits.recent_items :]
         shown_past = user.past_rows[past.found[past.found != NO_ID]]
         known = candidates.rows[candidates.rows != UNKNOWN_ROW]
@@ -214,7 +214,7 @@ class _Candidates:
 
 @dataclass(frozen=True, slots=True)
 class _Ranked:
-    """Per candidate the nearest of something, NO_ID where there are fewer."""
+    """Per candidate the nearest items or history entries, NO_ID where there are fewer."""
 
     similarities: NDArray[np.float32]  # (candidates, count)
     found: NDArray[np.int64]  # (candidates, count)

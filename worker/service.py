@@ -25,12 +25,13 @@ from worker.model import ServingModel
 from worker.pipeline import Pipeline
 from worker.reading import Reading
 from worker.settings import WorkerSettings
-from worker.state_store.state_feed import StateFeed, StateReader
+from worker.state_feed import StateFeed
+from worker.state_store.state_reader import StateReader
 from worker.state_store.tables import Tables
 
 _GAUGE_INTERVAL_S: Final = 0.2
 _SHARE_FOR_DRAINING: Final = 0.8
-"""Of the time to end in; the rest is for leaving the group."""
+"""Share of the drain limit; the rest is for leaving the group."""
 log = structlog.get_logger(__name__)
 
 
@@ -38,7 +39,7 @@ class Service:
     """One worker process.
 
     Args:
-        settings: everything that it can be told.
+        settings: of the worker.
         threads: of torch and FAISS.
         clock: the time.
     """
@@ -80,8 +81,8 @@ class Service:
     def _serving_model(self, bundle: Bundle, tables: Tables) -> ServingModel:
         tables.refresh_indexes()
         model = ServingModel.from_bundle(bundle, tables, self._settings.worker, self._clock.monotonic)
-        # Libraries and tables are here to stay: left to the collector, looking through them stops everything for most
-        # of a second, now and then.
+        # Libraries and tables stay for good. Without `freeze` the garbage collector goes through them again and again,
+        # which stops everything for most of a second.
         gc.collect()
         gc.freeze()
         return model

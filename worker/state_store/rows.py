@@ -1,4 +1,4 @@
-"""Ids of any Unicode to dense row numbers, and columns that grow with them: no Python object per entry but its id."""
+"""Row numbers for ids, and columns that grow with them: no Python object per entry but its id."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FIRST_CAPACITY = 64
 
 
 class RowIds:
-    """A row number for every id, dense from 0; the rows of forgotten ids are given out again."""
+    """A row number for every id, dense from 0; rows of removed ids are used again."""
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
@@ -24,7 +24,7 @@ class RowIds:
 
     @property
     def high_water(self) -> int:
-        """One more than the largest row ever given out: the length that columns need."""
+        """One more than the largest row ever used: the length that columns need."""
         return len(self._ids)
 
     def row(self, name: str) -> int:
@@ -36,7 +36,7 @@ class RowIds:
         return self._ids[row]
 
     def intern(self, name: str) -> int:
-        """The id's row, given out now if it had none."""
+        """The id's row, assigned now if it had none."""
         known = self._rows.get(name)
         if known is not None:
             return known
@@ -50,7 +50,7 @@ class RowIds:
         return row
 
     def forget(self, name: str) -> int:
-        """Takes the id's row back and returns it; UNKNOWN_ROW if it had none."""
+        """Frees the id's row and returns it; UNKNOWN_ROW if it had none."""
         row = self._rows.pop(name, UNKNOWN_ROW)
         if row != UNKNOWN_ROW:
             self._ids[row] = ""

@@ -1,8 +1,8 @@
-"""What a worker knows of items and users, kept from the compacted topics, and the two indexes that search it.
+"""Items and users by id: embeddings, counts, histories, titles, and the two indexes that search them.
 
-Owned by one thread. A change is written to its row at once and to the index only before the next search, so that many
-changes of one id between two searches cost one. Per entry there is its id, an embedding, its counts and, for a user, a
-row of packed history; no Python object besides the id and a title's tokens.
+Owned by one thread. A change is written to its row at once, and to the index only before the next search: of many
+changes of one id between two searches the index sees one. Per entry there is its id, an embedding, its counts and, for
+a user, a row of packed history; no Python object besides the id and a title's tokens.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Tables:
     """Items and users by id.
 
     Args:
-        text: the tokenizer; an item's text is encoded once, on arrival.
+        text: the tokenizer; an item's text is encoded once, when it arrives.
         embedding_dim: width that every embedding must have.
         settings: what is kept, and how it is searched.
         executor: where search indexes are trained; None trains them on the spot.
@@ -62,13 +62,13 @@ class Tables:
         self._changed_users: set[int] = set()
 
     def put_item(self, item: Item) -> None:
-        """Takes over an item's text."""
+        """Stores an item's text."""
         tokens = self._text.encode_item(item)
         row = self.items.intern(item.item_id)
         self.items.titles[row] = array("i", tokens[: self._settings.title_tokens])
 
     def put_item_state(self, state: ItemState) -> None:
-        """Takes over an item's embedding and counts.
+        """Stores an item's embedding and counts.
 
         Raises:
             MalformedRecord: the embedding is not finite, or not of this table's width.
@@ -80,7 +80,7 @@ class Tables:
         self._changed_items.add(row)
 
     def put_user_state(self, state: UserState) -> None:
-        """Takes over a user's embedding, counts and history.
+        """Stores a user's embedding, counts and history.
 
         Raises:
             MalformedRecord: the embedding is not finite, or not of this table's width.
@@ -95,13 +95,13 @@ class Tables:
         self._changed_users.add(row)
 
     def remove_item(self, item_id: str) -> None:
-        """Forgets an item's text (a tombstone in the catalogue)."""
+        """Removes an item's text (a tombstone in the catalogue)."""
         row = self.items.ids.row(item_id)
         if row != UNKNOWN_ROW:
             self.items.titles[row] = _NO_TITLE
 
     def remove_item_state(self, item_id: str) -> None:
-        """Forgets an item's embedding and counts. Its row stays, for histories name it."""
+        """Removes an item's embedding and counts. Its row stays, since histories refer to it."""
         row = self.items.ids.row(item_id)
         if row != UNKNOWN_ROW:
             self.items.set_embedding(row, None)
@@ -109,7 +109,7 @@ class Tables:
             self._changed_items.add(row)
 
     def remove_user(self, user_id: str) -> None:
-        """Forgets a user."""
+        """Removes a user."""
         row = self.users.ids.forget(user_id)
         if row != UNKNOWN_ROW:
             self.users.set_embedding(row, None)
@@ -121,8 +121,8 @@ class Tables:
             self._changed_users.add(row)
 
     def refresh_indexes(self) -> None:
-        """Brings both search indexes up to date. They hold only what can serve as evidence: items that somebody
-        has met, users with a history.
+        """Brings both search indexes up to date. They hold what can serve as evidence: items that have been shown, and
+        users with a history.
         """
         if self._changed_items:
             _refresh(self.item_index, self._changed_items, self.items)
@@ -151,7 +151,7 @@ class Tables:
 
 
 def normalised(vectors: Matrix) -> Matrix:
-    """Rows of (n, dim) at length 1; a row of zeros stays zeros."""
+    """Rows of (n, dim) scaled to length 1; a row of zeros stays zeros."""
     lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
     lengths[lengths == 0] = 1
     unit: Matrix = vectors / lengths[:, None]
@@ -159,7 +159,7 @@ def normalised(vectors: Matrix) -> Matrix:
 
 
 class EmbeddedColumns:
-    """What items and users have in common: an id, perhaps an embedding, impressions and positives."""
+    """What items and users have in common: id, embedding (or none), impressions and positives."""
 
     def __init__(self, dim: int) -> None:
         self.ids = RowIds()
@@ -187,14 +187,14 @@ class EmbeddedColumns:
 
 
 class ItemColumns(EmbeddedColumns):
-    """Items; rows are named by users' histories, so they are never given out again."""
+    """Items. Users' histories refer to rows, so rows are never used again for another item."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
         self.titles: list[Sequence[int]] = []
 
     def facts(self, rows: Rows) -> dict[int, ItemFacts]:
-        """What is known of the items in distinct `rows`, by row; a copy, so that later changes do not reach it."""
+        """Facts of the items in distinct `rows`, by row; copies, so that later changes do not reach them."""
         embeddings = self.embeddings[rows]
         embedded = self.embedded[rows].tolist()
         counts = self.counts[rows].tolist()
@@ -204,7 +204,7 @@ class ItemColumns(EmbeddedColumns):
         }
 
     def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
-        """Whether somebody has met the item."""
+        """Whether the item has been shown."""
         met: NDArray[np.bool_] = self.counts[rows, 0] > 0
         return met
 
@@ -221,7 +221,7 @@ class UserColumns(EmbeddedColumns):
         self.histories: NDArray[np.int32] = np.zeros((0, history_length), np.int32)  # (rows, history)
         self.history_lengths: NDArray[np.int32] = np.zeros(0, np.int32)  # (rows,)
         self.versions: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the embedding, 0 for none
-        self.event_times_ms: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) newest event the state knows of
+        self.event_times_ms: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the newest interaction in the state
 
     def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
         """Whether the user has a history."""
@@ -236,7 +236,7 @@ class UserColumns(EmbeddedColumns):
         return int(self.versions[row]), int(self.event_times_ms[row])
 
     def newest_event_ms(self, user_id: str) -> int:
-        """When the newest event happened that the user's state knows of; -1 for a user never met."""
+        """Event time of the newest interaction in the user's state; -1 for an unknown user."""
         row = self.ids.row(user_id)
         return -1 if row == UNKNOWN_ROW else int(self.event_times_ms[row])
 

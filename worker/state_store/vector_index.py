@@ -1,9 +1,9 @@
 """Nearest vectors by cosine: exact while few, inverted lists (FAISS IVFFlat) when many.
 
-One thread owns an index. Only the training of new inverted lists runs elsewhere, on a copy; the owner swaps the result
-in. Three findings of FAISS's users shape this file: adding a known id makes a second entry (so ids are kept
-here), `nprobe` on an index is shared state (so it goes with each call), and recall falls while an index grows (so it is
-watched and the lists are trained anew).
+One thread owns an index. Only the training of inverted lists runs elsewhere, on a copy; the owner swaps the result in.
+Three properties of FAISS shape this file: adding a known id makes a second entry (so ids are kept here), `nprobe` on an
+index is shared state (so it goes with each call), and recall falls while an index grows (so it is measured, and the
+lists are trained anew).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Vectors = NDArray[np.float32]
 
 NO_ID = -1
 LEAST_PER_LIST = 39
-"""Entries per inverted list under which FAISS calls the clustering poor."""
+"""Below so many entries per inverted list FAISS calls the clustering poor."""
 
 
 class VectorIndex:
@@ -64,10 +64,10 @@ class VectorIndex:
         """
         self._note_change(ids)
         self._active.put(ids, vectors)
-        self._keep_fit()
+        self._maintain()
 
     def remove(self, ids: Ids) -> None:
-        """Takes entries out; ids that are not there are passed over."""
+        """Removes entries; unknown ids are ignored."""
         self._note_change(ids)
         self._active.remove(ids)
 
@@ -81,11 +81,11 @@ class VectorIndex:
         Returns:
             Cosines (q, count) and ids (q, count), NO_ID where there are fewer entries.
         """
-        self._keep_fit()
+        self._maintain()
         found = self._active.search(queries, count)
         self._searches += 1
         if not self.exact and self._searches % self._settings.recall_check_interval == 0:
-            self._watch_recall(queries[:1], found[1][0])
+            self._measure_recall(queries[:1], found[1][0])
         return found
 
     def _note_change(self, ids: Ids) -> None:
@@ -93,8 +93,8 @@ class VectorIndex:
         if self._training is not None:
             self._changed_in_training.update(ids.tolist())
 
-    def _keep_fit(self) -> None:
-        """Takes over lists that have been trained; starts training where they are due."""
+    def _maintain(self) -> None:
+        """Adopts lists that have been trained; starts training when it is due."""
         if self._training is not None:
             if self._training.done():
                 self._adopt(self._training.result())
@@ -114,7 +114,7 @@ class VectorIndex:
             self._training = self._executor.submit(_ListsIndex.train, ids, vectors)
 
     def _adopt(self, lists: _ListsIndex) -> None:
-        """Brings new lists up to date with what has changed since their copy was taken, and swaps them in."""
+        """Applies to new lists what changed while they were trained, and swaps them in."""
         changed = np.fromiter(self._changed_in_training, np.int64, len(self._changed_in_training))
         there = self._active.contains(changed)
         lists.put(changed[there], self._active.vectors(changed[there]))
@@ -125,8 +125,8 @@ class VectorIndex:
         self._training = None
         self._changed_in_training = set()
 
-    def _watch_recall(self, query: Vectors, found: Ids) -> None:
-        """Compares one answer with the exhaustive one; where recall is too low, more lists are looked into."""
+    def _measure_recall(self, query: Vectors, found: Ids) -> None:
+        """Compares one result with the exhaustive one; if recall is too low, more lists are probed."""
         lists = self._active
         if not isinstance(lists, _ListsIndex):
             return
@@ -200,7 +200,7 @@ class _ExactIndex:
 
     def search(self, queries: Vectors, count: int) -> tuple[NDArray[np.float32], Ids]:
         similarities, slots = self._index.search(np.ascontiguousarray(queries), count)
-        if len(self) < count:  # FAISS marks what is missing with slot -1, which must not read the last id
+        if len(self) < count:  # FAISS returns slot -1 for what is missing, which must not read the last id
             ids = np.append(self._ids[: len(self)], NO_ID)[slots]
             return similarities, ids
         return similarities, self._ids[slots]
@@ -216,7 +216,7 @@ class _ExactIndex:
 
 
 class _ListsIndex:
-    """IndexIVFFlat with a hashtable direct map, the kind that can both replace and remove entries."""
+    """IndexIVFFlat with a hashtable direct map, the one kind that can both replace and remove entries."""
 
     def __init__(self, index: faiss.IndexIVFFlat, ids: Ids) -> None:
         self._index = index
@@ -230,7 +230,7 @@ class _ListsIndex:
         dim = vectors.shape[1]
         list_count = max(1, min(int(2 * np.sqrt(len(ids))), len(ids) // LEAST_PER_LIST))
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, list_count, faiss.METRIC_INNER_PRODUCT)
-        index.cp.min_points_per_centroid = 1  # LEAST_PER_LIST has seen to it, FAISS need not warn
+        index.cp.min_points_per_centroid = 1  # LEAST_PER_LIST ensures enough, so FAISS need not warn
         index.train(vectors)
         index.set_direct_map_type(faiss.DirectMap.Hashtable)  # type: ignore[attr-defined]  # not in its stubs
         index.add_with_ids(vectors, ids)

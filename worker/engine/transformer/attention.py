@@ -2,7 +2,7 @@
 
 All suffix tokens of a request attend to its prefix at once, and all suffixes of the batch to their own keys at once.
 The two are joined exactly: a softmax over two sets of keys is the mean of the softmaxes over each, weighted by the
-exponentials of their log-sum-exps, which is what a fused kernel keeps of a row it has gone through.
+exponentials of their log-sum-exps, which the fused kernels return.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[KeyValu
         if span.middle > span.start:
             attended[own], _ = _over(query[own], prefix_key, prefix_value, is_causal=True)
         attended[shared], weight[shared] = _over(query[shared], prefix_key, prefix_value, is_causal=False)
-    # A short suffix repeats its last token up to the longest's length; later keys are hidden from all that count.
+    # A short suffix repeats its last token up to the longest's length; causality hides the repetitions from the others.
     grid, rows = packed.suffix_grid, packed.suffix_rows
     over_own, own_weight = attention_with_weight(
         *(_laid_out(part, grid, query.shape[1]) for part in (query, key, value)), is_causal=True
@@ -104,15 +104,15 @@ def attention_with_weight(
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention that also gives the logarithm of each softmax's denominator.
 
-    The fused kernels behind `torch.nn.functional.scaled_dot_product_attention` know it; the public function keeps it to
-    itself, so they are called by name, and written out where there is none for the case.
+    The fused kernels behind `torch.nn.functional.scaled_dot_product_attention` compute it, but the public function does
+    not return it. So they are called by name; where there is no kernel for the case, plain operations are used.
 
     Args:
         query: (batch, heads, n, d).
         key: (batch, heads, m, d).
         value: like key.
         is_causal: whether query i sees keys 0..i only.
-        hidden: (batch, 1, 1 or n, m), minus infinity for keys that are not to be seen, else 0.
+        hidden: (batch, 1, 1 or n, m), minus infinity for hidden keys, else 0.
 
     Returns:
         (batch, heads, n, d) and, in float32, (batch, heads, n).

@@ -1,8 +1,8 @@
 """A linear layer's weights, laid out once for the device and number format that the engine runs with.
 
 On a CPU the products go through oneDNN with prepacked weights, as in compiled graphs: on AVX-512 machines that can be
-twice as fast as the BLAS call behind `torch.nn.functional.linear`. oneDNN builds a kernel for every number of rows it
-meets, which takes longer than many a product: rows come in few different numbers (`rounded`), and warm-up builds these.
+twice as fast as the BLAS call behind `torch.nn.functional.linear`. oneDNN builds a kernel for each number of
+rows, which takes longer than most products: numbers of rows are rounded to few values, whose kernels warm-up builds.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Many requests as one matrix of tokens: prefix and suffixes of the first request, then of the second, ...
 
-The linear layers see nothing but packed rows. Only inside attention are suffixes padded, to the longest in the batch.
+Linear layers see packed rows only. Suffixes are padded inside attention alone, to the longest of the batch.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Packed:
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
-    """Lay out requests one behind the other; each has at least one suffix, each suffix at least one token."""
+    """Lays out parts one behind the other; each has at least one suffix, each suffix at least one token."""
     lengths = np.concatenate([segment.suffix_lengths for segment in segments])  # (suffixes,)
     spans, positions, suffix_rows = _walk(segments)
     rows = spans[-1].end
@@ -91,7 +91,7 @@ def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
 
 
 def _walk(segments: Sequence[Segment]) -> tuple[list[Span], list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Spans, every row's position in its prompt, and the rows of suffix tokens, request by request."""
+    """Spans, every row's position in its prompt, and the rows of suffix tokens, part by part."""
     spans: list[Span] = []
     positions: list[NDArray[np.int64]] = []
     suffix_rows: list[NDArray[np.int64]] = []

@@ -1,4 +1,4 @@
-"""Prefixes of earlier requests, so that further pages of one user's session compute only their suffixes.
+"""Keys and values of earlier prefixes, so that further pages of a user's session compute only their suffixes.
 
 Keyed by content: a user whose history has changed has another prefix, so nothing stale can be found.
 """
@@ -18,10 +18,10 @@ from worker.engine.transformer.attention import KeyValue
 
 @dataclass(slots=True)
 class KnownPrefix:
-    """What is known of one prefix: keys and values of the layers it has passed, its hidden rows before the last."""
+    """One prefix: keys and values of the layers it has passed, its hidden rows before the last of them."""
 
     layers: list[KeyValue] = field(default_factory=list)
-    hidden: Tensor | None = None  # (tokens, hidden), what the deepest of the layers has read
+    hidden: Tensor | None = None  # (tokens, hidden), the input of the deepest layer
     stages: int = 0
 
     def extend(self, layers: Sequence[KeyValue], hidden: Tensor) -> None:
@@ -40,10 +40,10 @@ class KnownPrefix:
 
 
 class PrefixCache:
-    """Least recently used prefixes go first when the bound on bytes is reached.
+    """Bounded in bytes; the least recently used prefix is evicted first.
 
     Args:
-        max_bytes: bound on the memory held; 0 keeps nothing.
+        max_bytes: bound on the memory held; 0 disables the cache.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -55,11 +55,11 @@ class PrefixCache:
 
     @property
     def enabled(self) -> bool:
-        """Whether anything is ever kept."""
+        """Whether anything is cached at all."""
         return self._max_bytes > 0
 
     def find(self, prefix: TokenSequence) -> KnownPrefix | None:
-        """What is known of a prefix, if anything."""
+        """The cached state of a prefix, or None."""
         key = content_key(prefix)
         if key not in self._states:
             self.misses += 1
@@ -69,7 +69,7 @@ class PrefixCache:
         return self._states[key][0]
 
     def keep(self, prefix: TokenSequence, state: KnownPrefix) -> None:
-        """Remember a prefix, or that it went deeper; whatever no longer fits is dropped."""
+        """Caches a prefix, or its deeper state, and evicts what no longer fits."""
         key = content_key(prefix)
         known = self._states.pop(key, None)
         if known is not None:

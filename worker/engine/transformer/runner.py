@@ -23,7 +23,7 @@ from worker.engine.transformer.weights import Stage, pack_weights, rotation_tabl
 
 
 class StageRunner:
-    """The model's weights and what it takes to run a stage of it.
+    """Holds the model's weights and runs its stages.
 
     Args:
         model: the exit model; moved to the settings' device and number format.
@@ -43,7 +43,7 @@ class StageRunner:
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
         self.cache = PrefixCache(settings.prefix_cache_bytes)
         self.model_s = 0.0
-        """Seconds spent so far in embedding, layers and heads, the packing around them left out."""
+        """Seconds spent so far in embedding, layers and heads, without packing."""
 
     @property
     def max_positions(self) -> int:
@@ -65,32 +65,32 @@ class StageRunner:
         """Takes parts of equal depth, each with a candidate left, through their next stage.
 
         Returns:
-            (candidates,) raw logits in the order of the parts and their candidates, and every part's tokens that
-            were really computed.
+            (candidates,) raw logits in the order of the parts and their candidates, and each part's number of computed
+            tokens.
         """
         stage = parts[0].depth
         if stage == 0 and self.cache.enabled:
             self._look_up(parts)
         packed = pack(parts, self.device)
-        passed = _Passed(parts, packed, self._weights.stages[stage].first_layer, recording=self.cache.enabled)
+        prefixes = _PrefixKeys(parts, packed, self._weights.stages[stage].first_layer, recording=self.cache.enabled)
         gathered = None if stage == 0 else _gather(parts, packed)
         started_s = time.perf_counter()
         hidden = self._embed(parts, packed) if gathered is None else gathered
-        answers, hidden = self._run_layers(self._weights.stages[stage], hidden, packed, passed)
+        answers, hidden = self._run_layers(self._weights.stages[stage], hidden, packed, prefixes)
         logits = self._weights.stages[stage].head(answers.float()).double().cpu()
         self.model_s += time.perf_counter() - started_s
-        self._move_along(parts, packed, hidden, passed)
+        self._store_hidden(parts, packed, hidden, prefixes)
         return np.asarray(logits.numpy()), [span.end - span.start for span in packed.spans]
 
     @torch.inference_mode()
     def build_kernels(self, most_rows: int, limit_s: float) -> None:
-        """Multiplies rows of zeros, in every number that comes up: on a CPU the first time is several times as slow.
+        """Multiplies zeros in every number of rows that can occur: on a CPU the first time is several times as slow.
 
-        A GPU's kernels take any number of rows, so there is nothing to do for one.
+        A GPU's kernels take any number of rows and need no building.
 
         Args:
             most_rows: the largest batch.
-            limit_s: seconds after which it is left at that: a model so large spends little of its time on building.
+            limit_s: seconds after which it stops: a model so large spends little of its time on building.
         """
         if self.device.type != "cpu":
             return
@@ -131,12 +131,12 @@ class StageRunner:
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
-    def _run_layers(self, stage: Stage, hidden: Tensor, packed: Packed, passed: _Passed) -> tuple[Tensor, Tensor]:
+    def _run_layers(self, stage: Stage, hidden: Tensor, packed: Packed, prefixes: _PrefixKeys) -> tuple[Tensor, Tensor]:
         """The answers' rows (suffixes, hidden) behind the stage, and all rows as its last layer has read them."""
         shape, rotation = self._weights.shape, self._rotations(packed)
         for layer in stage.layers:
-            hidden = run_layer(hidden, layer, shape, rotation, passed.prefixes, packed)
-        return run_exit_layer(hidden, stage.exit_layer, shape, rotation, passed.prefixes, packed), hidden
+            hidden = run_layer(hidden, layer, shape, rotation, prefixes.of_layer, packed)
+        return run_exit_layer(hidden, stage.exit_layer, shape, rotation, prefixes.of_layer, packed), hidden
 
     def _rotations(self, packed: Packed) -> Tensor:  # (padded_rows, 1, head_dim / 2)
         if packed.longest > len(self._rotation):
@@ -144,18 +144,18 @@ class StageRunner:
             self._rotation = rotation_table(self._weights.rotary, size, self.device)
         return self._rotation[packed.positions][:, None]
 
-    def _move_along(self, parts: Sequence[Part], packed: Packed, hidden: Tensor, passed: _Passed) -> None:
+    def _store_hidden(self, parts: Sequence[Part], packed: Packed, hidden: Tensor, prefixes: _PrefixKeys) -> None:
         for index, (part, span) in enumerate(zip(parts, packed.spans, strict=True)):
             computed = span.middle > span.start
             part.prefix_hidden = hidden[span.start : span.middle] if computed else None
             part.suffix_hidden = hidden[span.middle : span.end]
             if part.known_prefix is not None and computed and not part.prefix_is_known:
-                part.known_prefix.extend(passed.recorded[index], hidden[span.start : span.middle].clone())
+                part.known_prefix.extend(prefixes.recorded[index], hidden[span.start : span.middle].clone())
                 self.cache.keep(part.prefix, part.known_prefix)
 
 
-class _Passed:
-    """Finds every request's prefix in each layer that a batch passes, and records those that were computed."""
+class _PrefixKeys:
+    """Gives every part's prefix keys and values in each layer, and records those that were computed."""
 
     def __init__(self, parts: Sequence[Part], packed: Packed, first_layer: int, *, recording: bool) -> None:
         self._parts = parts
@@ -164,8 +164,8 @@ class _Passed:
         self._recording = recording
         self.recorded: list[list[KeyValue]] = [[] for _ in parts]
 
-    def prefixes(self, key: Tensor, value: Tensor) -> list[KeyValue]:
-        """Keys and values of every request's prefix; to be called once per layer, in order."""
+    def of_layer(self, key: Tensor, value: Tensor) -> list[KeyValue]:
+        """Keys and values of every part's prefix; to be called once per layer, in order."""
         found: list[KeyValue] = []
         for index, (part, span) in enumerate(zip(self._parts, self._packed.spans, strict=True)):
             if part.known_prefix is not None and span.middle == span.start:
@@ -187,6 +187,6 @@ def _gather(parts: Sequence[Part], packed: Packed) -> Tensor:  # (padded_rows, h
 
 
 _TOKENS_PER_ANSWER: Final = 16
-"""At least about so many tokens are in a suffix; of shorter ones a batch may hold more answers than kernels were built
-for, which costs the first of them a little time.
+"""A suffix is assumed to have at least so many tokens. With shorter ones a batch may hold more answers than kernels
+were built for, which costs the first such batch a little time.
 """

@@ -1,4 +1,4 @@
-"""From the compacted topics into the tables."""
+"""Records of the compacted topics, applied to the tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.settings import TopicSettings
 from schemas.codec import encode
 from schemas.embeddings import encode_embedding
 from schemas.messages import Item
-from worker.state_store.state_feed import StateReader
+from worker.state_store.state_reader import StateReader
 
 TOPICS = TopicSettings()
 READER = StateReader(TOPICS, 100_000)

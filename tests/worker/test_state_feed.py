@@ -1,0 +1,86 @@
+"""Keeping the tables filled from the compacted topics."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from runtime.clock import ManualClock
+from runtime.lifecycle import owned_tasks
+from runtime.readiness import Readiness
+from runtime.records import Record
+from runtime.settings import TopicSettings
+from schemas.codec import encode
+from worker.compute import ComputeThread
+from worker.metrics import WorkerMetrics
+from worker.state_feed import StateFeed
+from worker.state_store.state_reader import StateReader
+
+TOPICS = TopicSettings()
+FRESHNESS = "exitstream_worker_freshness_seconds"
+
+
+class Follower:
+    """Hands out portions of records; caught up after the first ones."""
+
+    def __init__(self, *portions: list[Record], filling: int = 1) -> None:
+        self._portions = list(portions)
+        self._filling = filling
+        self.stopped = False
+
+    @property
+    def caught_up(self) -> bool:
+        return self._filling == 0
+
+    def progress(self) -> tuple[int, int]:
+        return 0, 1
+
+    async def poll(self) -> list[Record]:
+        if not self._portions:
+            await asyncio.Event().wait()
+        self._filling = max(0, self._filling - 1)
+        return self._portions.pop(0)
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.fixture
+def state(user_state):
+    """Makes records of a user's state, by the user's past."""
+
+    def make(*past: str) -> Record:
+        return Record(TOPICS.user_states, 0, 0, b"u", encode(user_state("u", [1, 0, 0, 0], past)))
+
+    return make
+
+
+async def test_freshness_is_the_age_of_an_event_when_its_effect_can_be_served(tables, state):
+    """Events of the initial fill do not count; a later one counts from its event time until it is in the tables."""
+    clock, metrics, readiness = ManualClock(wall_ms=2_502), WorkerMetrics(), Readiness(("tables",))
+    follower = Follower([state("+a")], [state("+a", "-b", "+c")])
+    async with owned_tasks() as spawn:
+        thread = ComputeThread()
+        spawn(thread.run(), "compute")
+        feed = StateFeed(follower, StateReader(TOPICS, 100_000), tables, thread, metrics, batch=10)
+        spawn(feed.follow(clock, readiness), "states")
+        await feed.filled(asyncio.Event())
+        assert readiness.is_ready
+        async with asyncio.timeout(10):
+            while not metrics.value(f"{FRESHNESS}_count"):
+                await asyncio.sleep(0.01)
+
+    assert metrics.value(f"{FRESHNESS}_count") == 1
+    assert metrics.value(f"{FRESHNESS}_sum") == pytest.approx(2.5)
+    assert metrics.value("exitstream_worker_states_total", topic=TOPICS.user_states) == 2
+    assert tables.users.history_lengths[tables.users.ids.row("u")] == 3
+    assert follower.stopped
+
+
+async def test_a_program_that_is_to_stop_does_not_wait_for_the_tables(tables):
+    """`filled` returns although nothing has been read."""
+    stopping = asyncio.Event()
+    stopping.set()
+    feed = StateFeed(Follower(filling=9), StateReader(TOPICS, 100), tables, ComputeThread(), WorkerMetrics(), batch=1)
+    await asyncio.wait_for(feed.filled(stopping), 5)

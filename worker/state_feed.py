@@ -1,0 +1,94 @@
+"""Keeps the tables filled from the compacted topics while the worker runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+
+from runtime.clock import Clock
+from runtime.kafka import TopicFollower
+from runtime.readiness import Readiness
+from runtime.records import Record
+from worker.compute import ComputeThread
+from worker.metrics import WorkerMetrics
+from worker.state_store.state_reader import Applied, StateReader
+from worker.state_store.tables import Tables
+
+log = structlog.get_logger(__name__)
+
+
+class StateFeed:
+    """Keeps tables filled from the compacted topics.
+
+    Args:
+        follower: reads them.
+        reader: applies them.
+        tables: where to.
+        thread: owns the tables.
+        metrics: what is counted.
+        batch: most records applied between two steps of the thread's main work.
+    """
+
+    def __init__(
+        self,
+        follower: TopicFollower,
+        reader: StateReader,
+        tables: Tables,
+        thread: ComputeThread,
+        metrics: WorkerMetrics,
+        batch: int,
+    ) -> None:
+        self._follower = follower
+        self._reader = reader
+        self._tables = tables
+        self._thread = thread
+        self._metrics = metrics
+        self._batch = batch
+        self._is_filled = asyncio.Event()
+
+    async def follow(self, clock: Clock, readiness: Readiness) -> None:
+        """Fills the tables, then keeps them current until cancelled and measures the freshness of events."""
+        try:
+            await self._fill(readiness)
+            while True:
+                for applied in await self._apply(await self._follower.poll()):
+                    self._note_freshness(applied, clock.wall_ms())
+        finally:
+            await self._follower.stop()
+
+    async def filled(self, stopping: asyncio.Event) -> None:
+        """Returns once the tables are filled, or the program is to stop before they are."""
+        waits = [asyncio.create_task(self._is_filled.wait()), asyncio.create_task(stopping.wait())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _fill(self, readiness: Readiness) -> None:
+        while not self._follower.caught_up:
+            done, total = self._follower.progress()
+            readiness.wait_for("tables", f"{done} of {total} states read")
+            await self._apply(await self._follower.poll())
+        readiness.ready("tables")
+        self._is_filled.set()
+        log.info("tables filled", items=len(self._tables.items.ids), users=len(self._tables.users.ids))
+
+    async def _apply(self, records: Sequence[Record]) -> list[Applied]:
+        """Applies records in the compute thread, a batch at a time; waiting for each batch keeps memory bounded."""
+        outcomes = []
+        for start in range(0, len(records), self._batch):
+            batch = records[start : start + self._batch]
+            applied = await self._thread.call(partial(self._reader.apply, self._tables, batch))
+            for topic in self._reader.topics:
+                self._metrics.states.labels(topic).inc(applied.taken[topic])
+                self._metrics.refused_states.labels(topic).inc(applied.refused[topic])
+            outcomes.append(applied)
+        return outcomes
+
+    def _note_freshness(self, applied: Applied, now_ms: int) -> None:
+        for event_time_ms in applied.event_times_ms:
+            self._metrics.freshness.observe(max(0.0, (now_ms - event_time_ms) / 1000))
