@@ -35,9 +35,11 @@ class ProgramSettings(SettingsSection):
 
     Attributes:
         renamed: former names of keys or sections, kept for one release: old dotted name to new, also across sections.
+        shared_sections: what a settings file may hold; those that are no fields here are another program's.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
+    shared_sections: ClassVar[frozenset[str]] = frozenset({"kafka", "topics", "telemetry", "worker", "updater"})
 
 
 class KafkaSettings(SettingsSection):

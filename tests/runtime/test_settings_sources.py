@@ -78,6 +78,15 @@ def test_lists_tables_and_sections_are_json_in_the_environment():
     )
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_variable_of_a_key_wins_over_its_section_as_json(order):
+    """In whatever order the environment holds them."""
+    section = '{"depth": 5, "seed_of_limits": [1]}'
+    environ = {"EXITSTREAM_WORKER__LIMITS": section, "EXITSTREAM_WORKER__LIMITS__DEPTH": "6"}
+    worker = load_settings(Settings, None, dict(list(environ.items())[::order])).worker
+    assert worker.limits == Limits(depth=6, seed_of_limits=(1,))
+
+
 def test_sections_of_another_program_are_no_unknown_keys(file):
     """One file and one environment may serve several programs."""
     path = file("[updater]\nanything = 1\n")
@@ -98,8 +107,17 @@ def test_sections_of_another_program_are_no_unknown_keys(file):
             {"EXITSTREAM_KAFKA__LINGER_MS": "x"},
             r"linger_ms \(environment variable EXITSTREAM_KAFKA__LINGER_MS",
         ),
-        ("", {"EXITSTREAM_WORKER__KINDS": "click"}, "EXITSTREAM_WORKER__KINDS .* must be JSON"),
+        ("", {"EXITSTREAM_WORKER__KINDS": "click"}, "EXITSTREAM_WORKER__KINDS.* must be JSON"),
         ("[kafka\n", {}, "not valid TOML"),
+        ("[worker]\nstart = [1]\nlimits = 3", {}, r"worker.limits \(.*exitstream.toml\): .*Limits"),
+        ("kafka = 3", {}, r"kafka \(.*exitstream.toml\): .*KafkaSettings"),
+        ("worker = 3", {"EXITSTREAM_WORKER__SEEED": "1"}, "unknown variable EXITSTREAM_WORKER__SEEED"),
+        ("", {"EXITSTREAM_KAFAK__LINGER_MS": "1"}, "KAFAK__LINGER_MS in .*mean EXITSTREAM_KAFKA__LINGER_MS"),
+        ("", {"EXITSTREAM_KAFKA__LINGER_MS__X": "1"}, "environment variable EXITSTREAM_KAFKA__LINGER_MS__X"),
+        ("", {"EXITSTREAM_WORKER__LIMITS": '{"dept": 1}'}, "variable EXITSTREAM_WORKER__LIMITS .*LIMITS__DEPTH"),
+        ("", {"EXITSTREAM_WORKER__KINDS": "[1]"}, r"worker.kinds.0 \(environment variable EXITSTREAM_WORKER__KINDS\)"),
+        ("", {"EXITSTREAM_WORKER__BUNDLE": ""}, r"worker.bundle \(environment variable EXITSTREAM_WORKER__BUNDLE\)"),
+        ("[kafka]\nlinger = 1\nlinger_ms = 'x'", {}, "linger_ms .*integer; unknown key kafka.linger in"),
     ],
 )
 def test_every_mistake_is_one_line_that_names_the_key(file, text, environ, words):
