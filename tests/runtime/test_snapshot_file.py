@@ -75,6 +75,15 @@ def test_no_damage_goes_unnoticed(data):
         np.testing.assert_array_equal(got[name], array)
 
 
+@pytest.mark.parametrize(("this", "that"), [(b'"I32"', b'"U32"'), (b'"one"', b'"two"'), (b"[2,3]", b"[3,2]")])
+def test_arrays_under_another_name_type_or_shape_are_noticed(this, that):
+    """The hash covers what the numbers are, not only their bytes."""
+    content = written({}, {"one": np.arange(6, dtype="<i4").reshape(2, 3)})
+    assert this in content
+    with pytest.raises(Corrupt, match="hash"):
+        read(content.replace(this, that), expect={})
+
+
 def test_another_kind_is_incompatible():
     """A whole file of something else, or of an earlier release, is not taken for ours."""
     with pytest.raises(Incompatible, match="kind is 'tables' where 'graph' was expected"):
