@@ -30,9 +30,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from benchmarks.harness import add_bootstrap, add_bundle, bundle_folder, exit_on_error, finish, kafka, parser
 from loadgen.processes import Processes, Program
 from loadgen.worker_metrics import quantile
+from programs.topics import TopicSettings
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 from schemas.codec import encode, headers_for
 from schemas.messages import Interaction, Item
 from training.datasets.event_log import EventLog

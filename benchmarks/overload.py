@@ -35,9 +35,10 @@ from loadgen.plan import Impression, make_plan
 from loadgen.player import Player
 from loadgen.processes import Processes, Program
 from models.bundle import Bundle
+from programs.topics import TopicSettings
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 from training.datasets.load import load_log
 
 CANDIDATES: Final = 20

@@ -8,7 +8,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from models.calibration import Criterion
-from runtime.settings import KafkaSettings, ProgramSettings, SettingsSection, TelemetrySettings, TopicSettings
+from programs.settings import ExitstreamSettings
+from programs.topics import TopicSettings
+from runtime.settings import KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
 from worker.budget import ControllerSettings
 from worker.engine.records import EngineSettings, Precision
@@ -91,7 +93,7 @@ class WorkerSection(SettingsSection):
     tables: TablesSection = TablesSection()
 
 
-class WorkerSettings(ProgramSettings):
+class WorkerSettings(ExitstreamSettings):
     """Everything that `exitstream worker` can be told."""
 
     kafka: KafkaSettings = KafkaSettings()

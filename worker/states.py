@@ -11,11 +11,12 @@ from typing import Any
 
 import structlog
 
+from programs.topics import TopicSettings
 from runtime.clock import Clock
 from runtime.kafka import TopicFollower
 from runtime.readiness import Readiness
 from runtime.records import Record
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 from schemas.codec import MalformedRecord, MessageDecoder
 from schemas.messages import Item, ItemState, UserState
 from worker.compute import ComputeThread

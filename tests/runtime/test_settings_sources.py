@@ -14,7 +14,7 @@ from runtime.settings_sources import load_settings
 
 
 class Limits(SettingsSection):
-    """A group in a group."""
+    """A section in a section."""
 
     depth: int = 3
     seed_of_limits: tuple[int, ...] = ()
@@ -39,6 +39,8 @@ class Settings(ProgramSettings):
         "worker.old": "worker.limits",
     }
 
+    shared_sections: ClassVar = frozenset({"kafka", "worker", "updater"})
+
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSection = WorkerSection()
 
@@ -56,7 +58,7 @@ def file(tmp_path):
 
 
 def test_the_environment_wins_over_the_file_and_both_over_the_defaults(file):
-    """Key by key, down to nested groups; the command line wins over all."""
+    """Key by key, down to nested sections; the command line wins over all."""
     path = file("[kafka]\nlinger_ms = 7\nbatch_bytes = 9000\n[worker.limits]\ndepth = 4\n")
     environ = {"EXITSTREAM_KAFKA__LINGER_MS": "9", "EXITSTREAM_CONFIG": str(path)}
     settings = load_settings(Settings, None, environ, overrides={"worker": {"bundle": "given"}})
