@@ -32,9 +32,10 @@ from event_data.event_log import EventLog
 from event_data.load import load_log
 from loadgen.processes import Processes, Program
 from loadgen.worker_metrics import quantile
+from programs.topics import TopicSettings
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 from schemas.codec import encode, headers_for
 from schemas.messages import Interaction, Item
 

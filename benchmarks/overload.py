@@ -36,9 +36,10 @@ from loadgen.plan import Impression, make_plan
 from loadgen.player import Player
 from loadgen.processes import Processes, Program
 from models.bundle import Bundle
+from programs.topics import TopicSettings
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 
 CANDIDATES: Final = 20
 LOADS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)

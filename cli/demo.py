@@ -28,9 +28,10 @@ from loadgen.player import Player
 from loadgen.processes import Processes, Program
 from loadgen.report import Report, make_report
 from loadgen.worker_metrics import WorkerFigures, read_figures
+from programs.topics import TopicSettings
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 
 READY_PATIENCE_S: Final = 120.0
 FETCH_MAX_WAIT_MS: Final = 5

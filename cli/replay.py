@@ -12,11 +12,11 @@ from rich.console import Console
 
 from cli.live import LiveTable
 from cli.report import show_report
-from cli.topics import BrokerSettings
 from event_data.load import load_log
 from loadgen.plan import make_plan
 from loadgen.player import Player
 from loadgen.report import Report, make_report
+from programs.settings import ExitstreamSettings
 from runtime.kafka import probe, require_topics
 from runtime.settings_sources import load_settings
 
@@ -25,7 +25,7 @@ HISTORY_PATIENCE_S: Final = 600.0
 
 def run_replay(data: Path | None, requests: int, rate: float, config: Path | None) -> None:
     """Send catalogue, history and requests; show the report, last of all as one line of JSON."""
-    settings = load_settings(BrokerSettings, config)
+    settings = load_settings(ExitstreamSettings, config)
     player = Player(settings.kafka, settings.topics, make_plan(load_log(data), requests), rate)
     console = Console(highlight=False)
     report = asyncio.run(_play(player, console))

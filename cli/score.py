@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Styled
 
-from cli.topics import BrokerSettings
 from event_data.load import load_log
 from graph_updater.bundled_base import bundled_base
 from models.bundle import Bundle
 from models.evidence import CandidateEvidence
+from programs.settings import ExitstreamSettings
 from runtime.errors import ExitstreamError
 from runtime.kafka import probe
 from runtime.settings_sources import load_settings
@@ -61,7 +61,7 @@ def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
 
 def _live_tables(bundle: Bundle, config: Path | None) -> Tables:
     """What a worker knows now."""
-    settings = load_settings(BrokerSettings, config)
+    settings = load_settings(ExitstreamSettings, config)
     tables = Tables(bundle.text, bundle.graph.dim)
 
     async def read() -> None:

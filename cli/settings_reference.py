@@ -14,7 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from graph_updater.settings import UpdaterSettings
 from runtime.settings import ProgramSettings
-from runtime.settings_sources import DELIMITER, ENV_PREFIX
+from runtime.settings_sources import variable_of
 from worker.settings import WorkerSettings
 
 HEAD = """# Settings
@@ -68,7 +68,7 @@ def _section_table(name: str, section: type[BaseModel]) -> str:
 
 
 def _row(section: str, key: str, field: FieldInfo) -> str:
-    variable = ENV_PREFIX + DELIMITER.join((*section.split("."), key)).upper()
+    variable = variable_of(f"{section}.{key}")
     cells = (f"`{key}`", _default(field), _allowed(field), field.description or "", f"`{variable}`")
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 

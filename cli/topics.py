@@ -7,21 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from programs.settings import ExitstreamSettings
 from runtime.kafka.topics import TopicReport, create_missing_topics
-from runtime.settings import KafkaSettings, ProgramSettings, TopicSettings
 from runtime.settings_sources import load_settings
-
-
-class BrokerSettings(ProgramSettings):
-    """What a command needs that only talks to the broker."""
-
-    kafka: KafkaSettings = KafkaSettings()
-    topics: TopicSettings = TopicSettings()
 
 
 def create(config: Path | None) -> None:
     """Create what is missing and say what is there and what differs."""
-    settings = load_settings(BrokerSettings, config)
+    settings = load_settings(ExitstreamSettings, config)
     show(asyncio.run(create_missing_topics(settings.kafka, settings.topics.specs())), Console(highlight=False))
 
 

@@ -18,9 +18,9 @@ import structlog
 from graph_updater.outbox import Frontier, Parcel
 from graph_updater.standby import Reign
 from graph_updater.state import UpdaterState
+from programs.topics import TopicSettings
 from runtime.clock import Clock
 from runtime.records import OutRecord
-from runtime.settings import TopicSettings
 from schemas.codec import WireFormat, encode, headers_for
 
 MOST_AT_ONCE: Final = 5_000

@@ -8,7 +8,9 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from graph_updater.config import DEFAULT_POSITIVE_KINDS, GraphConfig
-from runtime.settings import KafkaSettings, ProgramSettings, SettingsSection, TelemetrySettings, TopicSettings
+from programs.settings import ExitstreamSettings
+from programs.topics import TopicSettings
+from runtime.settings import KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
 from schemas.messages import EmbeddingDtype, InteractionKind
 
@@ -58,7 +60,7 @@ class UpdaterSection(SettingsSection):
     graph: GraphSettings = GraphSettings()
 
 
-class UpdaterSettings(ProgramSettings):
+class UpdaterSettings(ExitstreamSettings):
     """Everything that `exitstream updater` can be told."""
 
     kafka: KafkaSettings = KafkaSettings()

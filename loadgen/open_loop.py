@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from loadgen.plan import Impression
 from loadgen.records import record_of
+from programs.topics import TopicSettings
 from runtime.clock import Clock, SystemClock
 from runtime.kafka import RecordSink, TopicFollower
 from runtime.records import OutRecord
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 from schemas.codec import MessageDecoder
 from schemas.messages import ImpressionRequest, ImpressionScores
 

@@ -17,11 +17,12 @@ from loadgen.plan import Impression, Plan
 from loadgen.records import record_of
 from loadgen.report import Answers
 from loadgen.turns import Turns
+from programs.topics import TopicSettings
 from runtime.clock import Clock, SystemClock
 from runtime.errors import ExitstreamError
 from runtime.kafka import RecordSink, TopicFollower
 from runtime.records import OutRecord
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 from schemas.codec import MessageDecoder
 from schemas.messages import ImpressionRequest, ImpressionScores, Interaction, Message, UserState
 

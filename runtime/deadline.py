@@ -24,7 +24,6 @@ class Deadline:
         wall_ms: the deadline as Unix milliseconds, for records and logs.
         transit_ms: time from the created time until intake, as far as the clocks can be believed; never negative.
         skew: whether and how the created time was bounded; to be counted by the owner.
-        clock: the clock that it is read against.
     """
 
     at: float
@@ -32,7 +31,6 @@ class Deadline:
     wall_ms: int
     transit_ms: float
     skew: Skew
-    clock: Clock
 
     @classmethod
     def at_intake(
@@ -67,26 +65,12 @@ class Deadline:
             wall_ms=max(0, round(wall_ms + left_ms)),
             transit_ms=transit_ms,
             skew=skew,
-            clock=clock,
         )
-
-    def remaining_ms(self) -> float:
-        """Milliseconds left; negative when it has passed."""
-        return (self.at - self.clock.monotonic()) * 1000
-
-    @property
-    def passed(self) -> bool:
-        """Whether no time is left."""
-        return self.clock.monotonic() >= self.at
 
     @property
     def late_at_intake(self) -> bool:
         """Whether it had passed before the request was first seen here."""
         return self.intake >= self.at
-
-    def lateness_ms(self) -> float:
-        """Milliseconds since it passed; 0 while it has not."""
-        return max(0.0, -self.remaining_ms())
 
 
 def _bounded_transit(transit_ms: float, max_clock_skew_ms: float, max_age_ms: float) -> tuple[float, Skew]:

@@ -20,7 +20,6 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from runtime.topic_specs import TopicSpec
 from schemas.codec import WireFormat
 
 
@@ -35,9 +34,11 @@ class ProgramSettings(SettingsSection):
 
     Attributes:
         renamed: former names of keys or sections, kept for one release: old dotted name to new, also across sections.
+        shared_sections: what a settings file may hold; those that are no fields here are another program's.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
+    shared_sections: ClassVar[frozenset[str]] = frozenset()
 
 
 class KafkaSettings(SettingsSection):
@@ -87,71 +88,6 @@ class KafkaSettings(SettingsSection):
         if self.batch_bytes > self.max_record_bytes:
             raise ValueError("batch_bytes exceeds max_record_bytes: no batch may be larger than the largest record")
         return self
-
-
-class TopicSettings(SettingsSection):
-    """Names of the topics and how `exitstream topics create` makes them."""
-
-    interactions: str = "interactions"
-    items: str = "items"
-    impression_requests: str = "impression-requests"
-    ctr_scores: str = "ctr-scores"
-    user_states: str = "user-states"
-    item_states: str = "item-states"
-    dead_letter_suffix: str = Field(".dead-letter", min_length=1)
-
-    partitions: int = Field(4, ge=1)
-    replication_factor: int = Field(1, ge=1)
-    min_insync_replicas: int = Field(1, ge=1)
-    retention_ms: int = Field(7 * 86_400_000, ge=-1, description="of the logs; -1: for ever")
-    dead_letter_retention_ms: int = Field(30 * 86_400_000, ge=-1)
-    dead_letter_max_bytes: int = Field(4_194_304, ge=1_048_576, description="room for the largest record and headers")
-    tombstone_retention_ms: int = Field(86_400_000, ge=0, description="how long compacted topics show a removal")
-
-    @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        names = [*self.logs, *self.compacted]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two topics share a name: {', '.join(sorted(names))}")
-        if self.min_insync_replicas > self.replication_factor:
-            raise ValueError("min_insync_replicas exceeds replication_factor: nothing could ever be written")
-        return self
-
-    @property
-    def logs(self) -> tuple[str, ...]:
-        """Topics kept by time."""
-        return self.interactions, self.impression_requests, self.ctr_scores
-
-    @property
-    def compacted(self) -> tuple[str, ...]:
-        """Topics that keep the latest record per key."""
-        return self.items, self.user_states, self.item_states
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Topics written by others, whose undecodable records go to dead letters."""
-        return self.interactions, self.items, self.impression_requests
-
-    def dead_letter(self, topic: str) -> str:
-        """The name of a topic's dead-letter topic."""
-        return topic + self.dead_letter_suffix
-
-    def specs(self) -> list[TopicSpec]:
-        """What must be there, dead-letter topics included."""
-        safety = {"min.insync.replicas": str(self.min_insync_replicas)}
-        log = {"cleanup.policy": "delete", "retention.ms": str(self.retention_ms), **safety}
-        table = {"cleanup.policy": "compact", "delete.retention.ms": str(self.tombstone_retention_ms), **safety}
-        letters = {
-            "cleanup.policy": "delete",
-            "retention.ms": str(self.dead_letter_retention_ms),
-            "max.message.bytes": str(self.dead_letter_max_bytes),
-            **safety,
-        }
-        return [
-            *(TopicSpec(name, self.partitions, self.replication_factor, log) for name in self.logs),
-            *(TopicSpec(name, self.partitions, self.replication_factor, table) for name in self.compacted),
-            *(TopicSpec(self.dead_letter(name), 1, self.replication_factor, letters) for name in self.inputs),
-        ]
 
 
 class TelemetrySettings(SettingsSection):

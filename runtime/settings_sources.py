@@ -1,22 +1,24 @@
 """Reads settings: one TOML file, then the environment over it. Every mistake becomes one line that names the key.
 
-pydantic ignores unknown names in the environment, which hides typing errors for ever: here each one is an error that
-proposes the closest valid key.
+pydantic-settings reads the environment. It ignores unknown names there, so a typing error would go unnoticed: here
+each one is an error that proposes the closest valid key.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import logging
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import EnvSettingsSource
+from pydantic_settings.sources.utils import parse_env_vars
 
 from runtime.errors import SettingsError
 from runtime.settings import ProgramSettings
@@ -24,11 +26,12 @@ from runtime.settings import ProgramSettings
 ENV_PREFIX: Final = "EXITSTREAM_"
 CONFIG_VARIABLE: Final = "EXITSTREAM_CONFIG"
 DELIMITER: Final = "__"
-PROGRAM_SECTIONS: Final = frozenset({"kafka", "topics", "telemetry", "worker", "updater"})
-"""Sections that one shared file may hold; those that the loading program does not have are another program's."""
+_STRUCTURED: Final = frozenset({"list_type", "tuple_type", "set_type", "frozen_set_type", "dict_type", "model_type"})
+"""pydantic's errors about text where a list, a table or a section belongs."""
 
 S = TypeVar("S", bound=ProgramSettings)
 Tree = dict[str, Any]
+Location = Sequence[int | str]
 
 
 def load_settings(
@@ -46,60 +49,107 @@ def load_settings(
         SettingsError: on anything unknown, malformed or contradictory.
     """
     path = toml_path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
-    from_file = _with_new_names(cls, _own_sections(cls, _read_toml(path)), str(path)) if path else {}
-    from_environment = _read_environment(cls, _with_new_variables(cls, environ))
-    from_environment = _with_new_names(cls, from_environment, "the environment")
-    for key in _unknown_keys(cls, from_file):
-        raise SettingsError(f"unknown key {key} in {path}{_closest(key, cls)}")
-    tree = _merged(_merged(from_file, from_environment), overrides or {})
+    from_file = _with_new_names(cls, _read_toml(cls, path), str(path)) if path else {}
+    variables = _with_new_variables(cls, _own_variables(cls, environ))
+    from_environment = _with_new_names(cls, _Environment(cls, variables)(), "the environment")
+    _check_sections(cls, variables)
     try:
-        return cls.model_validate(tree)
+        return cls.model_validate(_merged(_merged(from_file, from_environment), overrides or {}))
     except ValidationError as error:
-        raise SettingsError(_in_words(error, from_environment, path)) from error
+        findings = error.errors(include_url=False, include_input=False)
+        sources = [(one, _source_of(one["loc"], from_environment, variables) or path) for one in findings]
+        raise SettingsError("; ".join(_in_words(cls, one, source) for one, source in sources)) from error
 
 
-def _read_toml(path: Path) -> Tree:
+def variable_of(key: str) -> str:
+    """The environment variable of a dotted key."""
+    return ENV_PREFIX + key.upper().replace(".", DELIMITER)
+
+
+class _Environment(EnvSettingsSource):
+    """The tree that variables spell. Text as it stands for plain fields; JSON for lists, tables and sections; an empty
+    text is None.
+    """
+
+    def __init__(self, cls: type[ProgramSettings], variables: Mapping[str, str]) -> None:
+        # In this order a section's JSON comes before the variables of its keys, which win.
+        self._variables = dict(sorted(variables.items()))
+        super().__init__(
+            cls,  # type: ignore[arg-type] # only its fields are looked at
+            env_prefix=ENV_PREFIX,
+            env_nested_delimiter=DELIMITER,
+            env_parse_none_str="",
+        )
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return parse_env_vars(self._variables, parse_none_str="")
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ANN401 - the base's
+        """Text that is no JSON stays text: the validation names its variable, which is unknown here."""
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return value
+
+
+def _read_toml(cls: type[ProgramSettings], path: Path) -> Tree:
+    """The file's tree without other programs' sections."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"the settings file {path} is not valid TOML: {error}") from error
+    return {section: value for section, value in tree.items() if section not in _foreign_sections(cls)}
 
 
-def _own_sections(cls: type[ProgramSettings], tree: Tree) -> Tree:
-    foreign = PROGRAM_SECTIONS - set(cls.model_fields)
-    return {section: value for section, value in tree.items() if section not in foreign}
+def _own_variables(cls: type[ProgramSettings], environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that are settings, without other programs' sections."""
+    ours = {name: text for name, text in environ.items() if name.startswith(ENV_PREFIX) and name != CONFIG_VARIABLE}
+    return {name: text for name, text in ours.items() if _path_of(name)[0] not in _foreign_sections(cls)}
+
+
+def _foreign_sections(cls: type[ProgramSettings]) -> frozenset[str]:
+    return cls.shared_sections - set(cls.model_fields)
+
+
+def _path_of(variable: str) -> list[str]:
+    return variable.removeprefix(ENV_PREFIX).lower().split(DELIMITER)
 
 
 def _with_new_names(cls: type[ProgramSettings], tree: Tree, source: str) -> Tree:
     """The tree with renamed keys where they stand now. One that stands under both names is an error."""
-    tree = _merged({}, tree)
     for old, new in cls.renamed.items():
-        value = _take(tree, old.split("."))
-        if value is None:
+        *sections, key = old.split(".")
+        inner = _at(tree, sections)
+        if not isinstance(inner, dict) or key not in inner:
             continue
-        if _at(tree, new.split(".")) is not None:
+        *new_sections, new_key = new.split(".")
+        place = _at(tree, new_sections)
+        if isinstance(place, dict) and new_key in place:
             raise SettingsError(f"{old} is the former name of {new}, and {source} has both: remove {old}")
         _warn_of_former_name(old, new, source)
-        _put(tree, new.split("."), value)
+        moved: Any = {new_key: inner[key]}
+        for section in reversed(new_sections):
+            moved = {section: moved}
+        tree = _merged(moved, _without(tree, [*sections, key]))
     return tree
 
 
-def _with_new_variables(cls: type[ProgramSettings], environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with renamed variables under their new names. One that is set under both is an error."""
-    variables = dict(environ)
-    for name in environ:
-        for old, new in cls.renamed.items():
-            former, current = _variable(old), _variable(new)
+def _with_new_variables(cls: type[ProgramSettings], variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables with renamed ones under their new names. One that is set under both is an error."""
+    result = dict(variables)
+    for old, new in cls.renamed.items():
+        for name in variables:
+            former = variable_of(old)
             if name.upper() != former and not name.upper().startswith(former + DELIMITER):
                 continue
-            renamed = current + name[len(former) :]
-            if renamed in variables:
-                raise SettingsError(f"{name} is the former name of {renamed}, and both are set: remove {name}")
-            _warn_of_former_name(name, renamed, "the environment")
-            variables[renamed] = variables.pop(name)
-    return variables
+            current = variable_of(new) + name[len(former) :]
+            if current in variables:
+                raise SettingsError(f"{name} is the former name of {current}, and both are set: remove {name}")
+            _warn_of_former_name(name, current, "the environment")
+            result[current] = result.pop(name)
+    return result
 
 
 def _warn_of_former_name(old: str, new: str, source: str) -> None:
@@ -107,137 +157,79 @@ def _warn_of_former_name(old: str, new: str, source: str) -> None:
     logging.getLogger(__name__).warning("%s in %s is now %s; the next release forgets the old name", old, source, new)
 
 
-def _take(tree: Tree, path: list[str]) -> object:
-    """Removes a value, and the sections that it leaves empty. None where there is none."""
-    key, *rest = path
-    if not rest:
-        return tree.pop(key, None)
-    inner = tree.get(key)
-    if not isinstance(inner, dict):
-        return None
-    value = _take(inner, rest)
-    if value is not None and not inner:
-        del tree[key]
-    return value
+def _check_sections(cls: type[ProgramSettings], variables: Mapping[str, str]) -> None:
+    """Raises SettingsError for a variable of no section: pydantic-settings would ignore it."""
+    for name in variables:
+        path = _path_of(name)
+        if path[0] not in cls.model_fields:
+            raise SettingsError(f"unknown variable {name} in the environment{_closest(cls, '.'.join(path), env=True)}")
 
 
-def _at(tree: object, path: Iterable[int | str]) -> object:
+def _in_words(cls: type[ProgramSettings], finding: ErrorDetails, source: str | Path | None) -> str:
+    """One line: key, where it came from, what is wrong. Never a value: it might be a secret."""
+    key, in_environment = ".".join(map(str, finding["loc"])), isinstance(source, str)
+    if finding["type"] == "extra_forbidden":
+        if in_environment:
+            return f"unknown variable {source} in the environment{_closest(cls, key, env=True)}"
+        return f"unknown key {key} in {source}{_closest(cls, key)}"
+    what = finding["msg"].removeprefix("Value error, ")
+    if not in_environment:
+        return f"{key} ({source}): {what}" if source else f"{key}: {what}"
+    if finding["type"] in _STRUCTURED:
+        what = "must be JSON in the environment"
+    return f"{key} (environment variable {source}): {what}"
+
+
+def _source_of(location: Location, from_environment: Tree, variables: Mapping[str, str]) -> str | None:
+    """The variable that a value came from, or None if it did not come from the environment."""
+    branch: Any = from_environment
+    for step in location:
+        if not isinstance(branch, dict):
+            break
+        if step not in branch:
+            return None
+        branch = branch[step]
+    steps = [str(step) for step in location]
+    fitting = [name for name in variables if steps[: len(_path_of(name))] == _path_of(name)[: len(steps)]]
+    return max(fitting, key=len, default=None)
+
+
+def _closest(cls: type[BaseModel], key: str, *, env: bool = False) -> str:
+    close = difflib.get_close_matches(key, list(_all_keys(cls)), n=1, cutoff=0.5)
+    if not close:
+        return f"; known sections are {', '.join(cls.model_fields)}"
+    return f"; did you mean {variable_of(close[0]) if env else close[0]}?"
+
+
+def _all_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for key, field in cls.model_fields.items():
+        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        section = next((kind for kind in kinds if issubclass(kind, BaseModel)), None)
+        if section:
+            yield from _all_keys(section, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _at(tree: object, path: Location) -> object:
     """The value at a path, or None."""
     for step in path:
         tree = tree.get(step) if isinstance(tree, dict) else None
     return tree
 
 
-def _variable(key: str) -> str:
-    return ENV_PREFIX + key.upper().replace(".", DELIMITER)
-
-
-def _read_environment(cls: type[ProgramSettings], environ: Mapping[str, str]) -> Tree:
-    """The tree that the environment spells. Raises SettingsError for a name that leads nowhere."""
-    tree: Tree = {}
-    for name, text in environ.items():
-        if not name.startswith(ENV_PREFIX) or name == CONFIG_VARIABLE:
-            continue
-        path = name.removeprefix(ENV_PREFIX).lower().split(DELIMITER)
-        if path[0] in PROGRAM_SECTIONS - set(cls.model_fields):
-            continue
-        field = _field_at(cls, path)
-        if field is None:
-            raise SettingsError(f"unknown variable {name} in the environment{_closest('.'.join(path), cls, env=True)}")
-        _put(tree, path, _from_text(field, text, name))
-    return tree
-
-
-def _field_at(cls: type[BaseModel], path: list[str]) -> FieldInfo | None:
-    """The field that a path leads to, or None. A table of free keys ends a path: it comes whole, as JSON."""
-    field = cls.model_fields.get(path[0])
-    if field is None or len(path) == 1:
-        return field
-    inner = _model_of(field)
-    return _field_at(inner, path[1:]) if inner else None
-
-
-def _model_of(field: FieldInfo) -> type[BaseModel] | None:
-    for candidate in (field.annotation, *get_args(field.annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def _from_text(field: FieldInfo, text: str, name: str) -> object:
-    """Text as it stands for plain fields; JSON for lists, tables and sections; empty for None where that is allowed."""
-    kinds = {_origin(kind) for kind in (field.annotation, *get_args(field.annotation))}
-    if text == "" and type(None) in kinds:
-        return None
-    structured = _model_of(field) or kinds & {list, tuple, set, frozenset, dict}
-    if not structured:
-        return text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SettingsError(f"{name} in the environment must be JSON: {error}") from error
-
-
-def _origin(kind: object) -> object:
-    return getattr(kind, "__origin__", kind)
-
-
-def _put(tree: Tree, path: list[str], value: object) -> None:
-    *sections, key = path
-    for section in sections:
-        inner = tree.setdefault(section, {})
-        if not isinstance(inner, dict):
-            return  # pydantic says that a section is needed there
-        tree = inner
-    tree[key] = _merged(value, tree[key]) if isinstance(value, dict) and isinstance(tree.get(key), dict) else value
-
-
-def _unknown_keys(cls: type[BaseModel], tree: Tree, prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        field = cls.model_fields.get(key)
-        if field is None:
-            yield prefix + key
-        elif isinstance(value, dict) and (inner := _model_of(field)):
-            yield from _unknown_keys(inner, value, f"{prefix}{key}.")
-
-
-def _closest(key: str, cls: type[BaseModel], *, env: bool = False) -> str:
-    close = difflib.get_close_matches(key, list(_all_keys(cls)), n=1, cutoff=0.5)
-    if not close:
-        return f"; known sections are {', '.join(cls.model_fields)}"
-    name = _variable(close[0]) if env else close[0]
-    return f"; did you mean {name}?"
-
-
-def _all_keys(cls: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for key, field in cls.model_fields.items():
-        inner = _model_of(field)
-        if inner:
-            yield from _all_keys(inner, f"{prefix}{key}.")
-        else:
-            yield prefix + key
+def _without(tree: Tree, path: Sequence[str]) -> Tree:
+    """The tree without the value at a path, and without the sections that this leaves empty."""
+    key, *rest = path
+    inner = _without(tree[key], rest) if rest else {}
+    others = {name: value for name, value in tree.items() if name != key}
+    return others | {key: inner} if inner else others
 
 
 def _merged(below: Tree, above: Tree) -> Tree:
     """Both trees, the second winning key by key."""
-    both = {key: _merged({}, value) if isinstance(value, dict) else value for key, value in below.items()}
+    both = dict(below)
     for key, value in above.items():
         old = both.get(key)
         both[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
     return both
-
-
-def _in_words(error: ValidationError, from_environment: Tree, path: Path | None) -> str:
-    """One line for all findings: key, where it came from, what is wrong. Never a value: it might be a secret."""
-    return "; ".join(
-        f"{'.'.join(map(str, finding['loc']))}{_came_from(finding['loc'], from_environment, path)}: "
-        f"{finding['msg'].removeprefix('Value error, ')}"
-        for finding in error.errors(include_url=False, include_input=False)
-    )
-
-
-def _came_from(location: tuple[int | str, ...], from_environment: Tree, path: Path | None) -> str:
-    value = _at(from_environment, location)
-    if value is not None and not isinstance(value, dict):
-        return f" (environment variable {_variable('.'.join(map(str, location)))})"
-    return f" ({path})" if path else ""

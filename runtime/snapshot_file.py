@@ -1,144 +1,104 @@
-"""The layout of a snapshot file: a checksummed JSON header, then raw arrays, each aligned and checksummed.
+"""A snapshot as a safetensors file, with a hash over everything in it.
 
-    8 bytes   magic and layout version
-    8 bytes   length of the header, little-endian
-    4 bytes   CRC-32 of the header
-    header    JSON: what the caller gives, and `arrays`: name, dtype, shape, offset, bytes, CRC-32 of each
-    arrays    raw, each at a multiple of 64 bytes from the start
-
-Raw, so that restoring is reading: no parsing, no pickle, nothing executed.
+Its metadata hold two texts: `snapshot`, the header as JSON, and `blake2b`, the hash over header and arrays, because
+safetensors has none of its own. Restoring is reading: no parsing of arrays, no pickle, nothing executed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import struct
-import zlib
 from collections.abc import Mapping
-from typing import IO, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-_MAGIC: Final = b"EXSNAP01"
-_PREFIX: Final = struct.Struct("<8sQI")
-_ALIGNMENT: Final = 64
-_CHUNK_BYTES: Final = 8 * 1_048_576
-_MAX_HEADER_BYTES: Final = 1 << 30
+_HEADER: Final = "snapshot"
+_HASH: Final = "blake2b"
+_FORMER_MAGIC: Final = b"EXSNAP01"
+_START_BYTES: Final = 9
+"""Length of safetensors' JSON header (8 bytes), then its opening brace."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Torn(ValueError):
+class Corrupt(ValueError):
     """The file is cut off or damaged."""
 
 
-class Foreign(ValueError):
+class Incompatible(ValueError):
     """The file is whole, but not what was expected."""
 
 
-def write_snapshot(file: IO[bytes], header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+def write_snapshot(path: Path, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     """Writes header and arrays.
 
     Args:
-        file: open for writing, at its start.
-        header: anything JSON can hold; the key `arrays` is ours.
-        arrays: of plain dtypes.
+        path: of the file; replaced if it is there.
+        header: anything JSON can hold.
+        arrays: of numbers; contiguous or not.
 
     Raises:
-        TypeError: on an array of objects, or a header that JSON cannot hold.
+        TypeError: on an array of anything else, or a header that JSON cannot hold.
+        OSError: if the file cannot be written.
     """
-    raw = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    entries = [_entry(name, array) for name, array in raw.items()]
-    packed, starts = _packed_header(header, entries)
-    file.write(_PREFIX.pack(_MAGIC, len(packed), zlib.crc32(packed)))
-    file.write(packed)
-    at = _PREFIX.size + len(packed)
-    for start, array in zip(starts, raw.values(), strict=True):
-        file.write(b"\0" * (start - at))
-        content = _bytes_of(array)
-        for begin in range(0, len(content), _CHUNK_BYTES):
-            file.write(content[begin : begin + _CHUNK_BYTES])
-        at = start + len(content)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"array {name!r} holds {array.dtype}; only numbers can be kept")
+    plain = {name: np.asarray(array, array.dtype.newbyteorder("<"), order="C") for name, array in arrays.items()}
+    text = json.dumps(header, separators=(",", ":"))
+    try:
+        save_file(plain, path, metadata={_HEADER: text, _HASH: _hash(text, plain)})
+    except SafetensorError as error:  # its I/O errors are no OSError
+        raise OSError(str(error)) from error
 
 
-def read_snapshot(file: IO[bytes], expect: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Array]]:
-    """The header and the arrays.
+def read_snapshot(path: Path, expect: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """The header and the arrays, which are writable.
 
     Args:
-        file: open for reading, at its start.
+        path: of the file.
         expect: keys of the header that must have these values.
 
     Raises:
-        Torn: if the file is cut off or damaged.
-        Foreign: if it is something else, or the header is not as expected.
+        Corrupt: if the file is cut off or damaged.
+        Incompatible: if it is something else, or the header is not as expected.
+        OSError: if it cannot be read.
     """
-    header, begin = _read_header(file)
+    _check_start(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    except SafetensorError as error:
+        raise Corrupt(str(error)) from error
+    text = metadata.get(_HEADER, "")
+    if metadata.get(_HASH) != _hash(text, arrays):
+        raise Corrupt("its content does not match its hash")
+    header: dict[str, Any] = json.loads(text)
     for key, value in expect.items():
         if header.get(key) != value:
-            raise Foreign(f"{key} is {header.get(key)!r} where {value!r} was expected")
-    return header, {entry["name"]: _read_array(file, begin, entry) for entry in header["arrays"]}
+            raise Incompatible(f"{key} is {header.get(key)!r} where {value!r} was expected")
+    return header, arrays
 
 
-def _entry(name: str, array: Array) -> dict[str, Any]:
-    if array.dtype.hasobject or array.dtype.names:
-        raise TypeError(f"array {name!r} holds {array.dtype}; only plain numbers and bytes can be kept")
-    return {
-        "name": name,
-        "dtype": array.dtype.str,
-        "shape": array.shape,
-        "bytes": array.nbytes,
-        "crc32": _crc32(array),
-    }
+def _check_start(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(_START_BYTES)
+    if start.startswith(_FORMER_MAGIC):
+        raise Incompatible("it has the layout of an earlier release")
+    if len(start) < _START_BYTES:
+        raise Corrupt(f"{len(start)} bytes long")
+    if not start.endswith(b"{"):
+        raise Incompatible("it does not begin like a snapshot")
 
 
-def _packed_header(header: Mapping[str, Any], entries: list[dict[str, Any]]) -> tuple[bytes, list[int]]:
-    """The header's bytes and where each array starts. The starts count from its end, so its length changes nothing."""
-    at = 0
-    for entry in entries:
-        entry["offset"] = at
-        at = _aligned(at + entry["bytes"])
-    packed = json.dumps({**header, "arrays": entries}, separators=(",", ":")).encode()
-    begin = _aligned(_PREFIX.size + len(packed))
-    return packed, [begin + entry["offset"] for entry in entries]
-
-
-def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
-    prefix = file.read(_PREFIX.size)
-    if not _MAGIC.startswith(prefix[: len(_MAGIC)]):
-        raise Foreign("it does not begin like a snapshot")
-    if len(prefix) < _PREFIX.size:
-        raise Torn(f"{len(prefix)} bytes long")
-    _, length, checksum = _PREFIX.unpack(prefix)
-    packed = file.read(length) if length <= _MAX_HEADER_BYTES else b""
-    if len(packed) < length or zlib.crc32(packed) != checksum:
-        raise Torn("its header is cut off or damaged")
-    header: dict[str, Any] = json.loads(packed)
-    return header, _aligned(_PREFIX.size + length)
-
-
-def _read_array(file: IO[bytes], begin: int, entry: Mapping[str, Any]) -> Array:
-    array = np.empty(entry["shape"], np.dtype(entry["dtype"]))
-    content = _bytes_of(array)
-    file.seek(begin + entry["offset"])
-    at = 0
-    while at < len(content):
-        chunk = file.read(min(_CHUNK_BYTES, len(content) - at))
-        if not chunk:
-            raise Torn(f"array {entry['name']!r} is cut off")
-        content[at : at + len(chunk)] = chunk
-        at += len(chunk)
-    if zlib.crc32(content) != entry["crc32"]:
-        raise Torn(f"array {entry['name']!r} is damaged")
-    return array
-
-
-def _aligned(offset: int) -> int:
-    return -(-offset // _ALIGNMENT) * _ALIGNMENT
-
-
-def _bytes_of(array: Array) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
-
-
-def _crc32(array: Array) -> int:
-    return zlib.crc32(_bytes_of(array))
+def _hash(header: str, arrays: Mapping[str, Array]) -> str:
+    digest = hashlib.blake2b(header.encode(), digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(array.reshape(-1).view(np.uint8).data if array.nbytes else b"")
+    return digest.hexdigest()

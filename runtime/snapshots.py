@@ -1,8 +1,8 @@
-"""Snapshots of state: arrays and metadata (offsets among it) in one file, atomic, checksummed, versioned.
+"""Snapshots of state: arrays and metadata (offsets among it) in one file, written atomically, hashed and versioned.
 
-A folder or any fsspec address (`s3://...`, with the package that knows it) holds the newest few. Writing needs arrays
-that nobody changes meanwhile; it runs in a thread and releases the interpreter where it counts. The file's layout is
-`runtime.snapshot_file`'s.
+A folder or any fsspec address (`s3://...`, with the package that knows it) holds the newest few. Nobody may change the
+arrays while they are written; that runs in a thread and mostly releases the interpreter. `runtime.snapshot_file`
+defines the file.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import fsspec
-import numpy as np
 import structlog
 from fsspec.implementations.local import LocalFileSystem
 
 from runtime.errors import SnapshotError
-from runtime.snapshot_file import Foreign, Torn, read_snapshot, write_snapshot
+from runtime.snapshot_file import Array, Corrupt, Incompatible, read_snapshot, write_snapshot
 
 _NAME: Final = re.compile(r"snapshot-(\d{12})\.exs")
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ class Snapshot:
     """
 
     sequence: int
-    arrays: dict[str, np.ndarray[Any, np.dtype[Any]]]
+    arrays: dict[str, Array]
     metadata: dict[str, Any]
 
 
@@ -69,15 +70,15 @@ class SnapshotStore:
             raise SnapshotError(f"snapshots cannot be kept at {self.address}: {error}") from error
         self._is_local = isinstance(self._files, LocalFileSystem)
 
-    async def save(self, arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]], metadata: Mapping[str, Any]) -> int:
+    async def save(self, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> int:
         """`save_now` in a thread: the event loop goes on."""
         return await asyncio.to_thread(self.save_now, arrays, metadata)
 
-    def save_now(self, arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]], metadata: Mapping[str, Any]) -> int:
+    def save_now(self, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> int:
         """Writes a snapshot, then removes those beyond `keep`. A reader sees all of it or nothing.
 
         Args:
-            arrays: contiguous or not, of any plain dtype; not to be changed until this returns.
+            arrays: of numbers, contiguous or not; not to be changed until this returns.
             metadata: anything JSON can hold.
 
         Returns:
@@ -93,9 +94,7 @@ class SnapshotStore:
             if self._is_local:
                 _write_atomically(Path(path), header, arrays)
             else:
-                # Object stores show an object only when it is complete; elsewhere the checksums find a torn one.
-                with self._files.open(path, "wb") as file:
-                    write_snapshot(file, header, arrays)
+                self._upload(path, header, arrays)
         except OSError as error:
             raise SnapshotError(f"a snapshot cannot be written to {path}: {error}") from error
         self._prune()
@@ -122,18 +121,18 @@ class SnapshotStore:
         """One snapshot.
 
         Raises:
-            SnapshotError: if it is missing, torn, or of another kind or version.
+            SnapshotError: if it is missing, corrupt, or of another kind or version.
         """
         path = self._path(sequence)
         try:
-            with self._files.open(path, "rb") as file:
+            with self._local_copy(path) as file:
                 header, arrays = read_snapshot(file, expect={"kind": self._kind, "version": self._version})
         except FileNotFoundError as error:
             raise SnapshotError(f"{path} does not exist") from error
-        except Torn as error:
-            raise SnapshotError(f"{path} is torn ({error}); it was not used") from error
-        except Foreign as error:
-            raise SnapshotError(f"{path} is not ours ({error}); it was not used") from error
+        except Corrupt as error:
+            raise SnapshotError(f"{path} is corrupt ({error}); it was not used") from error
+        except Incompatible as error:
+            raise SnapshotError(f"{path} is incompatible ({error}); it was not used") from error
         except OSError as error:
             raise SnapshotError(f"{path} cannot be read: {error}") from error
         return Snapshot(sequence, arrays, header["metadata"])
@@ -154,6 +153,23 @@ class SnapshotStore:
     def _path(self, sequence: int) -> str:
         return f"{self._root}/snapshot-{sequence:012d}.exs"
 
+    def _upload(self, path: str, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+        """Object stores show an object only when it is complete; elsewhere the hash finds one that is cut off."""
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / "snapshot"
+            write_snapshot(local, header, arrays)
+            self._files.put_file(str(local), path)
+
+    @contextmanager
+    def _local_copy(self, path: str) -> Iterator[Path]:
+        if self._is_local:
+            yield Path(path)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / "snapshot"
+            self._files.get_file(path, str(local))
+            yield local
+
     def _prune(self) -> None:
         for sequence in sorted(self.sequences(), reverse=True)[self._keep :]:
             try:
@@ -162,13 +178,12 @@ class SnapshotStore:
                 log.warning("an old snapshot cannot be removed", path=self._path(sequence), cause=str(error))
 
 
-def _write_atomically(path: Path, header: dict[str, Any], arrays: Mapping[str, np.ndarray[Any, np.dtype[Any]]]) -> None:
+def _write_atomically(path: Path, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
     """Write beside, fsync, rename, fsync the folder: after a crash there is the whole file or none."""
     beside = path.with_suffix(".tmp")  # what a killed writer leaves is overwritten by the next, of the same sequence
     try:
-        with beside.open("wb") as file:
-            write_snapshot(file, header, arrays)
-            file.flush()
+        write_snapshot(beside, header, arrays)
+        with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(path)
     finally:

@@ -92,9 +92,9 @@ async def watch_progress(
         readings = await _readings(reader)
         if readings is not None:
             watchdog.observe(readings, exempt=reader.paused())
-            aside = reader.records_aside()
+            backlog = reader.backlog_lag()
             for place, (position, end) in readings.items():
-                metrics.consumer_lag.labels(*place).set(max(0, end - position) + aside.get(place, 0))
+                metrics.consumer_lag.labels(*place).set(max(0, end - position) + backlog.get(place, 0))
         _judge(watchdog.stalled_s(), settings, readiness)
         await asyncio.sleep(interval_s)
 

@@ -7,34 +7,18 @@ from __future__ import annotations
 
 import inspect
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from schemas.codec import CONTENT_TYPES, FORMAT_HEADER, VERSION_HEADER
 from schemas.examples import FULL
-from schemas.messages import (
-    SCHEMA_VERSION,
-    ImpressionRequest,
-    ImpressionScores,
-    Interaction,
-    Item,
-    ItemState,
-    Message,
-    UserState,
-)
+from schemas.messages import SCHEMA_VERSION, Message
+from schemas.topics import CHANNELS, DEAD_LETTER_SUFFIX, Channel
 
 GENERATED: Final = Path(__file__).parent / "generated"
-MESSAGES: Final[tuple[type[Message], ...]] = (
-    Interaction,
-    Item,
-    ImpressionRequest,
-    ImpressionScores,
-    UserState,
-    ItemState,
-)
+MESSAGES: Final[tuple[type[Message], ...]] = tuple(channel.message for channel in CHANNELS)
 
 DEAD_LETTER_HEADERS: Final = {
     "dead-letter-reason": "What was wrong, for people.",
@@ -47,33 +31,6 @@ DEAD_LETTER_HEADERS: Final = {
 }
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Channel:
-    """A topic as a contract: what it carries and under which key.
-
-    `action` is seen from exitstream: it receives what the user's systems write and sends what they may read.
-    """
-
-    topic: str
-    message: type[Message]
-    key: str
-    action: Literal["send", "receive"]
-    compacted: bool
-    description: str
-
-
-CHANNELS: Final = (
-    Channel("interactions", Interaction, "user id", "receive", False, "What users do with items, as it happens."),
-    Channel("items", Item, "item id", "receive", True, "The catalogue; an item's latest record counts."),
-    Channel(
-        "impression-requests", ImpressionRequest, "user id", "receive", False, "Candidates to score by a deadline."
-    ),
-    Channel("ctr-scores", ImpressionScores, "request id", "send", False, "One answer for every request."),
-    Channel("user-states", UserState, "user id", "send", True, "Embedding and recent history of every user."),
-    Channel("item-states", ItemState, "item id", "send", True, "Embedding and statistics of every item."),
-)
 
 
 def generate(folder: Path = GENERATED) -> list[Path]:
@@ -203,8 +160,8 @@ def _headers() -> Json:
 def _dead_letter_channels() -> Json:
     inputs = [channel for channel in CHANNELS if channel.action == "receive"]
     return {
-        f"{channel.topic}.dead-letter": {
-            "address": f"{channel.topic}.dead-letter",
+        channel.topic + DEAD_LETTER_SUFFIX: {
+            "address": channel.topic + DEAD_LETTER_SUFFIX,
             "description": f"Records of {channel.topic} that could not be read, byte for byte as they came.",
             "messages": {"DeadLetter": {"$ref": "#/components/messages/DeadLetter"}},
         }

@@ -8,7 +8,9 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from runtime.settings import KafkaSettings, ProgramSettings, SettingsSection, TelemetrySettings, TopicSettings
+from programs.settings import ExitstreamSettings
+from programs.topics import TopicSettings
+from runtime.settings import KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
 from worker.budget.controller import ControllerSettings
 from worker.engine.settings import EngineSettings
@@ -42,7 +44,7 @@ class WorkerSection(SettingsSection):
     tables: TableSettings = TableSettings()
 
 
-class WorkerSettings(ProgramSettings):
+class WorkerSettings(ExitstreamSettings):
     """Everything that `exitstream worker` can be told."""
 
     renamed: ClassVar[Mapping[str, str]] = {

@@ -201,7 +201,7 @@ class PartitionReader:
             for partition, end in ends.items()
         }
 
-    def records_aside(self) -> dict[TopicPartition, int]:
+    def backlog_lag(self) -> dict[TopicPartition, int]:
         """Records before the position that somebody else is still reading for this one."""
         return {}
 

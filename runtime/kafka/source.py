@@ -92,7 +92,7 @@ class RecordSource(PartitionReader):
         self._raise_failure()
         return records
 
-    def records_aside(self) -> dict[TopicPartition, int]:
+    def backlog_lag(self) -> dict[TopicPartition, int]:
         """Records of the backlog that have not been read yet."""
         return {} if self._backlog is None else self._backlog.records_left()
 

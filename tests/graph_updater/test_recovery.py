@@ -76,7 +76,7 @@ async def test_a_torn_snapshot_is_refused_and_the_one_before_used(store, clock, 
     assert recovered.frontier == {CLICKS: 3}
     (why,) = refusals(logs)
     assert newest.name in why
-    assert "torn" in why
+    assert "corrupt" in why
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ async def test_fresh_records_are_read_first_and_committed_last(broker, topic):
         for _ in range(20):
             await reader.read(old=False)
         assert numbers(reader.fresh) == list(range(OLD, OLD + FRESH))
-        assert sum(reader.source.records_aside().values()) == OLD
+        assert sum(reader.source.backlog_lag().values()) == OLD
         await reader.finish(reader.fresh)
         assert await reader.delivery.drain(5)
         assert await committed(reader, topic) == dict.fromkeys(range(4), 0)

@@ -9,10 +9,10 @@ import pytest
 from adapter_contract import AdapterContract
 from brokers import PARTITIONS, Hooks, partitions_of, read
 
+from programs.topics import TopicSettings
 from runtime.errors import Fenced, TransactionTimedOut
 from runtime.kafka import RecordSink, RecordSource, TopicFollower, TransactionalSink, create_missing_topics
 from runtime.records import OutRecord, TopicPartition
-from runtime.settings import TopicSettings
 from runtime.topic_specs import TopicSpec
 
 

@@ -31,11 +31,13 @@ def test_an_unfinished_record_holds_back_those_behind_it():
 
 
 def test_what_was_committed_is_not_offered_again():
-    """Only progress is committable."""
+    """Only progress is committable, also when an earlier commit is told of late."""
     tracker = tracking(HERE)
     tracker.started(HERE, 0)
     tracker.done(HERE, 0)
     tracker.committed({HERE: 1})
+    assert tracker.committable() == {}
+    tracker.committed({HERE: 0})
     assert tracker.committable() == {}
 
 

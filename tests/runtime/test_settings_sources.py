@@ -14,7 +14,7 @@ from runtime.settings_sources import load_settings
 
 
 class Limits(SettingsSection):
-    """A group in a group."""
+    """A section in a section."""
 
     depth: int = 3
     seed_of_limits: tuple[int, ...] = ()
@@ -39,6 +39,8 @@ class Settings(ProgramSettings):
         "worker.old": "worker.limits",
     }
 
+    shared_sections: ClassVar = frozenset({"kafka", "worker", "updater"})
+
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSection = WorkerSection()
 
@@ -56,7 +58,7 @@ def file(tmp_path):
 
 
 def test_the_environment_wins_over_the_file_and_both_over_the_defaults(file):
-    """Key by key, down to nested groups; the command line wins over all."""
+    """Key by key, down to nested sections; the command line wins over all."""
     path = file("[kafka]\nlinger_ms = 7\nbatch_bytes = 9000\n[worker.limits]\ndepth = 4\n")
     environ = {"EXITSTREAM_KAFKA__LINGER_MS": "9", "EXITSTREAM_CONFIG": str(path)}
     settings = load_settings(Settings, None, environ, overrides={"worker": {"bundle": "given"}})
@@ -76,6 +78,15 @@ def test_lists_tables_and_sections_are_json_in_the_environment():
     assert worker == WorkerSection(
         kinds=("click", "purchase"), weights={"click": 0.5}, limits=Limits(depth=5), seed=None
     )
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_variable_of_a_key_wins_over_its_section_as_json(order):
+    """In whatever order the environment holds them."""
+    section = '{"depth": 5, "seed_of_limits": [1]}'
+    environ = {"EXITSTREAM_WORKER__LIMITS": section, "EXITSTREAM_WORKER__LIMITS__DEPTH": "6"}
+    worker = load_settings(Settings, None, dict(list(environ.items())[::order])).worker
+    assert worker.limits == Limits(depth=6, seed_of_limits=(1,))
 
 
 def test_sections_of_another_program_are_no_unknown_keys(file):
@@ -98,8 +109,17 @@ def test_sections_of_another_program_are_no_unknown_keys(file):
             {"EXITSTREAM_KAFKA__LINGER_MS": "x"},
             r"linger_ms \(environment variable EXITSTREAM_KAFKA__LINGER_MS",
         ),
-        ("", {"EXITSTREAM_WORKER__KINDS": "click"}, "EXITSTREAM_WORKER__KINDS .* must be JSON"),
+        ("", {"EXITSTREAM_WORKER__KINDS": "click"}, "EXITSTREAM_WORKER__KINDS.* must be JSON"),
         ("[kafka\n", {}, "not valid TOML"),
+        ("[worker]\nstart = [1]\nlimits = 3", {}, r"worker.limits \(.*exitstream.toml\): .*Limits"),
+        ("kafka = 3", {}, r"kafka \(.*exitstream.toml\): .*KafkaSettings"),
+        ("worker = 3", {"EXITSTREAM_WORKER__SEEED": "1"}, "unknown variable EXITSTREAM_WORKER__SEEED"),
+        ("", {"EXITSTREAM_KAFAK__LINGER_MS": "1"}, "KAFAK__LINGER_MS in .*mean EXITSTREAM_KAFKA__LINGER_MS"),
+        ("", {"EXITSTREAM_KAFKA__LINGER_MS__X": "1"}, "environment variable EXITSTREAM_KAFKA__LINGER_MS__X"),
+        ("", {"EXITSTREAM_WORKER__LIMITS": '{"dept": 1}'}, "variable EXITSTREAM_WORKER__LIMITS .*LIMITS__DEPTH"),
+        ("", {"EXITSTREAM_WORKER__KINDS": "[1]"}, r"worker.kinds.0 \(environment variable EXITSTREAM_WORKER__KINDS\)"),
+        ("", {"EXITSTREAM_WORKER__BUNDLE": ""}, r"worker.bundle \(environment variable EXITSTREAM_WORKER__BUNDLE\)"),
+        ("[kafka]\nlinger = 1\nlinger_ms = 'x'", {}, "linger_ms .*integer; unknown key kafka.linger in"),
     ],
 )
 def test_every_mistake_is_one_line_that_names_the_key(file, text, environ, words):

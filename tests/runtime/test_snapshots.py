@@ -42,16 +42,16 @@ def test_an_empty_store_has_no_latest(address):
     assert store(address).load_latest_now() is None
 
 
-def test_a_torn_snapshot_is_refused_and_the_one_before_used(tmp_path, capsys):
-    """The line says which file was torn; loading it by number raises."""
+def test_a_corrupt_snapshot_is_refused_and_the_one_before_used(tmp_path, capsys):
+    """The line says which file is corrupt; loading it by number raises."""
     snapshots = store(tmp_path)
     for number in range(2):
         snapshots.save_now({"x": np.full(1_000, number)}, {})
     newest = tmp_path / "snapshot-000000000002.exs"
     newest.write_bytes(newest.read_bytes()[:-100])
     assert snapshots.load_latest_now().arrays["x"][0] == 0
-    assert "snapshot-000000000002.exs is torn" in capsys.readouterr().out
-    with pytest.raises(SnapshotError, match="is torn"):
+    assert "snapshot-000000000002.exs is corrupt" in capsys.readouterr().out
+    with pytest.raises(SnapshotError, match="is corrupt"):
         snapshots.load(2)
 
 
@@ -60,8 +60,20 @@ def test_a_snapshot_of_another_kind_or_version_is_refused(tmp_path, other):
     """What this program cannot read is left alone and not taken for its state."""
     store(tmp_path, **other).save_now({}, {})
     assert store(tmp_path).load_latest_now() is None
-    with pytest.raises(SnapshotError, match="is not ours"):
+    with pytest.raises(SnapshotError, match="is incompatible"):
         store(tmp_path).load(1)
+
+
+def test_a_snapshot_of_an_earlier_release_is_refused_in_words(tmp_path, capsys):
+    """Its layout is not read any more; the next snapshot follows it, and it goes when its turn comes."""
+    (tmp_path / "snapshot-000000000007.exs").write_bytes(b"EXSNAP01" + b"\0" * 100)
+    snapshots = store(tmp_path, keep=1)
+    assert snapshots.load_latest_now() is None
+    assert (
+        "snapshot-000000000007.exs is incompatible (it has the layout of an earlier release)" in capsys.readouterr().out
+    )
+    assert snapshots.save_now({"x": np.ones(3)}, {}) == 8
+    assert snapshots.sequences() == [8]
 
 
 def test_other_files_in_the_folder_do_not_matter(tmp_path):

@@ -72,7 +72,7 @@ class Reader:
         """Nothing is paused."""
         return frozenset()
 
-    def records_aside(self):
+    def backlog_lag(self):
         """Three records are read by somebody else."""
         return {HERE: 3}
 

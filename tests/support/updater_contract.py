@@ -12,9 +12,9 @@ from updater_world import UpdaterWorld
 from graph_updater.recovery import SNAPSHOT_KIND
 from graph_updater.snapshot import SNAPSHOT_VERSION
 from graph_updater.updater import Updater
+from programs.topics import TopicSettings
 from runtime.clock import SystemClock
 from runtime.errors import BundleError, TopicMissing
-from runtime.settings import TopicSettings
 from runtime.snapshots import SnapshotStore
 from schemas.messages import Item
 

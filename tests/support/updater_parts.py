@@ -10,10 +10,10 @@ from graph_updater.engine import Engine
 from graph_updater.intake import Intake
 from graph_updater.publishing import StateEncoder
 from graph_updater.state import UpdaterState
+from programs.topics import TopicSettings
 from runtime.clock import ManualClock
 from runtime.dead_letters import DeadLetters
 from runtime.records import Record, TopicPartition
-from runtime.settings import TopicSettings
 from schemas.codec import encode, headers_for
 from schemas.messages import Interaction, Item
 

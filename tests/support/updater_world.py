@@ -16,10 +16,11 @@ from graph_updater.bundled_base import bundled_base
 from graph_updater.settings import GraphSettings, UpdaterSection, UpdaterSettings
 from graph_updater.state import UpdaterState
 from graph_updater.updater import Updater
+from programs.topics import TopicSettings
 from runtime.clock import SystemClock
 from runtime.kafka import RecordSink, TopicFollower, create_missing_topics
 from runtime.records import OutRecord
-from runtime.settings import TelemetrySettings, TopicSettings
+from runtime.settings import TelemetrySettings
 from schemas.codec import MessageDecoder, encode, headers_for
 from schemas.embeddings import decode_embedding
 from schemas.messages import Item, ItemState, UserState

@@ -17,9 +17,10 @@ from typing import Self
 import numpy as np
 from brokers import TestBroker
 
+from programs.topics import TopicSettings
 from runtime.kafka import RecordSink, TopicFollower, create_missing_topics
 from runtime.records import OutRecord, Record
-from runtime.settings import TelemetrySettings, TopicSettings
+from runtime.settings import TelemetrySettings
 from schemas.codec import MessageDecoder, encode, headers_for
 from schemas.embeddings import encode_embedding
 from schemas.messages import (

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from programs.topics import TopicSettings
 from runtime.clock import ManualClock
 from runtime.lifecycle import owned_tasks
 from runtime.readiness import Readiness
 from runtime.records import Record
-from runtime.settings import TopicSettings
 from schemas.codec import encode
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics

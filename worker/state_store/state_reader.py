@@ -9,9 +9,10 @@ from typing import Any
 
 import structlog
 
+from programs.topics import TopicSettings
 from runtime.kafka import TopicFollower
 from runtime.records import Record
-from runtime.settings import KafkaSettings, TopicSettings
+from runtime.settings import KafkaSettings
 from schemas.codec import MalformedRecord, MessageDecoder
 from schemas.messages import Item, ItemState, UserState
 from worker.state_store.tables import Tables

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
+from programs.topics import TopicSettings
 from runtime.records import Record
-from runtime.settings import TopicSettings
 from schemas.codec import encode
 from schemas.embeddings import encode_embedding
 from schemas.messages import Item

@@ -1,0 +1,50 @@
+"""The topics as contracts: what each carries, under which key, who writes it, how it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from schemas.messages import ImpressionRequest, ImpressionScores, Interaction, Item, ItemState, Message, UserState
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A topic as a contract.
+
+    Attributes:
+        topic: its default name.
+        message: what it carries.
+        key: what the records' key is.
+        action: seen from exitstream, which receives what the user's systems write and sends what they may read.
+        compacted: whether the latest record of each key is kept, instead of all for some time.
+        description: for people.
+    """
+
+    topic: str
+    message: type[Message]
+    key: str
+    action: Literal["send", "receive"]
+    compacted: bool
+    description: str
+
+
+INTERACTIONS: Final = Channel(
+    "interactions", Interaction, "user id", "receive", False, "What users do with items, as it happens."
+)
+ITEMS: Final = Channel("items", Item, "item id", "receive", True, "The catalogue; an item's latest record counts.")
+IMPRESSION_REQUESTS: Final = Channel(
+    "impression-requests", ImpressionRequest, "user id", "receive", False, "Candidates to score by a deadline."
+)
+CTR_SCORES: Final = Channel(
+    "ctr-scores", ImpressionScores, "request id", "send", False, "One answer for every request."
+)
+USER_STATES: Final = Channel(
+    "user-states", UserState, "user id", "send", True, "Embedding and recent history of every user."
+)
+ITEM_STATES: Final = Channel(
+    "item-states", ItemState, "item id", "send", True, "Embedding and statistics of every item."
+)
+CHANNELS: Final = (INTERACTIONS, ITEMS, IMPRESSION_REQUESTS, CTR_SCORES, USER_STATES, ITEM_STATES)
+DEAD_LETTER_SUFFIX: Final = ".dead-letter"
+"""Of the topic that keeps what could not be read from an input; the default."""
