@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from models.backbone import UnsupportedBackbone
 from models.bundle_files import (
     FORMAT_VERSION,
     GRAPH_ARRAYS,
@@ -36,7 +37,7 @@ from models.bundle_files import (
     verify_files,
 )
 from models.calibration import ExitCalibration
-from models.exit_model import ExitModel, UnsupportedBackbone
+from models.exit_model import ExitModel
 from models.graph_base import GraphBase
 from models.prompt import PromptBuilder, PromptLimits
 from models.text import Text

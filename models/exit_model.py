@@ -7,29 +7,19 @@ It is what training trains and what `worker.engine`, which computes the same wit
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from models.backbone import FAMILIES, UnsupportedBackbone, load_backbone, no_progress_bars
 from models.features import FEATURES
-from models.prompt import Prompt, SoftKind
-
-FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose decoder layers `worker.engine` computes."""
-
-
-class UnsupportedBackbone(ValueError):
-    """The checkpoint is not one of the families, or does not fit the exits. The text says what and what to use."""
+from models.prompt import SoftKind
+from models.prompt_batch import PromptBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,63 +48,6 @@ class ExitConfig:
                 f"soft_width {self.soft_width} is too narrow for embeddings of {self.embedding_dim} "
                 f"and {len(FEATURES)} statistics"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class PromptBatch:
-    """Prompts as padded rows, one each: the prefix, then all suffixes, whose positions go on at the prefix's end."""
-
-    token_ids: Tensor  # (prompts, length) int64, 0 where soft or padding
-    positions: Tensor  # (prompts, length) int64
-    mask: Tensor  # (prompts, 1, length, length) bool: may this query see this key
-    soft_index: Tensor  # (soft,) int64 into the flattened rows
-    soft_kinds: Tensor  # (soft,) int64
-    soft_values: Tensor  # (soft, width) float32
-    answer_index: Tensor  # (candidates,) int64 into the flattened rows: each suffix's last token
-
-    def to(self, device: torch.device | str) -> PromptBatch:
-        """The same batch on another device."""
-        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
-
-
-def collate(prompts: Sequence[Prompt]) -> PromptBatch:
-    """Lay prompts out as a padded batch. Rows of similar length waste least."""
-    length = max(prompt.tokens for prompt in prompts)
-    token_ids = torch.zeros(len(prompts), length, dtype=torch.int64)
-    positions = torch.zeros(len(prompts), length, dtype=torch.int64)
-    segments = torch.full((len(prompts), length), -1)  # 0: prefix, 1..: suffixes, -1: padding
-    soft_index, soft_kinds, soft_values, answers = [], [], [], []
-    for row, prompt in enumerate(prompts):
-        start = 0
-        for segment, part in enumerate((prompt.prefix, *prompt.suffixes)):
-            first_position = len(prompt.prefix) if segment else 0
-            end = start + len(part)
-            token_ids[row, start:end] = torch.from_numpy(part.token_ids)
-            positions[row, start:end] = torch.arange(first_position, first_position + len(part))
-            segments[row, start:end] = segment
-            soft_index.append(torch.from_numpy(part.soft_positions).long() + row * length + start)
-            soft_kinds.append(torch.from_numpy(part.soft_kinds).long())
-            soft_values.append(torch.from_numpy(part.soft_values))
-            start = end
-            if segment:
-                answers.append(row * length + end - 1)
-    return PromptBatch(
-        token_ids=token_ids,
-        positions=positions,
-        mask=_tree_mask(segments),
-        soft_index=torch.cat(soft_index),
-        soft_kinds=torch.cat(soft_kinds),
-        soft_values=torch.cat(soft_values),
-        answer_index=torch.tensor(answers, dtype=torch.int64),
-    )
-
-
-def _tree_mask(segments: Tensor) -> Tensor:  # (prompts, length) -> (prompts, 1, length, length)
-    """A token sees the prefix and its own segment up to itself; padding sees padding, so that no row is empty."""
-    length = segments.shape[1]
-    queries, keys = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    return (causal & ((keys == queries) | ((keys == 0) & (queries > 0))))[:, None]
 
 
 class SoftTokens(nn.Module):
@@ -213,18 +146,12 @@ class ExitModel(nn.Module):
         Raises:
             UnsupportedBackbone: the checkpoint is of another family, or the adapter does not fit it.
         """
-        family = AutoConfig.from_pretrained(path_or_hub_name).model_type
-        if family not in FAMILIES:
-            raise UnsupportedBackbone(f"{path_or_hub_name} is a {family!r}; supported are {', '.join(FAMILIES)}")
-        with _no_progress_bars():
-            if lora is not None:
-                return cls(_merged_with_adapter(path_or_hub_name, lora, dtype), config)
-            return cls(AutoModel.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa"), config)
+        return cls(load_backbone(path_or_hub_name, lora, dtype), config)
 
     def save(self, folder: Path) -> None:
         """Write `backbone/` (as transformers reads it), `exits.safetensors` and `exits.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        with _no_progress_bars():
+        with no_progress_bars():
             self.backbone.save_pretrained(folder / "backbone")
         ours = {name: part.contiguous() for name, part in self.state_dict().items() if not _is_backbone(name)}
         save_file(ours, str(folder / "exits.safetensors"))
@@ -284,32 +211,3 @@ class ExitModel(nn.Module):
 
 def _is_backbone(name: str) -> bool:
     return name.startswith("backbone.")
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """A worker's log is no terminal: transformers' bars off, and back as they were."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _merged_with_adapter(path_or_hub_name: str, lora: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The backbone with the adapter's changes folded into its weights: no cost per token."""
-    from peft import PeftConfig, PeftModel  # noqa: PLC0415 - an optional extra
-
-    # An adapter's tensors are named after the class that it was trained on.
-    whole = PeftConfig.from_pretrained(lora).task_type == "CAUSAL_LM"
-    loader = AutoModelForCausalLM if whole else AutoModel
-    model = loader.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Found missing adapter keys")
-        try:
-            merged = PeftModel.from_pretrained(model, lora).merge_and_unload()
-        except UserWarning as error:
-            raise UnsupportedBackbone(f"the adapter {lora} does not fit {path_or_hub_name}: {error}") from error
-    return merged.model if whole else merged

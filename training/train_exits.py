@@ -18,9 +18,10 @@ from torch.nn import functional
 from transformers import LlamaConfig
 
 from evaluation.metrics import log_loss
-from models.exit_model import ExitConfig, ExitModel, PromptBatch, collate
+from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
 from models.prompt import SoftKind
+from models.prompt_batch import PromptBatch, collate
 from training.batches import batches
 from training.replay import Example
 

@@ -135,7 +135,7 @@ def test_the_criterion_is_a_setting(calibration):
 
 def test_features_of_a_known_path():
     """Logit, distance, change, trend, range and entropy of a path that can be followed by hand."""
-    features = confidence_features(np.array([[2.0, -1.0, -1.5]]))
+    features = confidence_features(np.array([[1.0, 2.0, -1.0, -1.5]]))
     probability = logistic(-1.5)
     assert dict(zip(CONFIDENCE_FEATURES, features[0], strict=True)) == pytest.approx(
         {

@@ -9,9 +9,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from models.exit_model import ExitConfig, ExitModel, UnsupportedBackbone, collate
+from models.backbone import UnsupportedBackbone
+from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
 from models.prompt import Prompt, SoftKind, TokenSequence
+from models.prompt_batch import collate
 
 WIDTH = len(FEATURES)
 CONFIG = ExitConfig((1, 2), 6, WIDTH)

@@ -91,7 +91,11 @@ def test_what_was_found_for_a_candidate_by_hand():
     """Votes and surprises are weighed by similarity, none of it negative, and shrunk by imagined neutral ones."""
     candidate = CandidateEvidence(
         POOR,
-        past=[PastItem(POPULAR, positive=False, similarity=0.5), PastItem(POOR, positive=True, similarity=0.25)],
+        past=[
+            PastItem(POPULAR, positive=False, similarity=0.5),
+            PastItem(POOR, positive=True, similarity=0.25),
+            PastItem(POOR, positive=True, similarity=-0.4),
+        ],
         similar_users=[SimilarUser("v", 0.8, positive=False), SimilarUser("w", -0.6, positive=True)],
         similar_items=[SimilarItem(POPULAR, 0.9), SimilarItem(POOR, 0.1)],
     )

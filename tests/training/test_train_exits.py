@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.exit_model import collate
 from models.prompt import SoftKind
+from models.prompt_batch import collate
 from training.examples import make_examples
 from training.progress import Silent
 from training.train_exits import _parameter_groups, joint_loss, new_model, predict, schedule, train_exits, with_dropout
