@@ -1,4 +1,4 @@
-"""Decoders of the supported families, loaded from Hugging Face checkpoints, LoRA adapters merged in."""
+"""Loads decoders of the supported families from Hugging Face checkpoints and merges LoRA adapters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
 
 
 class UnsupportedBackbone(ValueError):
-    """The checkpoint is not one of the families, or does not fit the exits. The text says what and what to use."""
+    """The checkpoint is of an unsupported family, or does not fit the exits or the adapter."""
 
 
 def load_backbone(path_or_hub_name: str, lora: str | None, dtype: torch.dtype) -> PreTrainedModel:
@@ -40,10 +40,10 @@ def load_backbone(path_or_hub_name: str, lora: str | None, dtype: torch.dtype) -
 
 
 def _merged_with_adapter(path_or_hub_name: str, lora: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The backbone with the adapter's changes folded into its weights: no cost per token."""
+    """The backbone with the adapter merged into its weights, so that it costs nothing per token."""
     from peft import PeftConfig, PeftModel  # noqa: PLC0415 - an optional extra
 
-    # An adapter's tensors are named after the class that it was trained on.
+    # An adapter names its tensors after the class it was trained on.
     whole = PeftConfig.from_pretrained(lora).task_type == "CAUSAL_LM"
     loader = AutoModelForCausalLM if whole else AutoModel
     model = loader.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa")

@@ -1,7 +1,7 @@
-"""The exit transformer: a Hugging Face decoder, soft tokens going in, a click logit coming out after several layers.
+"""The exit transformer: a Hugging Face decoder with soft tokens as input and a click logit after several layers.
 
-`ExitModel.forward` is the plain way to compute it: transformers' own layers, a padded batch, a tree-shaped mask.
-It is what training trains and what `worker.engine`, which computes the same without padding, is tested against.
+`ExitModel.forward` is the reference: transformers' own layers on a padded batch with a tree-shaped mask. Training uses
+it, and `worker.engine`, which computes the same without padding, is tested against it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from models.prompt_batch import PromptBatch
 
 @dataclass(frozen=True, slots=True)
 class ExitConfig:
-    """Where the exits are and how wide the soft tokens' numbers come.
+    """The layers that have an exit head, and the widths of soft tokens.
 
     Args:
-        exit_layers: number of decoder layers that are run before each head, ascending; the last equals all layers.
+        exit_layers: number of decoder layers before each head, ascending; the last is the number of all layers.
         embedding_dim: width of users' and items' embeddings.
         soft_width: columns of `TokenSequence.soft_values`.
 
     Raises:
-        ValueError: the layers do not ascend, or the soft tokens' numbers do not fit their columns.
+        ValueError: the layers do not ascend, or `soft_width` is too small.
     """
 
     exit_layers: tuple[int, ...]
@@ -51,12 +51,12 @@ class ExitConfig:
 
 
 class SoftTokens(nn.Module):
-    """Numbers into input vectors: a linear map for users and for items, a small network for a candidate's statistics.
+    """Projects soft tokens to input vectors: linearly for users and items, by a small network for statistics.
 
     Args:
         config: the widths.
         hidden: width of the backbone.
-        initial_std: standard deviation that the backbone's word embeddings start with.
+        initial_std: standard deviation of the initial weights of the linear maps.
     """
 
     def __init__(self, config: ExitConfig, hidden: int, initial_std: float) -> None:
@@ -69,7 +69,7 @@ class SoftTokens(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def forward(self, kinds: Tensor, values: Tensor) -> Tensor:
-        """Input vectors (soft, hidden) of soft tokens with kinds (soft,) and numbers (soft, width)."""
+        """Input vectors (soft, hidden) of soft tokens with kinds (soft,) and values (soft, width)."""
         vectors = values.new_empty(len(kinds), self.user.out_features)
         for kind, projection, width in (
             (SoftKind.USER, self.user, self.user.in_features),
@@ -82,7 +82,7 @@ class SoftTokens(nn.Module):
 
 
 class ExitHead(nn.Module):
-    """Reads the answer off a hidden state: norm, then one logit."""
+    """Norm, then a linear map from a hidden state to one logit."""
 
     def __init__(self, hidden: int, epsilon: float) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class ExitHead(nn.Module):
         self.linear = nn.Linear(hidden, 1)
 
     def forward(self, hidden: Tensor) -> Tensor:  # (n, hidden) -> (n,)
-        """Raw logits of hidden states."""
+        """Raw logits (n,) of hidden states (n, hidden)."""
         logits: Tensor = self.linear(self.norm(hidden))
         return logits.squeeze(-1)
 
@@ -122,7 +122,7 @@ class ExitModel(nn.Module):
         heads = [ExitHead(decoder.hidden_size, decoder.rms_norm_eps) for _ in config.exit_layers]
         heads[-1].norm.load_state_dict(backbone.norm.state_dict())
         self.heads = nn.ModuleList(heads)
-        # Not self.to(...): the backbone's rotary frequencies stay in float32 whatever its weights are in.
+        # Not self.to(...): the rotary frequencies of the backbone stay in float32 whatever the dtype of its weights.
         self.soft.to(backbone.dtype)
         self.heads.to(backbone.dtype)
 
@@ -135,12 +135,12 @@ class ExitModel(nn.Module):
     def from_pretrained(
         cls, path_or_hub_name: str, config: ExitConfig, lora: str | None = None, dtype: torch.dtype = torch.float32
     ) -> ExitModel:
-        """A model over the weights of any Hugging Face checkpoint of the families; soft tokens and heads start fresh.
+        """A model on any Hugging Face checkpoint of the families; soft tokens and heads have random weights.
 
         Args:
             path_or_hub_name: a local folder or a name on the hub.
             config: exits and widths.
-            lora: folder or hub name of a LoRA adapter, merged into the weights here (needs the extra `lora`).
+            lora: folder or hub name of a LoRA adapter to merge into the weights (needs the extra `lora`).
             dtype: number format of the weights in memory.
 
         Raises:
@@ -149,7 +149,7 @@ class ExitModel(nn.Module):
         return cls(load_backbone(path_or_hub_name, lora, dtype), config)
 
     def save(self, folder: Path) -> None:
-        """Write `backbone/` (as transformers reads it), `exits.safetensors` and `exits.json`."""
+        """Write `backbone/` (in the format of transformers), `exits.safetensors` and `exits.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         with no_progress_bars():
             self.backbone.save_pretrained(folder / "backbone")
@@ -159,10 +159,10 @@ class ExitModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> ExitModel:
-        """What `save` wrote, in evaluation mode.
+        """Read what `save` wrote; the model is in evaluation mode.
 
         Raises:
-            UnsupportedBackbone: soft tokens or heads were saved by another layout of this model.
+            UnsupportedBackbone: the saved soft tokens or heads have other names or shapes than this version's.
         """
         parts = json.loads((folder / "exits.json").read_text())
         config = ExitConfig(**{**parts, "exit_layers": tuple(parts["exit_layers"])})
@@ -178,11 +178,11 @@ class ExitModel(nn.Module):
         return model.eval()
 
     def embed(self, token_ids: Tensor, soft_index: Tensor, soft_kinds: Tensor, soft_values: Tensor) -> Tensor:
-        """Input vectors of tokens, words looked up and soft tokens projected.
+        """Input vectors of tokens: words are looked up, soft tokens projected.
 
         Args:
             token_ids: (tokens,).
-            soft_index: (soft,) which of the tokens are soft.
+            soft_index: (soft,) positions of the soft tokens.
             soft_kinds: (soft,) `SoftKind` codes.
             soft_values: (soft, width).
 
@@ -194,7 +194,7 @@ class ExitModel(nn.Module):
         return words.index_copy_(0, soft_index, soft.to(words.dtype))
 
     def forward(self, batch: PromptBatch) -> Tensor:
-        """Raw logits (candidates, heads), candidates in order of prompts, then suffixes."""
+        """Raw logits (candidates, heads); candidates by prompt, then in the order of its suffixes."""
         vectors = self.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
         hidden = vectors.view(*batch.token_ids.shape, -1)  # (prompts, length, hidden)
         rotation = self.backbone.rotary_emb(hidden, position_ids=batch.positions)

@@ -60,10 +60,10 @@ def test_saving_replaces_an_older_bundle_and_leaves_nothing_unfinished(tiny_bund
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
 
 
-def test_files_that_are_no_bundle_are_not_overwritten(tiny_bundle, tmp_path):
+def test_files_that_are_not_a_bundle_are_not_overwritten(tiny_bundle, tmp_path):
     """A mistyped folder keeps its content."""
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="files that are no bundle"):
+    with pytest.raises(BundleError, match="files that are not a bundle"):
         tiny_bundle.save(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
@@ -99,10 +99,10 @@ def test_a_newer_format_is_refused(folder):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 1}'])
-def test_a_torn_manifest_is_refused(folder, content):
-    """Half a manifest is told as such."""
+def test_a_corrupt_manifest_is_refused(folder, content):
+    """Half a manifest is reported as corrupt."""
     (folder / MANIFEST).write_text(content)
-    with pytest.raises(BundleError, match="torn"):
+    with pytest.raises(BundleError, match="corrupt"):
         Bundle.load(folder)
 
 

@@ -22,7 +22,7 @@ def test_the_graphs_part_is_that_of_the_whole_bundle(tiny_bundle, tiny_bundle_fo
 
 
 @pytest.mark.parametrize("damaged", ["graph.safetensors", "tokenizer.json", "backbone/model.safetensors"])
-def test_a_torn_bundle_is_refused_whole(tiny_bundle_folder, tmp_path, damaged):
+def test_a_corrupt_bundle_is_refused_whole(tiny_bundle_folder, tmp_path, damaged):
     """Also where the damaged file is not one that the graph needs: half a bundle is none."""
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle_folder, folder)
