@@ -1,8 +1,8 @@
 """Trains LightGCN's base embeddings on an early slice of the log: they must not know the labels of later examples.
 
 All layers have the same weight. Users have no base embedding, so that z of a user comes from clicked items alone and
-the model is inductive. In every step each user keeps a random share of their interactions as history. The clicks among them
-are the edges of the graph; the loss is computed on the rest. So no prediction is made from its own edge, and short
+the model is inductive. In every step each user keeps a random share of their interactions as history. The clicks among
+them are the edges of the graph; the loss is computed on the rest. So no prediction is made from its own edge, and short
 histories are trained as well as long ones.
 """
 

@@ -17,7 +17,7 @@ def test_running_means_know_only_what_was_added():
 
 
 def test_the_running_means_are_as_of_each_event():
-    """The baseline takes an event in only after it has been scored: a first click lifts what comes after it alone."""
+    """An event is scored before it is added: a first click raises only later scores."""
     click, skip = (
         Interaction(event_id=name, user_id=name, item_id=name, kind="impression", event_time_ms=1, positive=positive)
         for name, positive in (("a", True), ("b", False))

@@ -68,7 +68,7 @@ def test_recent_features_weigh_the_latest_most():
 
 
 def test_votes_of_nearer_neighbours_count_more():
-    """A near user's click outweighs a far user's refusal."""
+    """The click of a very similar user outweighs the skip of a less similar one."""
     candidate = CandidateEvidence(
         POOR,
         similar_users=[
@@ -131,7 +131,7 @@ def test_the_recent_history_by_hand():
 
 
 def test_counts_of_user_and_item_by_hand():
-    """Rates are shrunk log-odds, counts logarithms, and whoever was met at all is known."""
+    """Rates are shrunk log-odds, counts are logarithms, and one impression makes an id known."""
     features = by_name(None, (9, 3), (0.0, 0.0), (4, 4))
     assert features == pytest.approx(
         {

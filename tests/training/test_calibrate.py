@@ -1,4 +1,4 @@
-"""Calibration: rates that mean what they say, an exit threshold that keeps its promise."""
+"""Calibration: rates come true, and the exit threshold keeps its promise."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_every_heads_rates_come_true():
 
 
 def test_the_graph_score_is_calibrated_too():
-    """What is answered without any head means what it says as well."""
+    """Rates from graph features alone come true as well."""
     calibration, fresh = made()
     assert expected_calibration_error(fresh.labels, calibration.graph_ctr(fresh.graph_features)) < 0.02
 

@@ -1,4 +1,4 @@
-"""Examples by replay: time order is all they know."""
+"""Examples by replay never see the future."""
 
 from itertools import repeat
 
@@ -13,7 +13,7 @@ from training.replay import replay_examples, statistics_of
 
 
 def tokens_and_numbers(prompt):
-    """Everything a model could see of a prompt."""
+    """All model input of a prompt."""
     return [
         (part.token_ids.tobytes(), part.soft_positions.tobytes(), part.soft_kinds.tobytes(), part.soft_values.tobytes())
         for part in (prompt.prefix, *prompt.suffixes)
@@ -67,7 +67,7 @@ def test_labels_of_a_tick_do_not_reach_the_ticks_own_prompts(log, new_replay):
 
 
 def test_every_event_is_one_candidate_with_its_own_label(log, new_replay):
-    """Grouping by user loses, repeats and mixes up nothing."""
+    """Grouping by user keeps every event once, with its label."""
     events = log.interactions[:200]
     examples = list(replay_examples(new_replay(), events, repeat(7), first_event=1_000))
     places = np.concatenate([example.events for example in examples])
@@ -94,12 +94,12 @@ def test_a_history_taken_in_at_once_equals_one_taken_in_event_by_event(log, new_
 
 
 def cosine(first, second):
-    """Of the angle between two vectors."""
+    """Cosine similarity."""
     return first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
 
 
 def test_graph_features_are_what_the_worker_computes_without_a_prompt(log, new_replay):
-    """What the graph score is fitted to are the graph features of the evidence, candidate by candidate."""
+    """The graph score is fitted to the graph features of the evidence, candidate by candidate."""
     replay = new_replay()
     replay.advance(log.interactions[:300])
     tick = log.interactions[300:310]
