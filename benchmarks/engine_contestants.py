@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.bundle import Bundle
-from models.exit_model import ExitModel, collate
+from models.exit_model import ExitModel
 from models.prompt import Prompt
+from models.prompt_batch import collate
 from worker.budget.controller import FixedThreshold
 from worker.engine.engine import ScoringEngine
 from worker.engine.scoring_job import ScoringJob

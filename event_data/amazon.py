@@ -1,6 +1,6 @@
-"""Amazon Reviews, the 2018 and 2023 releases (McAuley Lab): JSON lines, maybe gzipped, with `meta*` files for titles.
+"""Amazon Reviews, releases of 2018 and 2023 (McAuley Lab): JSON lines, plain or gzipped, with titles in `meta*` files.
 
-A click is a rating of at least 4 of 5. Of the meta files only products that somebody reviewed are kept.
+A click is a rating of at least 4 of 5. Products without any review are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_CATEGORIES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """How one release's lines are read. `parse_review` tells it from the other: it fails on the other's lines."""
+    """How to parse the lines of one release. `parse_review` fails on lines of the other, which tells them apart."""
 
     year: int
     parse_review: Callable[[str], Rating]
@@ -53,7 +53,7 @@ def read(folder: Path, release: Release) -> EventLog:
 
 
 def review_files(folder: Path) -> list[Path]:
-    """JSON-lines files that are not product data, by name."""
+    """The JSON-lines files of reviews, sorted by name."""
     return [path for path in _json_files(folder) if not path.name.startswith("meta")]
 
 
@@ -104,13 +104,13 @@ def _product_2023(line: str) -> Item:
 
 
 def _product(item_id: str, fields: dict[str, Any], *, brand: str, categories: str) -> Item:
-    """Attributes are often missing, null or of another type: then they are left out."""
+    """A product. Attributes that are missing, null or of another type are left out."""
     attributes: dict[str, str] = {}
     if isinstance(fields.get(brand), str) and fields[brand]:
         attributes["brand"] = fields[brand]
     names = fields.get(categories)
     if isinstance(names, list):
-        # The first category names the whole department, which every product of the file shares.
+        # The first category is the department, which all products of a file share.
         named = [name for name in names[1:] if isinstance(name, str)][:MAX_CATEGORIES]
         if named:
             attributes["categories"] = ", ".join(named)

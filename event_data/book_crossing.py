@@ -1,8 +1,8 @@
 """Book-Crossing's CSV dump (Ziegler et al., 2005): `;`-separated, quoted, Latin-1, without time stamps.
 
-Only explicit ratings (1 to 10) are read: an implicit 0 says that a book was met, not whether it was liked. A click is
-a rating of at least 5. For want of times the events are put into a fixed pseudo-random order, one a second: it mixes
-users and books evenly, so that histories grow as they would in a stream, and it is the same on every machine.
+Only explicit ratings (1 to 10) are read: an implicit 0 does not say whether the book was liked. A click is a rating of
+at least 5. The data has no times, so the events get a fixed pseudo-random order, one per second. It mixes users and
+books evenly, so that histories grow as they would in a stream, and it is the same on every machine.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _book(line: str) -> Item:
 
 
 def _in_pseudo_order(ratings: list[tuple[int, Rating]]) -> list[tuple[int, Rating]]:
-    """The ratings with times that follow a checksum of user and book."""
+    """The ratings, with times in the order of a checksum of user and book."""
     shuffled = sorted(ratings, key=lambda row: (zlib.crc32(f"{row[1].user_id} {row[1].item_id}".encode()), row[0]))
     return [
         (number, rating._replace(time_ms=START_MS + position * 1_000))

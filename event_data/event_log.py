@@ -1,4 +1,4 @@
-"""What every reader ends in: a catalogue and interactions in time order, and the split in time behind all figures."""
+"""The event log: a catalogue and interactions in time order, and its split into train, validation and test part."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ VALIDATION_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """A data set as the product meets it."""
+    """A data set as the catalogue and the interactions that the product would receive."""
 
     name: str
     items: Sequence[Item]
     interactions: Sequence[Interaction]
-    """In the order of their event times; of equal times the data set's own order is kept."""
+    """In order of event time; events of the same time keep the order of the data set."""
     skipped: int = 0
-    """Lines that could not be read."""
+    """Number of lines that could not be read."""
     first_skipped: str = ""
-    """What was wrong with the first of them, and where."""
+    """Place and error of the first of them."""
 
     def split(self) -> TimeSplit:
-        """The first 80 % to train on, the next 10 % to calibrate on, the last 10 % to test on."""
+        """By time: the first 80 % to train on, the next 10 % to calibrate on, the last 10 % to test on."""
         first = round(len(self.interactions) * TRAIN_SHARE)
         second = round(len(self.interactions) * (TRAIN_SHARE + VALIDATION_SHARE))
         return TimeSplit(train_end=first, validation_end=second, end=len(self.interactions))

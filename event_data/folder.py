@@ -1,4 +1,4 @@
-"""Which data set lies in a folder: told from its files, never from its name."""
+"""Reads whichever known data set a folder holds, recognised by its files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LOOKED_FOR = (
 
 
 def read_folder(folder: Path) -> EventLog:
-    """The event log of whichever known data set the folder holds.
+    """The event log of the data set in a folder.
 
     Raises:
-        DatasetError: there is no such folder, none of the known files is in it, or they hold nothing readable.
+        DatasetError: the folder does not exist, or holds no known data set or no interactions.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder} is not a folder; give the folder that holds the data set's files")
+        raise DatasetError(f"{folder} is not a folder; give the folder that holds the files of the data set")
     log = _read_recognised(folder)
     if log is None:
         raise DatasetError(f"no known data set in {folder}; looked for {'; '.join(LOOKED_FOR)}")
@@ -45,7 +45,7 @@ def _read_recognised(folder: Path) -> EventLog | None:
 
 
 def _begins_like(folder: Path, release: amazon.Release) -> bool:
-    """Whether the first line of a review file is one of this release's."""
+    """Whether the first line of any review file has the fields of this release."""
     for path in amazon.review_files(folder):
         try:
             next(iter(Lines().read(path, release.parse_review)), None)

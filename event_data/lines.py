@@ -1,4 +1,4 @@
-"""Reading files line by line: one that cannot be read is counted and told, and stops nothing unless most are so."""
+"""Reads text files line by line; malformed lines are counted and skipped, unless most lines are malformed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from runtime.errors import DatasetError
 T = TypeVar("T")
 
 JUDGED_AFTER: Final = 1_000
-"""Lines read before a file that is mostly unreadable is given up, so that a wrong huge file fails at once."""
+"""After this many lines a mostly malformed file is given up, so that a huge wrong file fails early."""
 
 
 class Lines:
-    """Parses lines of text files and keeps count of those that could not be parsed.
+    """Parses lines of text files and counts those that cannot be parsed.
 
     Attributes:
-        skipped: unreadable lines so far, over all files.
-        first_skipped: the first of them: where it was and what was wrong.
+        skipped: number of malformed lines so far, over all files.
+        first_skipped: place and error of the first of them.
     """
 
     def __init__(self) -> None:
@@ -31,9 +31,9 @@ class Lines:
     def read(
         self, path: Path, parse: Callable[[str], T], encoding: str = "utf-8", header_lines: int = 0
     ) -> Iterator[tuple[int, T]]:
-        """Line numbers and parsed lines of a file, gzipped if its name ends in `.gz`. Empty lines are passed over.
+        """Line numbers and parsed lines of a file, gzipped if its name ends in `.gz`. Empty lines are skipped.
 
-        `parse` raises ValueError, KeyError or IndexError for a line it cannot read.
+        `parse` raises ValueError, KeyError or IndexError for a malformed line.
 
         Raises:
             DatasetError: when more than half of the lines cannot be parsed, or the file cannot be read.
@@ -54,7 +54,7 @@ class Lines:
             yield number, parsed
         if bad > good:
             raise DatasetError(
-                f"{path}: {bad} of {bad + good} lines read are not as expected; the first: {self.first_skipped}"
+                f"{path}: {bad} of {bad + good} lines read are malformed; the first: {self.first_skipped}"
             )
 
     def _note(self, path: Path, number: int, line: str, error: Exception) -> None:
@@ -64,7 +64,7 @@ class Lines:
 
 
 def _numbered_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
-    """Lines end at line feeds only: titles hold other characters that Unicode counts as line ends."""
+    """Only line feeds end a line: titles contain other characters that Unicode counts as line ends."""
     try:
         with _open(path) as file:
             for number, line in enumerate(file, start=1):

@@ -1,4 +1,4 @@
-"""The data set that a command or a benchmark was told of."""
+"""Loads the data set that a command or a benchmark is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MovieLens: 100K's own layout, 1M's and 10M's `.dat` files, and the CSV files of the later releases (GroupLens).
+"""MovieLens (GroupLens): the layout of 100K, the `.dat` files of 1M and 10M, and the CSV files of later releases.
 
 A click is a rating of at least 4 of 5.
 """
@@ -32,12 +32,12 @@ GENRES_100K: Final = (
     ),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
-"""The flags at the end of a line of `u.item`, in their order."""
+"""The genre flags at the end of a line of `u.item`, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One release's files and how their lines are read."""
+    """The files of one release and how to parse their lines."""
 
     ratings_file: str
     items_file: str

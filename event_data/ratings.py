@@ -1,4 +1,4 @@
-"""From one data set's ratings to interactions in time order."""
+"""Turns the ratings of a data set into interactions in time order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from schemas.messages import Interaction
 
 
 class Rating(NamedTuple):
-    """A user's rating of an item, as the public data sets give it."""
+    """A user's rating of an item."""
 
     user_id: str
     item_id: str
@@ -18,17 +18,17 @@ class Rating(NamedTuple):
 
 
 def checked_rating(user_id: str, item_id: str, value: float, time_ms: int) -> Rating:
-    """A rating fit for an interaction.
+    """A rating with valid fields.
 
     Raises:
-        ValueError: an id is empty, the value is no number or the time lies before 1970.
+        ValueError: an id is empty, the value is not a number or the time is before 1970.
     """
     if not user_id or not item_id:
         raise ValueError("empty user or item id")
     if value != value:  # noqa: PLR0124 - NaN alone differs from itself
         raise ValueError("the rating is not a number")
     if time_ms < 0:
-        raise ValueError("the time lies before 1970")
+        raise ValueError("the time is before 1970")
     return Rating(user_id, item_id, value, time_ms)
 
 

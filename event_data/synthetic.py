@@ -1,8 +1,8 @@
-"""A built-in data set with a fixed seed: titled items, users with tastes, impressions with clicks in time order.
+"""A built-in synthetic data set with a fixed seed: items with titles, users with tastes, impressions with clicks.
 
-Everything the product uses carries signal here. Titles and genres tell what an item is about; a user's past clicks tell
-their taste; users of the same circle share a taste, so similar users help; items differ in quality and users in
-leniency, so counts help; and every second user changes circle midway, so fresh interactions help most.
+Everything that the product uses carries signal. Titles and genres tell the topic of an item; past clicks tell a user's
+taste; users of the same circle share a taste, so similar users help; items differ in quality and users in how readily
+they click, so counts help; and every second user changes circle midway, so fresh interactions help most.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORDS: Final = {
     "music": (("Electric", "Blue", "Broken", "Midnight", "Loud"), ("Melody", "Chorus", "Rhythm", "Vinyl", "Echo")),
     "nature": (("Wild", "Quiet", "Deep", "Frozen", "Green"), ("River", "Forest", "Glacier", "Meadow", "Reef")),
 }
-"""By genre: words that begin its titles and words that end them."""
+"""By genre: first and last words of its titles."""
 SERIES: Final = ("", "", "Stories", "Rising", "Revisited", "Diaries", "Club", "Nights")
 
 Array = NDArray[np.float64]
@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SyntheticSize:
-    """How much to make. Interactions are sessions times items shown per session."""
+    """Size of the data set. The number of interactions is `sessions` times `shown`, the items shown per session."""
 
     users: int = 400
     items: int = 300
@@ -50,7 +50,7 @@ class SyntheticSize:
 
 @dataclass(frozen=True, slots=True)
 class _World:
-    """The hidden truth that clicks are drawn from."""
+    """The hidden variables that determine clicks."""
 
     genres: Array  # (items, genres) shares that add up to 1
     quality: Array  # (items,)
@@ -100,7 +100,7 @@ def _make_world(size: SyntheticSize, random: np.random.Generator) -> _World:
 
 
 def _some_later(count: int, share: float, always: int, random: np.random.Generator) -> Array:
-    """Moments of appearance: most at the beginning, a share over the whole period, the first few always there."""
+    """Times of appearance: most at the start, a `share` over the whole period, the first `always` at the start."""
     moments = np.where(random.random(count) < share, random.random(count), 0.0)
     moments[:always] = 0.0
     return moments
@@ -109,7 +109,7 @@ def _some_later(count: int, share: float, always: int, random: np.random.Generat
 def _make_session(
     world: _World, size: SyntheticSize, session: int, moment: float, random: np.random.Generator
 ) -> list[Interaction]:
-    """One visit: a user is shown items, half of them picked by what is popular, half also by the user's taste."""
+    """One visit of a user: half of the items shown are drawn by popularity, half by popularity and taste."""
     user = random.choice(len(world.joined), p=_shares(world.activity * (world.joined <= moment)))
     taste = world.tastes[user, int(moment >= world.changes[user])]
     liking = world.genres @ taste  # (items,)

@@ -1,1 +1,1 @@
-"""The models and what they read: LightGCN, the exit transformer, the prompt, calibration, the bundle on disk."""
+"""LightGCN, the exit transformer, its prompts, features and calibration, and the model bundle on disk."""

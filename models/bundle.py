@@ -1,15 +1,15 @@
-"""The model bundle: one folder with everything that serving needs, versions and hashes over all of it, no pickle.
+"""The model bundle: a folder with everything that serving needs. Every file is hashed; nothing is pickled.
 
-    bundle.json            format and model version, the files' sizes and hashes, settings, where it came from, metrics
+    bundle.json            format and model version, sizes and hashes of the files, prompt limits, data set, metrics
     backbone/              the decoder, as transformers reads it (config.json, model.safetensors)
     exits.json             exit layers and widths
     exits.safetensors      soft-token projections and heads
     tokenizer.json
-    graph.safetensors      items' base embeddings, layer weights, the map from words
+    graph.safetensors      base embeddings of items, layer weights, the map from words to embeddings
     items.json             the items' ids, in the order of their base embeddings
     calibration.json
 
-The model version is a hash over the files' hashes: two bundles of the same version score alike.
+The model version is a hash of the hashes: bundles of the same version give the same scores.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from models.backbone import UnsupportedBackbone
 from models.bundle_files import (
     FORMAT_VERSION,
     GRAPH_ARRAYS,
@@ -36,7 +37,7 @@ from models.bundle_files import (
     verify_files,
 )
 from models.calibration import ExitCalibration
-from models.exit_model import ExitModel, UnsupportedBackbone
+from models.exit_model import ExitModel
 from models.graph_base import GraphBase
 from models.prompt import PromptBuilder, PromptLimits
 from models.text import Text
@@ -47,16 +48,16 @@ __all__ = ["MANIFEST", "Bundle", "read_manifest"]
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A trained model, whole.
+    """A trained model with everything it needs to score.
 
     Args:
         model: the exit transformer.
-        calibration: what its logits mean, and when to leave.
-        graph: what LightGCN starts from.
+        calibration: turns its logits into click-through rates and decides exits.
+        graph: base embeddings and layer weights of LightGCN.
         text: the tokenizer.
-        limits: how much evidence its prompts show.
+        limits: how much evidence goes into a prompt.
         dataset: name of the data it was trained on.
-        metrics: figures of the evaluation that went with the training.
+        metrics: figures of the evaluation at the end of training.
         version: the model version; empty until saved or loaded.
     """
 
@@ -74,16 +75,16 @@ class Bundle:
         return PromptBuilder(self.text, self.graph.dim, self.limits)
 
     def save(self, folder: Path) -> Bundle:
-        """Write the folder; a bundle that is there already is replaced only once the new one is complete.
+        """Write the folder. An existing bundle is replaced only once the new one is complete.
 
         Returns:
             This bundle with its version.
 
         Raises:
-            BundleError: the folder cannot be written, or holds something that is no bundle.
+            BundleError: the folder cannot be written, or holds files that are not a bundle.
         """
         if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-            raise BundleError(f"{folder} holds files that are no bundle; give an empty or new folder")
+            raise BundleError(f"{folder} holds files that are not a bundle; choose an empty or new folder")
         unfinished = folder.with_name(folder.name + ".unfinished")
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -98,14 +99,14 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Bundle:
-        """What `save` wrote, every file compared with its hash first.
+        """Read what `save` wrote, after checking the hash of every file.
 
         Args:
             folder: the bundle.
-            dtype: number format of the model's weights in memory.
+            dtype: number format of the weights in memory.
 
         Raises:
-            BundleError: the bundle is missing, torn, changed, or of a format that this program cannot read.
+            BundleError: the bundle is missing, corrupt, or of a format that this version cannot read.
         """
         manifest = read_manifest(folder)
         verify_files(folder, manifest["files"])
@@ -121,7 +122,9 @@ class Bundle:
                 version=manifest["model_version"],
             )
         except (UnsupportedBackbone, SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
-            raise BundleError(f"the bundle {folder} cannot be used by this program: {error}; train it anew") from error
+            raise BundleError(
+                f"the bundle {folder} does not fit this version of the program: {error}; retrain it"
+            ) from error
 
     def _write_parts(self, folder: Path) -> None:
         self.model.save(folder)

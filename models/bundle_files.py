@@ -1,4 +1,4 @@
-"""A bundle's folder as files: the manifest, hashes, and the graph's part, which can be had without torch."""
+"""The files of a bundle: manifest, hashes, and the graph part, which loads without torch."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ GRAPH_ARRAYS: Final = ("alphas", "item_embeddings", "word_vectors", "word_bias")
 
 @dataclass(frozen=True, eq=False)
 class GraphPart:
-    """What keeping the graph fresh needs of a bundle: neither torch nor the model's weights are loaded for it.
+    """The part of a bundle that the graph updater needs; neither torch nor the model's weights are loaded.
 
     Args:
-        graph: what LightGCN starts from.
+        graph: base embeddings and layer weights of LightGCN.
         text: the tokenizer.
         version: the model version.
     """
@@ -37,10 +37,10 @@ class GraphPart:
 
     @classmethod
     def load(cls, folder: Path) -> GraphPart:
-        """From a bundle's folder, every file compared with its hash first.
+        """Read from a bundle, after checking the hash of every file.
 
         Raises:
-            BundleError: the bundle is missing, torn, changed, or of a format that this program cannot read.
+            BundleError: the bundle is missing, corrupt, or of a format that this version cannot read.
         """
         manifest = read_manifest(folder)
         verify_files(folder, manifest["files"])
@@ -48,14 +48,16 @@ class GraphPart:
             text = Text.load(folder / "tokenizer.json")
             return cls(load_graph(folder), text, manifest["model_version"])
         except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
-            raise BundleError(f"the bundle {folder} cannot be used by this program: {error}; train it anew") from error
+            raise BundleError(
+                f"the bundle {folder} does not fit this version of the program: {error}; retrain it"
+            ) from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The bundle's manifest, without its files being looked at.
+    """The manifest of a bundle. The other files are not checked.
 
     Raises:
-        BundleError: there is none, it is torn, or its format is newer than this program.
+        BundleError: it is missing or corrupt, or its format is newer than this version reads.
     """
     path = folder / MANIFEST
     try:
@@ -63,54 +65,54 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         format_version = int(manifest["format_version"])
     except FileNotFoundError as error:
         raise BundleError(
-            f"no model bundle in {folder}: {MANIFEST} is missing; make one with `exitstream train`"
+            f"no model bundle in {folder}: {MANIFEST} is missing; train one with `exitstream train`"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path} is torn or no bundle's manifest: {error!r}; train the bundle anew") from error
+        raise BundleError(f"{path} is corrupt: {error!r}; retrain the bundle") from error
     if format_version > FORMAT_VERSION:
         raise BundleError(
-            f"the bundle {folder} has format {format_version}, this program reads up to {FORMAT_VERSION}; update it"
+            f"the bundle {folder} has format {format_version}, this version reads up to {FORMAT_VERSION}; update it"
         )
     missing = {"model_version", "dataset", "metrics", "prompt_limits", "files"} - set(manifest)
     if missing:
-        raise BundleError(f"{path} is torn: it lacks {', '.join(sorted(missing))}; train the bundle anew")
+        raise BundleError(f"{path} is corrupt: {', '.join(sorted(missing))} missing; retrain the bundle")
     return manifest
 
 
 def model_version(files: Mapping[str, Mapping[str, Any]], limits: Mapping[str, int]) -> str:
-    """Twelve hexadecimal digits that stand for everything that changes a score."""
+    """A hash, 12 hexadecimal digits, of everything that changes a score."""
     content = {"files": {name: files[name]["sha256"] for name in sorted(files)}, "limits": dict(sorted(limits.items()))}
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
 def verify_files(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-    """Every file is there and as it was written.
+    """Check that every file exists and is as it was saved.
 
     Raises:
-        BundleError: the first that is not.
+        BundleError: a file is missing or changed; the first such file is named.
     """
     for name, expected in files.items():
         path = folder / name
         if not path.is_file():
-            raise BundleError(f"the bundle {folder} is torn: {name} is missing; copy it whole or train it anew")
+            raise BundleError(f"the bundle {folder} is corrupt: {name} is missing; copy it again or retrain it")
         if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
             raise BundleError(
-                f"the bundle {folder} is torn: {name} is not what was saved; copy it whole or train it anew"
+                f"the bundle {folder} is corrupt: {name} is not what was saved; copy it again or retrain it"
             )
 
 
 def sha256(path: Path) -> str:
-    """The file's hash, in hexadecimal digits."""
+    """SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_graph(folder: Path) -> GraphBase:
-    """The graph's part of a bundle, its files taken as they are.
+    """Read the graph part of a bundle, without checking hashes.
 
     Raises:
-        ValueError: they do not hold what belongs there.
-        OSError: they cannot be read.
+        ValueError: the files do not hold the expected arrays.
+        OSError: the files cannot be read.
     """
     arrays = load_file(str(folder / "graph.safetensors"))
     if set(arrays) != set(GRAPH_ARRAYS):

@@ -1,12 +1,11 @@
-"""What the exit heads' logits mean: calibrated click-through rates and the confidence that decides an exit.
+"""Turns the logits of exit heads into calibrated click-through rates and into the confidence that decides an exit.
 
-Three things are fitted offline (`training.calibrate`) and applied here:
+Three models are fitted offline (`training.calibrate`) and applied here:
 - per head, Platt scaling (Platt 1999): `ctr = sigmoid(slope * logit + intercept)`;
-- per head but the last, a logistic regression that estimates how likely the final head's calibrated logit lies within
+- per early head, a logistic regression for the probability that the final head's calibrated logit lies within
   `tolerance` of this head's;
-- a logistic regression over `models.features.GRAPH_FEATURES`, the score where no head can be reached in time.
-
-Pure NumPy: nothing here needs a model to be loaded.
+- a logistic regression over `models.features.GRAPH_FEATURES`: the graph score, for candidates that reach no head in
+  time.
 """
 
 from __future__ import annotations
@@ -22,46 +21,47 @@ from numpy.typing import ArrayLike, NDArray
 from models.features import GRAPH_FEATURES
 
 Criterion = Literal["calibrated", "ratio"]
-"""What decides an exit: the fitted confidence, or the paper's plain ratio of positive to negative and its trend."""
+"""What decides an exit: the fitted confidence, or the criterion of OptiRAG-Rec (see `ratio_confidence`)."""
 
 CONFIDENCE_FEATURES: Final = ("bias", "logit", "distance", "change", "trend", "spread", "entropy")
 MAX_LOGIT: Final = 30.0
-"""Beyond this a probability is 0 or 1 in float32 anyway; the bound keeps features finite."""
+"""Logits are clipped here: beyond it a probability is 0 or 1 in float32 anyway."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class FrontierPoint:
-    """What one exit threshold costs and loses, measured on held-out data."""
+    """Compute and quality loss of one exit threshold, measured on held-out data."""
 
     threshold: float
     token_layer_share: float
-    """Token-layers executed, as a share of those at full depth."""
+    """Token-layers computed, as a share of those at full depth."""
     metric_loss: float
-    """How much worse than full depth the promised metric is."""
+    """Increase of the log loss over full depth, as a share of it."""
 
 
 @dataclass(frozen=True, eq=False)
 class ExitCalibration:
-    """Everything between the heads' raw logits and what a score says.
+    """Everything that turns raw logits into scores and exits.
 
     Args:
         slopes: (heads,) Platt slopes.
         intercepts: (heads,) Platt intercepts.
         confidence_weights: (heads - 1, len(CONFIDENCE_FEATURES)).
-        tolerance: how far, in calibrated log-odds, an early answer may lie from the final one and count as the same.
+        tolerance: largest difference, in calibrated log-odds, between answers that count as the same.
         base_threshold: the exit threshold without load.
-        floor_threshold: the lowest exit threshold ever used.
-        frontier: what each threshold costs and loses, by rising threshold.
+        floor_threshold: the lowest exit threshold that is ever used.
+        frontier: compute and quality loss per threshold, by rising threshold.
         graph_mean: (len(GRAPH_FEATURES),) subtracted from the graph features.
-        graph_scale: (len(GRAPH_FEATURES),) then divided by; never 0.
-        graph_weights: (len(GRAPH_FEATURES),).
+        graph_scale: (len(GRAPH_FEATURES),) the features are then divided by it; never 0.
+        graph_weights: (len(GRAPH_FEATURES),) weights of the standardised features.
         graph_bias: intercept of the graph score.
-        criterion: what `confidence` computes and the thresholds and the frontier are given in.
+        criterion: what `confidence` computes; thresholds and frontier refer to it.
 
     Raises:
-        ValueError: a part has the wrong shape or holds numbers that are not finite.
+        ValueError: an array has the wrong shape or holds numbers that are not finite, or the floor threshold lies above
+            the base threshold.
     """
 
     slopes: Floats
@@ -93,19 +93,19 @@ class ExitCalibration:
 
     @property
     def heads(self) -> int:
-        """Number of exit heads, the final one included."""
+        """Number of exit heads, including the final one."""
         return len(self.slopes)
 
     def calibrated_logit(self, head: int, logit: ArrayLike) -> Floats:
-        """Log-odds of a click from a head's raw logits, any shape."""
+        """Calibrated log-odds of a click from raw logits of a head; any shape."""
         return np.asarray(np.asarray(logit, np.float64) * self.slopes[head] + self.intercepts[head])
 
     def ctr(self, head: int, logit: ArrayLike) -> Floats:
-        """Click-through rates from a head's raw logits, any shape."""
+        """Click-through rates from raw logits of a head; any shape."""
         return sigmoid(self.calibrated_logit(head, logit))
 
     def confidence(self, head: int, logits_so_far: ArrayLike) -> Floats:
-        """How likely going deeper than `head` would not change the answer.
+        """Probability that deeper layers would not change the answer.
 
         Args:
             head: index of the deepest head reached.
@@ -123,7 +123,7 @@ class ExitCalibration:
         return sigmoid(confidence_features(calibrated) @ self.confidence_weights[head])
 
     def graph_ctr(self, features: ArrayLike) -> Floats:
-        """Click-through rates (n,) from graph features (n, len(GRAPH_FEATURES)), no head asked."""
+        """Click-through rates (n,) from graph features (n, len(GRAPH_FEATURES)) alone."""
         standardised = (np.asarray(features, np.float64) - self.graph_mean) / self.graph_scale
         return sigmoid(standardised @ self.graph_weights + self.graph_bias)
 
@@ -134,7 +134,7 @@ class ExitCalibration:
 
     @classmethod
     def from_json(cls, text: str) -> ExitCalibration:
-        """What `to_json` wrote.
+        """Read what `to_json` wrote.
 
         Raises:
             ValueError: fields are missing, unknown or of the wrong shape.
@@ -149,14 +149,14 @@ class ExitCalibration:
 
 
 def confidence_features(calibrated_logits: Floats) -> Floats:
-    """What the answer's path over the heads tells about its end.
+    """Features of the logits so far that predict how close the latest is to the final one.
 
     Args:
         calibrated_logits: (n, k) calibrated logits of the first k heads.
 
     Returns:
-        (n, len(CONFIDENCE_FEATURES)): 1; the latest logit z; |z|; |step| and step, the change since the head before
-        (0 at the first); the range covered over all heads so far; the entropy of the latest answer in bits.
+        (n, len(CONFIDENCE_FEATURES)): 1; the latest logit z; |z|; |step| and step, where step is the change since the
+        previous head (0 at the first); the range of the logits so far; the entropy of the latest answer in bits.
     """
     path = np.clip(calibrated_logits, -MAX_LOGIT, MAX_LOGIT)
     latest = path[:, -1]
@@ -166,16 +166,15 @@ def confidence_features(calibrated_logits: Floats) -> Floats:
 
 
 def ratio_confidence(logits: Floats) -> Floats:
-    """The plain criterion of OptiRAG-Rec (arXiv 2501.02173): positive against negative probability, and their trend.
+    """The criterion of OptiRAG-Rec (arXiv 2501.02173): the ratio of positive to negative probability, and its trend.
 
-    The ratio p : 1 - p (or its inverse, whichever is larger) as a share of 1. A trend over heads that goes against the
-    present side counts as if its last step were taken once more.
+    The larger of p and 1 - p, from the raw logit. If the last step went towards the other side, it is taken once more.
 
     Args:
         logits: (n, k) logits of the first k heads.
 
     Returns:
-        (n,) within [0, 1]: 0.5 where both answers are equally likely, less where the trend is about to cross over.
+        (n,) within [0, 1]: 0.5 where both answers are equally likely, less where the next step would cross over.
     """
     path = np.clip(logits, -MAX_LOGIT, MAX_LOGIT)
     latest = path[:, -1]
@@ -185,22 +184,22 @@ def ratio_confidence(logits: Floats) -> Floats:
 
 
 def sigmoid(logit: Floats) -> Floats:
-    """Probability of a log-odds, without overflow."""
+    """The logistic function, without overflow."""
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logit)))
 
 
 def _entropy(logit: Floats) -> Floats:
-    """Bits of entropy of a yes-or-no answer with this log-odds."""
+    """Binary entropy in bits."""
     distance = np.abs(logit)
     nats = np.log1p(np.exp(-distance)) + distance * sigmoid(-distance)
     return np.asarray(nats / np.log(2))
 
 
-def _check_array(name: str, part: Floats, shape: tuple[int, ...]) -> None:
-    if part.shape != shape:
-        raise ValueError(f"calibration part {name} has shape {part.shape}, expected {shape}")
-    if not np.isfinite(part).all():
-        raise ValueError(f"calibration part {name} holds numbers that are not finite")
+def _check_array(name: str, array: Floats, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"calibration: {name} has shape {array.shape}, expected {shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"calibration: {name} holds numbers that are not finite")
 
 
 def _plain(part: Any) -> Any:  # noqa: ANN401 - a field of any type on its way into JSON
@@ -208,7 +207,7 @@ def _plain(part: Any) -> Any:  # noqa: ANN401 - a field of any type on its way i
 
 
 def _parsed(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists of numbers back into arrays, the frontier back into points."""
+    """The JSON values with lists as arrays and the frontier as points."""
     frontier = tuple(FrontierPoint(**point) for point in parts["frontier"])
     parsed = {
         name: np.array(part, np.float64) if isinstance(part, list) else part

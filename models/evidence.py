@@ -1,8 +1,7 @@
-"""What retrieval found for one request: plain data that the prompt builder and the graph score read.
+"""What retrieval found for one request: the input of the prompt builder.
 
-They are Structs, for hundreds are made per request: those of msgspec cost a fraction of a frozen dataclass.
-
-Embeddings are the graph's z vectors, float32 of shape (dim,), or None while an id has none.
+Hundreds of these objects are made per request, and msgspec's Structs cost a fraction of frozen dataclasses.
+Embeddings are LightGCN's z, float32 of shape (dim,), or None while an id has none.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ Vector = NDArray[np.float32]
 
 
 class ItemFacts(msgspec.Struct, frozen=True, gc=False):
-    """What is known of one item. An item nobody has told of has an empty title, no embedding and no counts."""
+    """What is known of one item. An unknown item has no title, no embedding and no counts."""
 
     item_id: str
     title_tokens: Sequence[int] = ()
-    """Its catalogue text, tokenised once when the item became known; never holds a control token."""
+    """Its catalogue text, tokenised once when the item arrived; never contains a control token."""
     embedding: Vector | None = None
     impressions: int = 0
     positives: int = 0
 
 
 class PastItem(msgspec.Struct, frozen=True, gc=False):
-    """One of the user's own past interactions; `similarity` is the cosine to the candidate (0 in the prefix)."""
+    """One of the user's past interactions; `similarity` is the cosine to the candidate (0 in the prefix)."""
 
     item: ItemFacts
     positive: bool
@@ -36,7 +35,7 @@ class PastItem(msgspec.Struct, frozen=True, gc=False):
 
 
 class SimilarUser(msgspec.Struct, frozen=True, gc=False):
-    """A user near this one who has met the candidate, and what came of it."""
+    """A similar user who was shown the candidate, and whether they clicked."""
 
     user_id: str
     similarity: float
@@ -44,35 +43,35 @@ class SimilarUser(msgspec.Struct, frozen=True, gc=False):
 
 
 class SimilarItem(msgspec.Struct, frozen=True, gc=False):
-    """An item near a candidate that nobody near this user has met; its counts say how it fared."""
+    """An item similar to a candidate that no similar user was shown; its counts stand in for the candidate's."""
 
     item: ItemFacts
     similarity: float
 
 
 class UserEvidence(msgspec.Struct, frozen=True, gc=False):
-    """The user's part, shared by all candidates of the request."""
+    """Evidence about the user, shared by all candidates of the request."""
 
     user_id: str
     embedding: Vector | None = None
     impressions: int = 0
     positives: int = 0
     recent: Sequence[PastItem] = ()
-    """The last interactions, oldest first."""
+    """The latest interactions, oldest first."""
 
 
 class CandidateEvidence(msgspec.Struct, frozen=True, gc=False):
-    """One candidate's part."""
+    """Evidence about one candidate."""
 
     item: ItemFacts
     past: Sequence[PastItem] = ()
-    """The user's own past items nearest to the candidate, nearest first."""
+    """The user's past items most similar to the candidate, most similar first."""
     similar_users: Sequence[SimilarUser] = ()
     similar_items: Sequence[SimilarItem] = ()
 
 
 class Evidence(msgspec.Struct, frozen=True, gc=False):
-    """Everything the model is told about one request."""
+    """All evidence for one request."""
 
     user: UserEvidence
     candidates: Sequence[CandidateEvidence]

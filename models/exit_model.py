@@ -1,48 +1,38 @@
-"""The exit transformer: a Hugging Face decoder, soft tokens going in, a click logit coming out after several layers.
+"""The exit transformer: a Hugging Face decoder with soft tokens as input and a click logit after several layers.
 
-`ExitModel.forward` is the plain way to compute it: transformers' own layers, a padded batch, a tree-shaped mask.
-It is what training trains and what `worker.engine`, which computes the same without padding, is tested against.
+`ExitModel.forward` is the reference: transformers' own layers on a padded batch with a tree-shaped mask. Training uses
+it, and `worker.engine`, which computes the same without padding, is tested against it.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from models.backbone import FAMILIES, UnsupportedBackbone, load_backbone, no_progress_bars
 from models.features import FEATURES
-from models.prompt import Prompt, SoftKind
-
-FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose decoder layers `worker.engine` computes."""
-
-
-class UnsupportedBackbone(ValueError):
-    """The checkpoint is not one of the families, or does not fit the exits. The text says what and what to use."""
+from models.prompt import SoftKind
+from models.prompt_batch import PromptBatch
 
 
 @dataclass(frozen=True, slots=True)
 class ExitConfig:
-    """Where the exits are and how wide the soft tokens' numbers come.
+    """The layers that have an exit head, and the widths of soft tokens.
 
     Args:
-        exit_layers: number of decoder layers that are run before each head, ascending; the last equals all layers.
+        exit_layers: number of decoder layers before each head, ascending; the last is the number of all layers.
         embedding_dim: width of users' and items' embeddings.
         soft_width: columns of `TokenSequence.soft_values`.
 
     Raises:
-        ValueError: the layers do not ascend, or the soft tokens' numbers do not fit their columns.
+        ValueError: the layers do not ascend, or `soft_width` is too small.
     """
 
     exit_layers: tuple[int, ...]
@@ -60,70 +50,13 @@ class ExitConfig:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class PromptBatch:
-    """Prompts as padded rows, one each: the prefix, then all suffixes, whose positions go on at the prefix's end."""
-
-    token_ids: Tensor  # (prompts, length) int64, 0 where soft or padding
-    positions: Tensor  # (prompts, length) int64
-    mask: Tensor  # (prompts, 1, length, length) bool: may this query see this key
-    soft_index: Tensor  # (soft,) int64 into the flattened rows
-    soft_kinds: Tensor  # (soft,) int64
-    soft_values: Tensor  # (soft, width) float32
-    answer_index: Tensor  # (candidates,) int64 into the flattened rows: each suffix's last token
-
-    def to(self, device: torch.device | str) -> PromptBatch:
-        """The same batch on another device."""
-        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
-
-
-def collate(prompts: Sequence[Prompt]) -> PromptBatch:
-    """Lay prompts out as a padded batch. Rows of similar length waste least."""
-    length = max(prompt.tokens for prompt in prompts)
-    token_ids = torch.zeros(len(prompts), length, dtype=torch.int64)
-    positions = torch.zeros(len(prompts), length, dtype=torch.int64)
-    segments = torch.full((len(prompts), length), -1)  # 0: prefix, 1..: suffixes, -1: padding
-    soft_index, soft_kinds, soft_values, answers = [], [], [], []
-    for row, prompt in enumerate(prompts):
-        start = 0
-        for segment, part in enumerate((prompt.prefix, *prompt.suffixes)):
-            first_position = len(prompt.prefix) if segment else 0
-            end = start + len(part)
-            token_ids[row, start:end] = torch.from_numpy(part.token_ids)
-            positions[row, start:end] = torch.arange(first_position, first_position + len(part))
-            segments[row, start:end] = segment
-            soft_index.append(torch.from_numpy(part.soft_positions).long() + row * length + start)
-            soft_kinds.append(torch.from_numpy(part.soft_kinds).long())
-            soft_values.append(torch.from_numpy(part.soft_values))
-            start = end
-            if segment:
-                answers.append(row * length + end - 1)
-    return PromptBatch(
-        token_ids=token_ids,
-        positions=positions,
-        mask=_tree_mask(segments),
-        soft_index=torch.cat(soft_index),
-        soft_kinds=torch.cat(soft_kinds),
-        soft_values=torch.cat(soft_values),
-        answer_index=torch.tensor(answers, dtype=torch.int64),
-    )
-
-
-def _tree_mask(segments: Tensor) -> Tensor:  # (prompts, length) -> (prompts, 1, length, length)
-    """A token sees the prefix and its own segment up to itself; padding sees padding, so that no row is empty."""
-    length = segments.shape[1]
-    queries, keys = segments[:, :, None], segments[:, None, :]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    return (causal & ((keys == queries) | ((keys == 0) & (queries > 0))))[:, None]
-
-
 class SoftTokens(nn.Module):
-    """Numbers into input vectors: a linear map for users and for items, a small network for a candidate's statistics.
+    """Projects soft tokens to input vectors: linearly for users and items, by a small network for statistics.
 
     Args:
         config: the widths.
         hidden: width of the backbone.
-        initial_std: standard deviation that the backbone's word embeddings start with.
+        initial_std: standard deviation of the initial weights of the linear maps.
     """
 
     def __init__(self, config: ExitConfig, hidden: int, initial_std: float) -> None:
@@ -136,7 +69,7 @@ class SoftTokens(nn.Module):
             nn.init.zeros_(projection.bias)
 
     def forward(self, kinds: Tensor, values: Tensor) -> Tensor:
-        """Input vectors (soft, hidden) of soft tokens with kinds (soft,) and numbers (soft, width)."""
+        """Input vectors (soft, hidden) of soft tokens with kinds (soft,) and values (soft, width)."""
         vectors = values.new_empty(len(kinds), self.user.out_features)
         for kind, projection, width in (
             (SoftKind.USER, self.user, self.user.in_features),
@@ -149,7 +82,7 @@ class SoftTokens(nn.Module):
 
 
 class ExitHead(nn.Module):
-    """Reads the answer off a hidden state: norm, then one logit."""
+    """Norm, then a linear map from a hidden state to one logit."""
 
     def __init__(self, hidden: int, epsilon: float) -> None:
         super().__init__()
@@ -157,7 +90,7 @@ class ExitHead(nn.Module):
         self.linear = nn.Linear(hidden, 1)
 
     def forward(self, hidden: Tensor) -> Tensor:  # (n, hidden) -> (n,)
-        """Raw logits of hidden states."""
+        """Raw logits (n,) of hidden states (n, hidden)."""
         logits: Tensor = self.linear(self.norm(hidden))
         return logits.squeeze(-1)
 
@@ -189,7 +122,7 @@ class ExitModel(nn.Module):
         heads = [ExitHead(decoder.hidden_size, decoder.rms_norm_eps) for _ in config.exit_layers]
         heads[-1].norm.load_state_dict(backbone.norm.state_dict())
         self.heads = nn.ModuleList(heads)
-        # Not self.to(...): the backbone's rotary frequencies stay in float32 whatever its weights are in.
+        # Not self.to(...): the rotary frequencies of the backbone stay in float32 whatever the dtype of its weights.
         self.soft.to(backbone.dtype)
         self.heads.to(backbone.dtype)
 
@@ -202,29 +135,23 @@ class ExitModel(nn.Module):
     def from_pretrained(
         cls, path_or_hub_name: str, config: ExitConfig, lora: str | None = None, dtype: torch.dtype = torch.float32
     ) -> ExitModel:
-        """A model over the weights of any Hugging Face checkpoint of the families; soft tokens and heads start fresh.
+        """A model on any Hugging Face checkpoint of the families; soft tokens and heads have random weights.
 
         Args:
             path_or_hub_name: a local folder or a name on the hub.
             config: exits and widths.
-            lora: folder or hub name of a LoRA adapter, merged into the weights here (needs the extra `lora`).
+            lora: folder or hub name of a LoRA adapter to merge into the weights (needs the extra `lora`).
             dtype: number format of the weights in memory.
 
         Raises:
             UnsupportedBackbone: the checkpoint is of another family, or the adapter does not fit it.
         """
-        family = AutoConfig.from_pretrained(path_or_hub_name).model_type
-        if family not in FAMILIES:
-            raise UnsupportedBackbone(f"{path_or_hub_name} is a {family!r}; supported are {', '.join(FAMILIES)}")
-        with _no_progress_bars():
-            if lora is not None:
-                return cls(_merged_with_adapter(path_or_hub_name, lora, dtype), config)
-            return cls(AutoModel.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa"), config)
+        return cls(load_backbone(path_or_hub_name, lora, dtype), config)
 
     def save(self, folder: Path) -> None:
-        """Write `backbone/` (as transformers reads it), `exits.safetensors` and `exits.json`."""
+        """Write `backbone/` (in the format of transformers), `exits.safetensors` and `exits.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        with _no_progress_bars():
+        with no_progress_bars():
             self.backbone.save_pretrained(folder / "backbone")
         ours = {name: part.contiguous() for name, part in self.state_dict().items() if not _is_backbone(name)}
         save_file(ours, str(folder / "exits.safetensors"))
@@ -232,10 +159,10 @@ class ExitModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> ExitModel:
-        """What `save` wrote, in evaluation mode.
+        """Read what `save` wrote; the model is in evaluation mode.
 
         Raises:
-            UnsupportedBackbone: soft tokens or heads were saved by another layout of this model.
+            UnsupportedBackbone: the saved soft tokens or heads have other names or shapes than this version's.
         """
         parts = json.loads((folder / "exits.json").read_text())
         config = ExitConfig(**{**parts, "exit_layers": tuple(parts["exit_layers"])})
@@ -251,11 +178,11 @@ class ExitModel(nn.Module):
         return model.eval()
 
     def embed(self, token_ids: Tensor, soft_index: Tensor, soft_kinds: Tensor, soft_values: Tensor) -> Tensor:
-        """Input vectors of tokens, words looked up and soft tokens projected.
+        """Input vectors of tokens: words are looked up, soft tokens projected.
 
         Args:
             token_ids: (tokens,).
-            soft_index: (soft,) which of the tokens are soft.
+            soft_index: (soft,) positions of the soft tokens.
             soft_kinds: (soft,) `SoftKind` codes.
             soft_values: (soft, width).
 
@@ -267,7 +194,7 @@ class ExitModel(nn.Module):
         return words.index_copy_(0, soft_index, soft.to(words.dtype))
 
     def forward(self, batch: PromptBatch) -> Tensor:
-        """Raw logits (candidates, heads), candidates in order of prompts, then suffixes."""
+        """Raw logits (candidates, heads); candidates by prompt, then in the order of its suffixes."""
         vectors = self.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
         hidden = vectors.view(*batch.token_ids.shape, -1)  # (prompts, length, hidden)
         rotation = self.backbone.rotary_emb(hidden, position_ids=batch.positions)
@@ -284,32 +211,3 @@ class ExitModel(nn.Module):
 
 def _is_backbone(name: str) -> bool:
     return name.startswith("backbone.")
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """A worker's log is no terminal: transformers' bars off, and back as they were."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _merged_with_adapter(path_or_hub_name: str, lora: str, dtype: torch.dtype) -> PreTrainedModel:
-    """The backbone with the adapter's changes folded into its weights: no cost per token."""
-    from peft import PeftConfig, PeftModel  # noqa: PLC0415 - an optional extra
-
-    # An adapter's tensors are named after the class that it was trained on.
-    whole = PeftConfig.from_pretrained(lora).task_type == "CAUSAL_LM"
-    loader = AutoModelForCausalLM if whole else AutoModel
-    model = loader.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="Found missing adapter keys")
-        try:
-            merged = PeftModel.from_pretrained(model, lora).merge_and_unload()
-        except UserWarning as error:
-            raise UnsupportedBackbone(f"the adapter {lora} does not fit {path_or_hub_name}: {error}") from error
-    return merged.model if whole else merged

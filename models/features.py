@@ -1,12 +1,12 @@
-"""The numbers beside the words: what the graph score is made of and what the `statistics` soft token holds.
+"""Numeric features: the input of the graph score and of the `statistics` soft token.
 
-`graph_features` needs no retrieval, so that a backlog can be answered from it at memory speed; `evidence_features` sums
-up what retrieval found. Rates are shrunk towards a prior (`PRIOR_IMPRESSIONS` imagined impressions at `PRIOR_RATE`) and
-given as logits, counts as logarithms, so that all of them stay within a few units of zero.
+`graph_features` need no retrieval, so a backlog can be scored from them quickly; `evidence_features` summarise what
+retrieval found. Rates are shrunk towards a prior (`PRIOR_IMPRESSIONS` imagined impressions at `PRIOR_RATE`). They are
+given as logits, counts as logarithms, so that all features stay within a few units of zero.
 
-A click on what everybody clicks says little. So what a user did is mostly counted as a surprise: 1 or 0, less the
-item's own click rate. A user's mean surprise is how lenient they are, whichever items they met; the surprises at items
-like the candidate tell their taste.
+A click on a popular item says little about the user. So most features of a user's past use the surprise: 1 for a click,
+0 for none, minus the item's click rate. Over all items the mean surprise tells how readily the user clicks; over items
+similar to the candidate it tells their taste.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ FEATURES: Final = GRAPH_FEATURES + EVIDENCE_FEATURES
 PRIOR_IMPRESSIONS: Final = 4.0
 PRIOR_RATE: Final = 0.5
 PRIOR_SURPRISE: Final = 3.0
-"""Weight of the imagined unsurprising events that mean surprises are drawn to zero by."""
+"""Weight of the imagined unsurprising events that shrink a mean surprise towards zero."""
 RECENT_HALF_LIFE: Final = 4.0
-"""Events after which an event counts half among the recent ones."""
+"""Number of later events after which an event counts half."""
 
 Features = NDArray[np.float32]
 F = TypeVar("F", np.float32, np.float64)
@@ -61,7 +61,7 @@ def graph_features(
     item_embeddings: NDArray[np.float32],
     item_counts: NDArray[np.float32],
 ) -> Features:
-    """Features of many candidates for one user.
+    """Features of one user's candidates that need no retrieval.
 
     Args:
         user_embedding: (dim,) or None.
@@ -89,18 +89,18 @@ def graph_features(
 
 
 def as_unknown(features: NDArray[F], *, user: bool = False, item: bool = False) -> NDArray[F]:
-    """Graph features (n, len(GRAPH_FEATURES)) as they would be, had nobody ever heard of the user, the item or both."""
+    """Graph features (n, len(GRAPH_FEATURES)) as if the user, the item or both were unknown."""
     columns = {"affinity", "cosine"}
     columns |= {"user_rate", "user_count", "user_known"} if user else set()
     columns |= {"item_rate", "item_count", "item_known"} if item else set()
     unknown = features.copy()
-    # Shrunk rates of nothing are the prior's log-odds, 0 like everything else of an unknown id.
+    # Without impressions the shrunk rate is the prior's, whose logit is 0, like all other features of an unknown id.
     unknown[:, [GRAPH_FEATURES.index(name) for name in columns]] = 0.0
     return unknown
 
 
 def evidence_features(evidence: Evidence) -> Features:
-    """What retrieval found, as numbers of shape (candidates, len(EVIDENCE_FEATURES))."""
+    """Features (candidates, len(EVIDENCE_FEATURES)) that summarise what retrieval found."""
     features = np.zeros((len(evidence.candidates), len(EVIDENCE_FEATURES)), np.float32)
     for row, candidate in zip(features, evidence.candidates, strict=True):
         row[:-4] = _candidate_features(candidate)
@@ -109,7 +109,7 @@ def evidence_features(evidence: Evidence) -> Features:
 
 
 def _candidate_features(candidate: CandidateEvidence) -> tuple[float, ...]:
-    """The first of `EVIDENCE_FEATURES`, in plain Python: for a dozen numbers NumPy's calls cost more than they save."""
+    """All of `EVIDENCE_FEATURES` but the last four. Plain Python: for a dozen numbers NumPy is slower."""
     past_weight = past_vote = past_surprise = past_similarity = 0.0
     for past in candidate.past:
         weight = max(past.similarity, 0.0)
@@ -136,9 +136,9 @@ def _candidate_features(candidate: CandidateEvidence) -> tuple[float, ...]:
 
 
 def _user_features(user: UserEvidence) -> tuple[float, ...]:
-    """The last four of `EVIDENCE_FEATURES`: what the recent history says, whoever the candidate is."""
+    """The last four of `EVIDENCE_FEATURES`, which are the same for all candidates."""
     surprise = recent_surprise = recent_clicks = recent_weight = 0.0
-    for past in user.recent:  # oldest first: each event lets all before it fade
+    for past in user.recent:  # oldest first: each event discounts all earlier ones
         fresh = _surprise(past)
         surprise += fresh
         recent_surprise = recent_surprise * _FADE + fresh
@@ -153,7 +153,7 @@ def _user_features(user: UserEvidence) -> tuple[float, ...]:
 
 
 def _surprise(past: PastItem) -> float:
-    """How much more was clicked than the item's rate, as known now, would make one expect; within ±1."""
+    """1 for a click, 0 for none, minus the item's current click rate; within ±1."""
     expected = (past.item.positives + PRIOR_IMPRESSIONS * PRIOR_RATE) / (past.item.impressions + PRIOR_IMPRESSIONS)
     return past.positive - expected
 

@@ -1,7 +1,7 @@
-"""What LightGCN needs to start from: the items' base embeddings, the layers' weights, a map from words to embeddings.
+"""The trained part of LightGCN: base embeddings of items, layer weights, and a map from words to base embeddings.
 
-Users have no base embedding (x⁽⁰⁾ = 0): theirs comes from the items they clicked alone, so a user who appeared a second
-ago is like any other. An item without a fitted base embedding gets one from its text.
+Users have no base embedding (x⁽⁰⁾ = 0): their embedding comes from the items they clicked, so a new user is like any
+other. An item without a trained base embedding gets one from its text.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class GraphBase:
-    """The offline part of the graph's embeddings.
+    """What is trained offline and does not change while serving.
 
     Args:
-        alphas: (layers + 1,) weight of each propagation layer in z, the base embeddings' first.
-        item_ids: items whose base embeddings were fitted.
+        alphas: (layers + 1,) weight of each propagation layer in z; the first is that of the base embeddings.
+        item_ids: items with a trained base embedding.
         item_embeddings: (items, dim) x⁽⁰⁾, float32.
-        word_vectors: (vocabulary, dim) what each token of an item's text adds to its base embedding.
-        word_bias: (dim,) the base embedding of a text of unknown words.
+        word_vectors: (vocabulary, dim) weight of each token of an item's text.
+        word_bias: (dim,) intercept of the map from text.
 
     Raises:
-        ValueError: the parts' shapes do not fit each other, or hold numbers that are not finite.
+        ValueError: the shapes do not match, or an array holds numbers that are not finite.
     """
 
     alphas: Floats
@@ -52,7 +52,7 @@ class GraphBase:
 
     @property
     def dim(self) -> int:
-        """Width of the embeddings."""
+        """Dimension of the embeddings."""
         return int(self.word_bias.shape[-1])
 
     @property
@@ -61,7 +61,7 @@ class GraphBase:
         return len(self.alphas) - 1
 
     def from_text(self, token_ids: Sequence[int]) -> Floats | None:
-        """The base embedding (dim,) of an item known by its text alone; None without any text."""
+        """The base embedding (dim,) that an item's text gives; None without text."""
         tokens = text_tokens(token_ids)
         if not len(tokens):
             return None
@@ -70,5 +70,5 @@ class GraphBase:
 
 
 def text_tokens(token_ids: Sequence[int]) -> NDArray[np.int64]:
-    """The distinct tokens of a text: what its base embedding is made of, each scaled by 1/√count."""
+    """The distinct tokens of a text. Each counts 1/√(number of them) in its base embedding."""
     return np.unique(np.asarray(token_ids, np.int64))

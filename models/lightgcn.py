@@ -1,4 +1,4 @@
-"""LightGCN's propagation over a whole graph by torch-geometric: what training uses and what the updater is measured by.
+"""LightGCN's propagation over a whole graph by torch-geometric: used by training, and the reference for the updater.
 
 He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation", SIGIR 2020.
 """
@@ -13,7 +13,7 @@ from torch_geometric.nn import LGConv
 
 
 def both_directions(users: Tensor, items: Tensor) -> Tensor:
-    """The edge index of an undirected bipartite graph from its edges' ends: (2, 2 · edges)."""
+    """The edge index (2, 2 · edges) of an undirected bipartite graph, from the user and the item of each edge."""
     return torch.stack([torch.cat([users, items]), torch.cat([items, users])])
 
 
@@ -23,7 +23,7 @@ def propagate(base: Tensor, edge_index: Tensor, edge_weight: Tensor | None, alph
     Args:
         base: x⁽⁰⁾, (nodes, d).
         edge_index: both directions of every edge, (2, edges).
-        edge_weight: the entries of A, (edges,); None for all 1.
+        edge_weight: the entries of A, (edges,); None for 1 everywhere.
         alphas: α₀ … α_L.
 
     Returns:

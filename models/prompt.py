@@ -1,9 +1,9 @@
-"""The one prompt builder: evidence in, token sequences out. Training and serving both call it, so there is no skew.
+"""Builds prompts from evidence, for training and serving alike, so that there is no skew between them.
 
-A prompt is a prefix shared by all candidates (the user and what they did) and one suffix per candidate (the evidence
-for it, the candidate, the question). Words come from the tokenizer; a soft token is a position whose input vector is
-projected from numbers (a user's or item's embedding, a candidate's statistics) instead of looked up. The answer is read
-at a suffix's last token. A suffix's positions go on where the prefix ends.
+A prompt is a prefix shared by all candidates (the user and their history) and one suffix per candidate (its evidence,
+the candidate itself, the question). Words come from the tokenizer. A soft token is a position whose input vector is not
+looked up but projected from numbers: an embedding, or a candidate's statistics. The answer is read at the last token of
+a suffix. The positions of a suffix continue those of the prefix.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.text import Text
 
 
 class SoftKind(IntEnum):
-    """Which projection turns a soft token's numbers into an input vector."""
+    """The projection that turns a soft token's values into an input vector."""
 
     USER = 0
     ITEM = 1
@@ -33,25 +33,25 @@ class SoftKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class PromptLimits:
-    """How much evidence goes into a prompt: counts of entries, and of tokens per title."""
+    """How much evidence goes into a prompt: numbers of entries, and of tokens per title."""
 
     recent_items: int = 16
     title_tokens: int = 8
     candidate_title_tokens: int = 16
     past_items: int = 12
-    """Of the user's own past, per candidate; all are summed up in its statistics."""
+    """Past items of the user per candidate, most similar first; all count in its statistics."""
     past_items_shown: int = 4
-    """Of these, how many stand in the prompt one by one."""
+    """How many of them appear in the prompt."""
     similar_users: int = 12
     similar_users_shown: int = 4
     similar_items: int = 3
 
 
 class TokenSequence(msgspec.Struct, frozen=True, gc=False):
-    """Tokens of a prefix or a suffix, n of them, s of which are soft.
+    """A prefix or a suffix: n tokens, s of them soft.
 
-    `soft_values` rows are as wide as the larger of the embedding's dimension and the number of statistics; the
-    projection of each kind reads the leading columns that are its own.
+    The rows of `soft_values` are as wide as the larger of the embedding dimension and the number of statistics; the
+    projection of each kind reads as many leading columns as it needs.
     """
 
     token_ids: NDArray[np.int32]  # (n,), 0 where soft
@@ -65,7 +65,7 @@ class TokenSequence(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request as the model reads it."""
+    """One request as input of the model."""
 
     prefix: TokenSequence
     suffixes: Sequence[TokenSequence]
@@ -77,17 +77,17 @@ class Prompt:
 
     @property
     def tokens(self) -> int:
-        """In prefix and suffixes together."""
+        """Number of tokens in prefix and suffixes."""
         return len(self.prefix) + int(self.suffix_lengths.sum())
 
 
 class PromptBuilder:
-    """Lays evidence out as tokens.
+    """Turns evidence into prompts.
 
     Args:
         text: the tokenizer.
-        embedding_dim: width of users' and items' embeddings.
-        limits: how much evidence to show.
+        embedding_dim: dimension of users' and items' embeddings.
+        limits: how much evidence goes into a prompt.
     """
 
     def __init__(self, text: Text, embedding_dim: int, limits: PromptLimits) -> None:
@@ -98,13 +98,13 @@ class PromptBuilder:
         self._start = text.start_tokens
 
     def build(self, evidence: Evidence) -> Prompt:
-        """The prompt of one request, a suffix per candidate in the order of the evidence."""
+        """The prompt of one request, with one suffix per candidate in the order of the evidence."""
         statistics = self._statistics(evidence)
-        lines = _Lines(self.soft_width)
-        self._prefix(lines, evidence.user)
+        sequences = _SequenceBuilder(self.soft_width)
+        self._prefix(sequences, evidence.user)
         for candidate, numbers in zip(evidence.candidates, statistics, strict=True):
-            self._suffix(lines, candidate, numbers)
-        prefix, *suffixes = lines.finish()
+            self._suffix(sequences, candidate, numbers)
+        prefix, *suffixes = sequences.finish()
         return Prompt(prefix, suffixes)
 
     def _statistics(self, evidence: Evidence) -> NDArray[np.float32]:  # (candidates, len(FEATURES))
@@ -118,89 +118,91 @@ class PromptBuilder:
         from_graph = graph_features(user.embedding, (user.impressions, user.positives), embeddings, counts)
         return np.concatenate([from_graph, evidence_features(evidence)], axis=1)
 
-    def _prefix(self, lines: _Lines, user: UserEvidence) -> None:
-        lines.words(self._start)
-        lines.words(self._words["user"])
-        lines.soft(SoftKind.USER, user.embedding)
-        lines.words(self._words["history"])
+    def _prefix(self, sequences: _SequenceBuilder, user: UserEvidence) -> None:
+        sequences.words(self._start)
+        sequences.words(self._words["user"])
+        sequences.soft(SoftKind.USER, user.embedding)
+        sequences.words(self._words["history"])
         for past in user.recent[-self.limits.recent_items :]:
-            self._past_item(lines, past, self.limits.title_tokens)
-        lines.end()
+            self._past_item(sequences, past, self.limits.title_tokens)
+        sequences.end()
 
-    def _suffix(self, lines: _Lines, candidate: CandidateEvidence, statistics: NDArray[np.float32]) -> None:
-        lines.words(self._words["similar"])
+    def _suffix(
+        self, sequences: _SequenceBuilder, candidate: CandidateEvidence, statistics: NDArray[np.float32]
+    ) -> None:
+        sequences.words(self._words["similar"])
         for past in candidate.past[: self.limits.past_items_shown]:
-            self._past_item(lines, past, 0)
+            self._past_item(sequences, past, 0)
         for near in candidate.similar_items[: self.limits.similar_items]:
-            self._item(lines, near.item, 0)
-        lines.words(self._words["others"])
+            self._item(sequences, near.item, 0)
+        sequences.words(self._words["others"])
         for voter in candidate.similar_users[: self.limits.similar_users_shown]:
-            lines.words(self._answer(voter.positive))
-        lines.words(self._words["candidate"])
-        self._item(lines, candidate.item, self.limits.candidate_title_tokens)
-        lines.words(self._words["click"])
-        # Last, where the answer is read: so the first layers' heads need not look far for the plainest evidence.
-        lines.soft(SoftKind.STATISTICS, statistics)
-        lines.end()
+            sequences.words(self._answer(voter.positive))
+        sequences.words(self._words["candidate"])
+        self._item(sequences, candidate.item, self.limits.candidate_title_tokens)
+        sequences.words(self._words["click"])
+        # Last, where the answer is read: the heads of the first layers see the most telling evidence directly.
+        sequences.soft(SoftKind.STATISTICS, statistics)
+        sequences.end()
 
-    def _past_item(self, lines: _Lines, past: PastItem, title_tokens: int) -> None:
-        self._item(lines, past.item, title_tokens)
-        lines.words(self._answer(past.positive))
+    def _past_item(self, sequences: _SequenceBuilder, past: PastItem, title_tokens: int) -> None:
+        self._item(sequences, past.item, title_tokens)
+        sequences.words(self._answer(past.positive))
 
-    def _item(self, lines: _Lines, item: ItemFacts, title_tokens: int) -> None:
-        lines.soft(SoftKind.ITEM, item.embedding)
+    def _item(self, sequences: _SequenceBuilder, item: ItemFacts, title_tokens: int) -> None:
+        sequences.soft(SoftKind.ITEM, item.embedding)
         if title_tokens:
-            lines.words(item.title_tokens[:title_tokens])
+            sequences.words(item.title_tokens[:title_tokens])
 
     def _answer(self, positive: bool) -> Sequence[int]:
         return self._words["yes"] if positive else self._words["no"]
 
 
 PHRASES: Final = ("user", "history", "similar", "others", "candidate", "click", "yes", "no")
-"""The prompt's own words; a tokenizer fitted to a catalogue is fitted to these too, so that each is one token."""
+"""The fixed words of the prompt. Tokenizers are trained on them too, so that each is one token."""
 
 
-class _Lines:
-    """Token sequences in the making, one behind the other: their numbers become arrays together, which costs least."""
+class _SequenceBuilder:
+    """Collects the token sequences of a prompt and makes arrays of all of them at once, which is fastest."""
 
     def __init__(self, soft_width: int) -> None:
         self._soft_width = soft_width
         self._token_ids: list[int] = []
-        self._places: list[int] = []  # of soft tokens, among all tokens
+        self._positions: list[int] = []  # of soft tokens, among all tokens
         self._kinds: list[int] = []
-        self._numbers: list[Vector | None] = []
-        self._ends: list[tuple[int, int]] = []  # tokens and soft tokens up to each sequence's end
+        self._values: list[Vector | None] = []
+        self._ends: list[tuple[int, int]] = []  # numbers of tokens and of soft tokens up to the end of each sequence
 
     def words(self, token_ids: Sequence[int]) -> None:
         self._token_ids.extend(token_ids)
 
     def soft(self, kind: SoftKind, numbers: Vector | None) -> None:
-        """A soft token; None stands for an id without embedding and reads as zeros."""
-        self._places.append(len(self._token_ids))
+        """Add a soft token; None, for an id without embedding, becomes zeros."""
+        self._positions.append(len(self._token_ids))
         self._kinds.append(kind)
-        self._numbers.append(numbers)
+        self._values.append(numbers)
         self._token_ids.append(0)
 
     def end(self) -> None:
-        """The next word begins another sequence."""
-        self._ends.append((len(self._token_ids), len(self._places)))
+        """End the current sequence."""
+        self._ends.append((len(self._token_ids), len(self._positions)))
 
     def finish(self) -> list[TokenSequence]:
-        """The sequences; views of the same few arrays."""
-        values = np.zeros((len(self._numbers), self._soft_width), np.float32)
-        for row, numbers in zip(values, self._numbers, strict=True):
+        """The sequences, as views of shared arrays."""
+        values = np.zeros((len(self._values), self._soft_width), np.float32)
+        for row, numbers in zip(values, self._values, strict=True):
             if numbers is not None:
                 row[: len(numbers)] = numbers
-        token_ids, places = np.array(self._token_ids, np.int32), np.array(self._places, np.int32)
+        token_ids, positions = np.array(self._token_ids, np.int32), np.array(self._positions, np.int32)
         kinds = np.array(self._kinds, np.int8)
         return [
-            TokenSequence(token_ids[start:end], places[first:last] - start, kinds[first:last], values[first:last])
+            TokenSequence(token_ids[start:end], positions[first:last] - start, kinds[first:last], values[first:last])
             for (start, first), (end, last) in pairwise([(0, 0), *self._ends])
         ]
 
 
 def render(prompt: TokenSequence, text: Text) -> str:
-    """A sequence as a person reads it: words decoded, soft tokens as ⟨user⟩, ⟨item⟩, ⟨statistics⟩."""
+    """A sequence as readable text: words decoded, soft tokens as ⟨user⟩, ⟨item⟩, ⟨statistics⟩."""
     soft = {
         int(position): f"⟨{SoftKind(kind).name.lower()}⟩"
         for position, kind in zip(prompt.soft_positions, prompt.soft_kinds, strict=True)

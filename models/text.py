@@ -1,4 +1,4 @@
-"""Words to token ids and back. Catalogue text is text: no title can put a control token into a prompt."""
+"""Text to token ids and back. No catalogue text can put a control token into a prompt."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from schemas.messages import Item
 
 START_TOKEN: Final = "<|start|>"  # noqa: S105 - a token of the vocabulary, no secret
 MAX_TITLE_CHARACTERS: Final = 512
-"""Characters of an item's text that are looked at; the rest could not reach the prompt anyway."""
+"""An item's text is cut here; what follows would not reach the prompt anyway."""
 
 
 class Text:
-    """A tokenizer as the prompt builder needs it.
+    """A tokenizer for the prompt builder.
 
     Args:
-        tokenizer: any Hugging Face fast tokenizer's core.
+        tokenizer: of any Hugging Face fast tokenizer.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        # Special tokens that occur in a text must be split like any other text.
+        # A special token that occurs in a text is split like any other text.
         tokenizer.encode_special_tokens = True
         self._tokenizer = tokenizer
         start = tokenizer.token_to_id(START_TOKEN)
@@ -31,12 +31,12 @@ class Text:
 
     @classmethod
     def load(cls, path: Path) -> Text:
-        """From a `tokenizer.json`, ours or any Hugging Face model's."""
+        """Read a `tokenizer.json`, ours or that of any Hugging Face model."""
         return cls(Tokenizer.from_file(str(path)))
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> Text:
-        """A byte-level BPE tokenizer fitted to texts. Any text can be encoded, seen or not."""
+        """Train a byte-level BPE tokenizer. It can encode any text, not only those it was trained on."""
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
         tokenizer.decoder = decoders.ByteLevel()
@@ -59,7 +59,7 @@ class Text:
         return int(self._tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a plain text, never a control token."""
+        """Token ids of a text, control tokens never among them."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
@@ -73,6 +73,6 @@ class Text:
 
 
 def item_text(title: str | None, attributes: Mapping[str, str]) -> str:
-    """The words of an item: its title, then its attributes' values in the order of their names."""
+    """The text of an item: its title, then the values of its attributes in the order of their names."""
     parts = [title or "", *(attributes[name] for name in sorted(attributes))]
     return ", ".join(part for part in parts if part)[:MAX_TITLE_CHARACTERS]

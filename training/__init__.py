@@ -1,1 +1,1 @@
-"""From an event log to a model bundle."""
+"""Trains, calibrates and evaluates a model bundle from an event log."""

@@ -1,4 +1,4 @@
-"""Examples in batches of similar length: padding costs as much as words do."""
+"""Batches of examples of similar length, because padding costs as much compute as words."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy as np
 from training.replay import Example
 
 SORTED_WITHIN = 50
-"""Batches whose examples are sorted among each other; more pads less, fewer mixes better."""
+"""Examples are sorted by length within windows of this many batches: more means less padding and less shuffling."""
 
 
 def tokens_of(example: Example) -> int:
-    """Length of the example's row: its prefix and all its suffixes."""
+    """Length of the example's row in a batch: its prefix and all its suffixes."""
     return example.prompt.tokens
 
 
 def batches(
     examples: Sequence[Example], batch_tokens: int, random: np.random.Generator | None = None
 ) -> Iterator[list[Example]]:
-    """Batches of at most `batch_tokens` tokens, padding included, but at least one example each.
+    """Batches of at most `batch_tokens` tokens, including padding, and of at least one example.
 
     Args:
-        examples: all of them.
+        examples: what to batch.
         batch_tokens: the limit.
-        random: shuffles examples and batches; None keeps all in order of length.
+        random: shuffles examples and batches; None sorts all examples by length.
     """
     lengths = np.array([tokens_of(example) for example in examples])
     order = np.argsort(lengths, kind="stable") if random is None else random.permutation(len(examples))
@@ -39,7 +39,7 @@ def batches(
 
 
 def _packed(order: np.ndarray, lengths: np.ndarray, batch_tokens: int) -> Iterator[list[int]]:
-    """Consecutive places while the longest row times their number stays within the limit."""
+    """Splits `order` into batches in which the longest row times the number of rows stays within the limit."""
     batch: list[int] = []
     longest = 0
     for place in order.tolist():

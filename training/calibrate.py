@@ -1,13 +1,13 @@
-"""From raw logits to scores that mean what they say, and to an exit threshold with a promise.
+"""Fits the calibration of a model, and chooses the exit threshold that keeps a promise about quality.
 
-Held-out examples are cut into two random halves: everything is fitted on the first, and the exit threshold is tested on
-the second (`learn_then_test`), so that its guarantee holds whatever the fit is worth.
+Held-out examples are split into two random halves. Scores and confidences are fitted on the first; the exit threshold
+is tested on the second (`learn_then_test`), so that the guarantee holds however good the fit is.
 
-**The promise.** For one example let d be its log loss when it leaves early, less 1 + `quality_loss` times its log loss
-at full depth, both calibrated, cut off at ±`MAX_EXCESS` nats. (Log loss changes by no more than log-odds do, so the cut
-matters only where an early answer is grossly off.) With probability at least 1 - `failure_probability` over the draw of
-held-out examples the mean of d is not positive: early exits raise the log loss by at most `quality_loss` of it. Beside
-it, measured on the same half but without guarantee, the AUC falls by at most `auc_loss`.
+**The promise.** For one example let d be its log loss with early exit, minus (1 + `quality_loss`) times its log loss at
+full depth, both calibrated, clipped to ±`MAX_EXCESS` nats. (Log loss changes by no more than log-odds do, so clipping
+matters only where an early answer is far off.) With probability at least 1 - `failure_probability` over the draw of the
+held-out examples, the mean of d is not positive: early exits raise the log loss by at most the share `quality_loss`.
+In addition, measured on the same half but without guarantee, the AUC falls by at most `auc_loss`.
 """
 
 from __future__ import annotations
@@ -29,29 +29,32 @@ from training.replay import Example
 
 MAX_EXCESS: Final = 1.0
 UNKNOWN_EVERY: Final = 10
-"""Every so many held-out examples also stand for unknown users and items when the graph score is fitted."""
+"""One in this many held-out examples is repeated as of an unknown user or item when the graph score is fitted."""
 NEVER: Final = 1.0
-"""The threshold that only certainty reaches: everything goes to the final head."""
+"""At this threshold everything goes to the final head: no early confidence reaches 1."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationOptions:
-    """What is promised, and how early answers are judged."""
+    """What is promised, and which early answers count as right."""
 
     quality_loss: float = 0.01
-    """Promised: leaving early raises the log loss by at most this share of it."""
+    """Early exits raise the log loss by at most this share of it: the promise."""
     auc_loss: float = 0.001
+    """Early exits lower the AUC by at most this much on the tested half."""
     failure_probability: float = 0.05
+    """Probability that the promise does not hold."""
     tolerance: float = 0.1
-    """How far, in log-odds, an early answer may lie from the final one and count as the same."""
+    """Largest difference, in log-odds, between an early and the final answer that count as the same."""
     thresholds: int = 50
+    """Number of thresholds to try, about."""
     criterion: Criterion = "calibrated"
 
 
 class HeldOut(NamedTuple):
-    """Held-out examples and the model's answers to them."""
+    """Held-out examples, and the model's logits for them."""
 
     logits: Floats  # (candidates, heads) raw
     labels: Floats  # (candidates,)
@@ -60,7 +63,7 @@ class HeldOut(NamedTuple):
 
     @classmethod
     def of(cls, examples: Sequence[Example], logits: NDArray[np.float32]) -> HeldOut:
-        """From examples and their logits (candidates, heads)."""
+        """Of examples and their raw logits (candidates, heads)."""
         return cls(
             logits=np.asarray(logits, np.float64),
             labels=np.concatenate([example.labels for example in examples]).astype(np.float64),
@@ -75,10 +78,10 @@ def calibrate(
     """The calibration of a model.
 
     Args:
-        to_fit: one half of the held-out examples; scores and confidences are fitted to it.
-        to_test: the other half; the base threshold is chosen on it.
-        exit_layers: depth of each head.
-        options: what is promised.
+        to_fit: the half of the held-out examples that scores and confidences are fitted to.
+        to_test: the half that the base threshold is chosen on.
+        exit_layers: number of layers before each head.
+        options: the promise.
     """
     fitted = _fit(to_fit, options)
     grid = _threshold_grid(confidences(fitted, to_fit.logits), options.thresholds)
@@ -93,7 +96,7 @@ def calibrate(
 
 
 def _fit(held_out: HeldOut, options: CalibrationOptions) -> ExitCalibration:
-    """Platt scaling per head, confidence per early head, and the graph score; the threshold is still `NEVER`."""
+    """Platt scaling per head, confidence per early head, and the graph score; without thresholds yet."""
     heads = held_out.logits.shape[1]
     platt = np.stack([_fit_platt(held_out.logits[:, head], held_out.labels) for head in range(heads)])
     path = held_out.logits * platt[:, 0] + platt[:, 1]  # (candidates, heads)
@@ -119,9 +122,9 @@ def _fit(held_out: HeldOut, options: CalibrationOptions) -> ExitCalibration:
 
 
 def _with_unknowns(features: Floats, labels: Floats) -> tuple[Floats, Floats]:
-    """The examples, and some of them once more as if the user, the item or both were unknown.
+    """The examples, and some of them repeated as if the user, the item or both were unknown.
 
-    Held-out data hardly holds any such, and a regression that has never seen them would extrapolate to anything.
+    Held-out data has hardly any unknown ids, and without them the regression would extrapolate wildly.
     """
     some = slice(None, None, UNKNOWN_EVERY)
     copies = [(True, False), (False, True), (True, True)]
@@ -130,13 +133,13 @@ def _with_unknowns(features: Floats, labels: Floats) -> tuple[Floats, Floats]:
 
 
 def _fit_platt(logits: Floats, labels: Floats) -> Floats:
-    """Slope and intercept (2,), drawn towards those that change nothing where there are few examples."""
+    """Slope and intercept (2,), fitted to Platt's smoothed targets: with few examples, answers stay cautious."""
     targets = (labels * len(labels) + 1.0) / (len(labels) + 2.0)
     return fit_logistic(np.column_stack([logits, np.ones(len(logits))]), targets)
 
 
 def _fit_confidence(path: Floats, tolerance: float) -> Floats:
-    """Weights (heads - 1, features) of how likely the final calibrated logit lies within tolerance of each head's."""
+    """Weights (heads - 1, features) for the probability that a head's answer counts as the same as the final one."""
     weights = [
         fit_logistic(
             confidence_features(path[:, : head + 1]), np.abs(path[:, -1] - path[:, head]) <= tolerance, penalty=0.1
@@ -147,14 +150,14 @@ def _fit_confidence(path: Floats, tolerance: float) -> Floats:
 
 
 def _threshold_grid(confidence: Floats, count: int) -> list[float]:
-    """Thresholds by rising order, 0 first, `NEVER` last, between them equally many early confidences in each step."""
+    """Rising thresholds from 0 to `NEVER`, with about equally many early confidences between neighbours."""
     early = confidence[:, :-1]
     inner = np.quantile(early, np.linspace(0, 1, count)) if early.size else np.empty(0)
     return [0.0, *(float(value) for value in np.unique(inner) if 0.0 < value < NEVER), NEVER]
 
 
 class _Outcomes:
-    """What each threshold does to a half of the held-out examples."""
+    """Costs and losses of each threshold on one half of the held-out examples."""
 
     def __init__(self, calibration: ExitCalibration, held_out: HeldOut, exit_layers: Sequence[int]) -> None:
         heads = range(calibration.heads)
@@ -167,21 +170,21 @@ class _Outcomes:
         self.full_auc = auc(self._labels, self._ctrs[:, -1])
 
     def excess(self, threshold: float) -> Floats:
-        """How much larger each example's log loss (candidates,) is than at full depth, in nats."""
+        """Increase of each candidate's log loss over full depth, in nats: (candidates,)."""
         heads = exit_heads(self._confidence, threshold)
         return log_losses(self._labels, answers_at(self._ctrs, heads)) - self.full_losses
 
-    def broken_promise(self, threshold: float, quality_loss: float) -> Floats:
-        """The promise is kept where the mean of this (candidates,) is not positive; within ±`MAX_EXCESS`."""
+    def promise_margin(self, threshold: float, quality_loss: float) -> Floats:
+        """The d of the promise, within ±`MAX_EXCESS`: (candidates,). The promise holds if its mean is not positive."""
         return np.clip(self.excess(threshold) - quality_loss * self.full_losses, -MAX_EXCESS, MAX_EXCESS)
 
     def auc_loss(self, threshold: float) -> float:
-        """How much lower the AUC is than at full depth; 0 where there is none."""
+        """Decrease of the AUC from full depth; 0 where the AUC is undefined."""
         loss = self.full_auc - auc(self._labels, answers_at(self._ctrs, exit_heads(self._confidence, threshold)))
         return loss if np.isfinite(loss) else 0.0
 
     def point(self, threshold: float) -> FrontierPoint:
-        """The threshold's place on the frontier; its loss is the log loss's, as a share of that at full depth."""
+        """The point of the frontier for a threshold; its loss is the increase of the log loss, as a share."""
         return FrontierPoint(
             threshold=threshold,
             token_layer_share=self._costs.share(self._exit_layers, exit_heads(self._confidence, threshold)),
@@ -190,10 +193,10 @@ class _Outcomes:
 
 
 def _base_threshold(outcomes: _Outcomes, grid: Sequence[float], options: CalibrationOptions) -> float:
-    """The lowest threshold that keeps the promise; `NEVER` where none could be shown to."""
+    """The lowest threshold that is shown to keep the promise and keeps the AUC; `NEVER` if there is none."""
     safe = lowest_safe(
         sorted(grid, reverse=True),
-        lambda threshold: 0.5 + 0.5 * outcomes.broken_promise(threshold, options.quality_loss) / MAX_EXCESS,
+        lambda threshold: 0.5 + 0.5 * outcomes.promise_margin(threshold, options.quality_loss) / MAX_EXCESS,
         limit=0.5,
         failure_probability=options.failure_probability,
     )

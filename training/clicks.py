@@ -1,4 +1,4 @@
-"""What a click is."""
+"""Which interactions are clicks."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from schemas.messages import Interaction
 
 
 def is_click(interaction: Interaction) -> bool:
-    """Whether an interaction counts as a click: what it says itself, else what the updater takes its kind for."""
+    """Whether an interaction is a click: by its `positive`, else by its kind as the updater does by default."""
     return interaction.kind in DEFAULT_POSITIVE_KINDS if interaction.positive is None else interaction.positive

@@ -1,4 +1,4 @@
-"""How good a bundle is on the last tenth of a log: each event scored as of its time, by the engine that serves."""
+"""Evaluates a bundle on the last tenth of a log: each event is scored as of its time, by the engine that serves."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from worker.engine.scoring_job import ScoringJob
 from worker.engine.settings import EngineSettings
 
 SCORED_AT_ONCE: Final = 256
-"""Examples that are made, then scored, so that memory stays bounded."""
+"""Examples are made and scored in groups of this size, so that memory stays bounded."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Of one way of scoring."""
+    """Quality of one way to score."""
 
     auc: float
     log_loss: float
@@ -38,13 +38,13 @@ class Quality:
 
     @classmethod
     def of(cls, labels: Floats, ctrs: Floats) -> Quality:
-        """From labels and scores (events,)."""
+        """From labels (events,) and scores (events,)."""
         return cls(auc(labels, ctrs), log_loss(labels, ctrs), expected_calibration_error(labels, ctrs))
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What the last tenth of a log says about a bundle."""
+    """Result of an evaluation on the last tenth of a log."""
 
     events: int
     click_rate: float
@@ -53,14 +53,14 @@ class Evaluation:
     heads: tuple[Quality, ...]
     """If every candidate left at this head; the last is full depth."""
     graph: Quality
-    """From the graph alone, without any head."""
+    """With the graph score alone."""
     baseline_auc: float
-    """Running user mean plus running item mean."""
+    """AUC of the user's running click rate plus the item's."""
     exit_layers: tuple[int, ...]
     exit_shares: tuple[float, ...]
     """Share of candidates that leave at each head."""
     token_layer_share: float
-    """Token-layers executed at the base threshold as a share of those at full depth."""
+    """Token-layers computed at the base threshold, as a share of those at full depth."""
     base_threshold: float
 
     def figures(self) -> dict[str, float]:

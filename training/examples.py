@@ -1,4 +1,4 @@
-"""Which events become examples, and with which graph behind them."""
+"""Makes examples to train and calibrate on: which events, and with or without embeddings."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from training.replay import Example, Replay, replay_examples
 
 @dataclass(frozen=True, slots=True)
 class ExampleSets:
-    """Examples to train on and, made as of each event, two random halves of the validation part."""
+    """Training examples, and two random halves of the validation part."""
 
     train: list[Example]
     to_fit: list[Example]
-    """Stops the training and fits the calibration."""
+    """For early stopping, and to fit the calibration."""
     to_test: list[Example]
-    """Kept for the promise: nothing is fitted to it."""
+    """To test the exit threshold; nothing is fitted to it."""
 
 
 def graph_end(log: EventLog, preset: Preset) -> int:
-    """Index in the log where the slice ends that base embeddings are fitted to."""
+    """Index in the log of the end of the slice that base embeddings are fitted to."""
     return round(log.split().train_end * preset.graph_share)
 
 
 def make_examples(log: EventLog, graph: GraphBase, text: Text, preset: Preset, reporter: Reporter) -> ExampleSets:
     """Examples of the training and the validation part.
 
-    Base embeddings know the labels of the slice that they were fitted to. So the examples from within it are made
-    without any: they teach what words, histories and counts say, and what to do while embeddings are missing. All later
-    ones are made with the embeddings that serving will have.
+    Base embeddings know the labels of the slice they were fitted to. So examples from that slice have none: they
+    teach words, histories and counts, and how to score while embeddings are missing. All later examples have the
+    embeddings that serving will have. Held-out examples are made as of each event, without lag.
     """
     split = log.split()
     fitted_until = graph_end(log, preset)
@@ -68,7 +68,7 @@ def _told(examples: Iterator[Example], advance: Advance) -> Iterator[Example]:
 
 
 def _tick_lengths(preset: Preset) -> Iterator[int]:
-    """Random lengths: the model sees histories that are up to date and such that are a few events behind."""
+    """Random tick lengths: some histories are up to date, others a few events behind, as in serving."""
     random = Random(preset.seed)
     while True:
         yield random.randint(1, preset.tick)

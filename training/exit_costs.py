@@ -1,4 +1,4 @@
-"""What an exit threshold does to a set of examples: who leaves where, and how many token-layers that takes."""
+"""Where candidates exit at a threshold, and how many token-layers that costs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def exit_heads(confidence: Floats, threshold: float) -> NDArray[np.int64]:
 
 
 def answers_at(ctrs: Floats, heads: NDArray[np.int64]) -> Floats:
-    """Of ctrs (candidates, heads) the one of each candidate's head."""
+    """From ctrs (candidates, heads), the value (candidates,) at each candidate's head."""
     return np.asarray(np.take_along_axis(ctrs, heads[:, None], axis=1)[:, 0])
 
 
 @dataclass(frozen=True, slots=True)
 class TokenCosts:
-    """Tokens of examples' prefixes and suffixes, to weigh depths with."""
+    """Lengths of prefixes and suffixes, from which the costs of exits follow."""
 
     suffix_tokens: NDArray[np.int64]  # (candidates,)
     prefix_tokens: NDArray[np.int64]  # (examples,)
@@ -44,7 +44,7 @@ class TokenCosts:
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> TokenCosts:
-        """The lengths of the examples' parts."""
+        """Of examples."""
         counts = [len(example) for example in examples]
         return cls(
             suffix_tokens=np.concatenate([example.prompt.suffix_lengths for example in examples]),
@@ -53,9 +53,9 @@ class TokenCosts:
         )
 
     def share(self, exit_layers: Sequence[int], heads: NDArray[np.int64]) -> float:
-        """Token-layers executed as a share of those at full depth, as the engine counts them.
+        """Token-layers computed, as a share of those at full depth, counted as the engine counts them.
 
-        A prefix goes as deep as its deepest candidate; of the layer before a head only the answers' tokens count.
+        A prefix goes as deep as its deepest candidate; in the layer before a head only the last tokens are computed.
         """
         layers = np.asarray(exit_layers)[heads]  # (candidates,)
         deepest = np.maximum.reduceat(layers, self.first_candidate)  # (examples,)

@@ -1,5 +1,5 @@
-"""Choosing a threshold with a promise: learn then test (Angelopoulos et al., arXiv 2110.01052), as in CALM (Schuster et
-al., NeurIPS 2022), with a betting test (Waudby-Smith & Ramdas, arXiv 2010.09686) for each threshold.
+"""Chooses a threshold with a statistical guarantee: learn then test (Angelopoulos et al., arXiv 2110.01052), as in CALM
+(Schuster et al., NeurIPS 2022), with a betting test (Waudby-Smith & Ramdas, arXiv 2010.09686) per threshold.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ def lowest_safe(
     limit: float,
     failure_probability: float,
 ) -> float | None:
-    """The lowest threshold of which it is shown that its mean risk is at most `limit`.
+    """The lowest threshold whose mean risk is shown to be at most `limit`.
 
-    Thresholds are tested in a fixed order, the safest first, and the first that fails ends the search: so the chance
-    that the answer breaks the promise is at most `failure_probability`, however many were tried.
+    Thresholds are tested in a fixed order, the safest first, and the first failure ends the search. So the probability
+    that the mean risk of the result exceeds `limit` is at most `failure_probability`, however many were tested.
 
     Args:
-        thresholds: candidates, the safest first.
+        thresholds: to test, the safest first.
         risks: (n,) risks within [0, 1] of independent examples at a threshold.
-        limit: the promised mean risk.
-        failure_probability: how often, over draws of the examples, the promise may be broken.
+        limit: the largest mean risk allowed.
+        failure_probability: of a result that is not safe, over draws of the examples.
 
     Returns:
-        The threshold, or None where even the safest could not be shown to be safe.
+        The threshold, or None if not even the safest is shown to be safe.
     """
     chosen = None
     for threshold in thresholds:
@@ -41,9 +41,9 @@ def lowest_safe(
 def betting_p_value(risks: ArrayLike, limit: float, failure_probability: float) -> float:
     """A valid p-value of the hypothesis that the mean of risks within [0, 1] exceeds `limit`.
 
-    A gambler bets, example by example, that the risk lies below the limit, and never more than they have: were the
-    hypothesis true, their wealth could hardly ever become large (Ville's inequality). Stakes follow the mean and
-    variance seen so far, which is what makes the test sharp where risks vary little.
+    A gambler bets, example by example, that the risk is below the limit, and never stakes more than they own. If the
+    hypothesis is true, their wealth is unlikely ever to become large (Ville's inequality). Stakes follow the variance
+    seen so far, which makes the test sharp where risks vary little.
 
     Raises:
         ValueError: a risk lies outside [0, 1].

@@ -34,7 +34,7 @@ def fit_logistic(features: ArrayLike, targets: ArrayLike, penalty: float = 1e-6)
         gradient = design.T @ (predicted - wanted) + penalty * weights
         curvature = (design.T * (predicted * (1 - predicted))) @ design + (penalty + 1e-9) * np.eye(design.shape[1])
         step = np.linalg.solve(curvature, gradient)
-        # Far from the optimum a full step can overshoot; one of length 5 in log-odds is bold enough.
+        # Far from the optimum a full step can overshoot: at most 5 in log-odds.
         step *= min(1.0, 5.0 / (float(np.abs(design @ step).max(initial=0.0)) + 1e-12))
         weights = weights - step
         if float(np.abs(step).max(initial=0.0)) < CONVERGED:

@@ -1,4 +1,4 @@
-"""All choices of a training run in one place, and the two sets of them that ship."""
+"""All hyperparameters of a training run, and the two presets that ship."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.train_graph import GraphOptions
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """How a bundle is trained."""
+    """All hyperparameters of a training run."""
 
     limits: PromptLimits = field(default_factory=PromptLimits)
     graph: GraphOptions = field(default_factory=GraphOptions)
@@ -21,15 +21,15 @@ class Preset:
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     vocabulary: int = 2_000
     graph_share: float = 0.5
-    """Share of the training part that the base embeddings are fitted to; heads learn from embeddings only after it."""
+    """Share of the training part that base embeddings are fitted to; later examples have embeddings."""
     tick: int = 8
-    """Most events that go by between two looks at the world when training examples are made."""
+    """Largest number of events by which a training example's history may lag."""
     most_graph_events: int = 2_000_000
-    """Events to fit base embeddings to; of a longer slice, the latest are taken."""
+    """Largest number of events to fit base embeddings to; the latest are taken."""
     most_examples: int = 200_000
-    """Candidates to train the heads on; of more, the latest are taken."""
+    """Largest number of candidates to train the heads on; the latest are taken."""
     most_held_out: int = 20_000
-    """Candidates to calibrate on; of more, the latest are taken."""
+    """Largest number of candidates to calibrate on; the latest are taken."""
     seed: int = 0
 
 
@@ -39,7 +39,7 @@ DEMO: Final = Preset(
     exits=ExitOptions(hidden=64, intermediate=128, exit_layers=(1, 2, 4), epochs=3, batch_tokens=4_096),
     vocabulary=600,
 )
-"""For the built-in synthetic data: trained in less than two minutes on two cores."""
+"""For the built-in synthetic data: less than two minutes on two cores."""
 STANDARD: Final = Preset(
     limits=PromptLimits(title_tokens=0),
     graph=GraphOptions(),
@@ -47,4 +47,4 @@ STANDARD: Final = Preset(
         hidden=192, intermediate=512, attention_heads=6, exit_layers=(1, 2, 4, 6), epochs=2, learning_rate=1.5e-3
     ),
 )
-"""For real data sets from MovieLens 100K upwards, on which it trains for some fifteen minutes on two cores."""
+"""For real data sets: about fifteen minutes for MovieLens 100K on two cores."""

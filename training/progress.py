@@ -1,4 +1,4 @@
-"""How far a long job has come, for whoever waits: bars on a terminal, or nothing."""
+"""Progress of a long job: bars on a terminal, or nothing."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class Advance(Protocol):
-    """Told of each piece of work done."""
+    """Called for each piece of work done."""
 
     def __call__(self, done: int = 1, note: str = "") -> None:
-        """So many units are done; the note says how it goes."""
+        """Count `done` more units; the note is shown beside the bar."""
 
 
 class Reporter(Protocol):
-    """Shows steps of a job."""
+    """Shows the steps of a job."""
 
     def step(self, name: str, total: int | None = None) -> AbstractContextManager[Advance]:
-        """Open a step of `total` units (None: unknown); it ends with the context."""
+        """Start a step of `total` units (None: unknown); it ends with the context."""
 
     def say(self, line: str) -> None:
-        """Tell one line."""
+        """Print one line."""
 
 
 class Silent:
@@ -37,7 +37,7 @@ class Silent:
         yield _ignore
 
     def say(self, line: str) -> None:
-        """Tell nobody."""
+        """Print nothing."""
 
 
 def _ignore(done: int = 1, note: str = "") -> None:

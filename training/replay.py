@@ -1,9 +1,9 @@
-"""Examples made by replaying an event log, in time order, through the very code that serves.
+"""Makes examples by replaying an event log, in time order, through the code that serves.
 
-The updater's state machine takes the events in, what it would publish goes into a worker's tables, and the worker's
-retrieval and prompt builder make a prompt of it. The log advances in ticks of a few events: first all requests of the
-tick are made, one per user, then its events are applied. So a prompt knows every event before its tick and none of its
-own or later ones.
+Events are applied to the updater's state, what it would publish goes into a worker's tables, and the worker's retrieval
+and prompt builder make the prompts. The log advances in ticks of a few events: first the prompts of the tick are made,
+one per user, then its events are applied. So a prompt contains every event before its tick, and none of its own tick or
+later.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from worker.retrieval import Retriever
 from worker.state_store.tables import Tables
 
 APPLIED_AT_ONCE: Final = 4_096
-"""Events that are given to the state machine in one call where no request lies between them."""
+"""Events applied to the state in one call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One request of the past and what came of it."""
+    """One past request and its outcome."""
 
     prompt: Prompt
     labels: NDArray[np.float32]  # (candidates,) 1 for a click
@@ -42,12 +42,12 @@ class Example:
         return len(self.labels)
 
     def graph_features(self) -> NDArray[np.float32]:  # (candidates, len(GRAPH_FEATURES))
-        """What the graph score reads: the leading columns of each candidate's statistics."""
+        """The input of the graph score: the leading columns of each candidate's statistics."""
         return np.stack([statistics_of(suffix)[: len(GRAPH_FEATURES)] for suffix in self.prompt.suffixes])
 
 
 def statistics_of(suffix: TokenSequence) -> NDArray[np.float32]:
-    """The numbers of a suffix's statistics token, the only one of its kind."""
+    """The values of a suffix's only statistics token."""
     numbers: NDArray[np.float32] = suffix.soft_values[suffix.soft_kinds == SoftKind.STATISTICS][0]
     return numbers
 
@@ -55,23 +55,17 @@ def statistics_of(suffix: TokenSequence) -> NDArray[np.float32]:
 class Replay:
     """Updater, tables, retrieval and prompt builder in one process, without Kafka between them.
 
+    The graph has the updater's default settings, with which nothing expires.
+
     Args:
         items: the catalogue, known from the start.
-        base: what the graph starts from.
+        base: the trained part of the graph.
         text: the tokenizer.
-        limits: how much evidence a prompt shows.
-        config: settings of the updater's engine.
+        limits: how much evidence goes into a prompt.
     """
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        base: BaseEmbeddings,
-        text: Text,
-        limits: PromptLimits,
-        config: GraphConfig | None = None,
-    ) -> None:
-        self._state = UpdaterState(config or GraphConfig(), base)
+    def __init__(self, items: Sequence[Item], base: BaseEmbeddings, text: Text, limits: PromptLimits) -> None:
+        self._state = UpdaterState(GraphConfig(), base)
         self._tables = Tables(text, base.dim)
         self._retriever = Retriever(self._tables, limits)
         self._builder = PromptBuilder(text, base.dim, limits)
@@ -82,47 +76,43 @@ class Replay:
 
     @property
     def tables(self) -> Tables:
-        """What a worker would know now."""
+        """The tables of a worker at this moment."""
         return self._tables
 
     def evidence(self, user_id: str, item_ids: Sequence[str]) -> Evidence:
-        """What would be found for a request of this moment."""
+        """What retrieval finds for a request at this moment."""
         return self._retriever.retrieve(user_id, item_ids)
 
     def prompt(self, user_id: str, item_ids: Sequence[str]) -> Prompt:
-        """The prompt of a request of this moment."""
+        """The prompt of a request at this moment."""
         return self._builder.build(self.evidence(user_id, item_ids))
 
     def advance(self, interactions: Sequence[Interaction]) -> None:
-        """Let events happen."""
+        """Apply events."""
         for start in range(0, len(interactions), APPLIED_AT_ONCE):
             self._state.apply(interactions[start : start + APPLIED_AT_ONCE])
         if interactions:
             self._publish(interactions[-1].event_time_ms)
 
     def _publish(self, now_ms: int) -> None:
-        """Carry what changed from the updater's state into the worker's tables."""
+        """Copy what changed from the updater's state into the worker's tables."""
         changes = self._state.take_changes()
         for user_id in changes.users:
             self._tables.put_user_state(self._state.user_state(user_id, now_ms))
         for item_id in changes.items:
             self._tables.put_item_state(self._state.item_state(item_id, now_ms))
-        for user_id in changes.expired_users:
-            self._tables.remove_user(user_id)
-        for item_id in changes.expired_items:
-            self._tables.remove_item_state(item_id)
 
 
 def replay_examples(
     replay: Replay, interactions: Sequence[Interaction], tick_lengths: Iterator[int], first_event: int = 0
 ) -> Iterator[Example]:
-    """The examples of events, in time order; the replay has taken all of them in at the end.
+    """The examples of events, in time order; at the end all of them are applied to the replay.
 
     Args:
-        replay: has taken in everything before them.
+        replay: with all earlier events applied.
         interactions: the events.
-        tick_lengths: how many events go by between two looks at the world. 1 makes every request as of its event.
-        first_event: index in the log of the first of them.
+        tick_lengths: number of events per tick. With 1, every prompt is as of its event.
+        first_event: index in the log of the first event.
     """
     start = 0
     while start < len(interactions):
@@ -138,7 +128,7 @@ def replay_examples(
 
 
 def _by_user(tick: Sequence[Interaction]) -> list[list[int]]:
-    """Places in the tick, grouped by user, each group in order of time."""
+    """Indices into the tick, grouped by user, each group in order of time."""
     places: dict[str, list[int]] = {}
     for place, interaction in enumerate(tick):
         places.setdefault(interaction.user_id, []).append(place)

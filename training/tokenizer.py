@@ -1,4 +1,4 @@
-"""The tokenizer of a model trained from scratch."""
+"""Trains the tokenizer of a model that is trained from scratch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from models.text import Text, item_text
 from schemas.messages import Item
 
 PHRASE_WEIGHT: Final = 1_000
-"""How often the prompt's own words count beside the catalogue's: enough for each to become one token."""
+"""How often each fixed word of the prompt is repeated in the training text: enough to become one token."""
 
 
 def fit_tokenizer(items: Sequence[Item], vocabulary: int) -> Text:
-    """A tokenizer for the catalogue's texts and the prompt's own words, of at most `vocabulary` tokens."""
+    """A tokenizer of at most `vocabulary` tokens, trained on the catalogue and the fixed words of the prompt."""
     texts = [item_text(item.title, item.attributes) for item in items]
     return Text.train([*texts, *PHRASES * PHRASE_WEIGHT], vocabulary)

@@ -1,4 +1,4 @@
-"""Training from an event log to a bundle. READ FIRST: `train` names every step."""
+"""Trains a bundle from an event log. READ FIRST: `train` names every step."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from training.train_graph import train_graph
 
 
 def train(log: EventLog, out: Path, preset: Preset | None = None, reporter: Reporter | None = None) -> Bundle:
-    """Train a bundle, save it and return it as saved; its metrics are those of the log's last tenth.
+    """Train a bundle, evaluate it on the last tenth of the log, save it and return it.
 
     Args:
-        log: a catalogue and events in time order; 80 % are learned from, 10 % calibrate, 10 % test.
+        log: a catalogue and events in time order: 80 % to train, 10 % to calibrate, 10 % to evaluate.
         out: folder to write.
-        preset: all choices; None takes the one that ships for this log.
-        reporter: shows how far it has come.
+        preset: hyperparameters; None takes the preset for logs of this size.
+        reporter: shows progress.
 
     Raises:
         BundleError: the folder cannot be written.
@@ -39,7 +39,7 @@ def train(log: EventLog, out: Path, preset: Preset | None = None, reporter: Repo
     preset, reporter = preset or preset_for(log), reporter or Silent()
     keep_freed_memory()
     torch.manual_seed(preset.seed)
-    _tell_skipped(log, reporter)
+    _report_skipped(log, reporter)
     text = fit_tokenizer(log.items, preset.vocabulary)
     graph = _train_graph(log, text, preset, reporter)
     examples = make_examples(log, graph, text, preset, reporter)
@@ -51,11 +51,11 @@ def train(log: EventLog, out: Path, preset: Preset | None = None, reporter: Repo
 
 
 def preset_for(log: EventLog) -> Preset:
-    """What ships for logs of this size."""
+    """The preset for logs of this size."""
     return DEMO if len(log.interactions) < 50_000 else STANDARD
 
 
-def _tell_skipped(log: EventLog, reporter: Reporter) -> None:
+def _report_skipped(log: EventLog, reporter: Reporter) -> None:
     if log.skipped:
         reporter.say(f"{log.skipped} lines of {log.name} could not be read; the first: {log.first_skipped}")
 

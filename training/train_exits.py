@@ -1,7 +1,6 @@
-"""The exit transformer, trained from scratch: all heads jointly, each shallow one also learning from the deepest.
+"""Trains the exit transformer from scratch: all heads jointly, with distillation from the deepest to the others.
 
-After OptiRAG-Rec (arXiv 2501.02173): every head has its own loss, and shallow layers, whose gradients come from all
-heads but whose answers must stand on little depth, learn at a higher rate.
+As in OptiRAG-Rec (arXiv 2501.02173), every head has its own loss, and shallow layers have a higher learning rate.
 """
 
 from __future__ import annotations
@@ -18,16 +17,17 @@ from torch.nn import functional
 from transformers import LlamaConfig
 
 from evaluation.metrics import log_loss
-from models.exit_model import ExitConfig, ExitModel, PromptBatch, collate
+from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
 from models.prompt import SoftKind
+from models.prompt_batch import PromptBatch, collate
 from training.batches import batches
 from training.replay import Example
 
 
 @dataclass(frozen=True, slots=True)
 class ExitOptions:
-    """Size of the model and how it is trained."""
+    """Size of the model, and hyperparameters of its training."""
 
     hidden: int = 96
     intermediate: int = 256
@@ -38,16 +38,17 @@ class ExitOptions:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     depth_decay: float = 0.85
-    """Learning rate of a layer, as a share of the layer's before it."""
+    """Learning rate of a layer, as a share of that of the layer before it."""
     warm_up: float = 0.06
     """Share of the steps over which the learning rate rises."""
     distillation: float = 0.3
-    """Share of a shallow head's loss that asks for the deepest head's answer instead of the label."""
+    """Weight of the deepest head's answer, against the label, in the targets of the other heads."""
     embedding_dropout: float = 0.1
-    """Share of users' and items' soft tokens that read as unknown in training, so that cold starts are no surprise."""
+    """Share of users' and items' soft tokens that are replaced by unknown ones in training, for cold starts."""
     word_dropout: float = 0.1
+    """Share of words that are replaced by token 0 in training."""
     averaging: float = 0.995
-    """Decay of the moving average of the weights, which is what is kept."""
+    """Decay of the moving average of the weights; the average is the result."""
 
 
 def new_model(options: ExitOptions, vocabulary: int, embedding_dim: int) -> ExitModel:
@@ -75,14 +76,14 @@ def train_exits(
     seed: int,
     on_step: Callable[[int, str], None] = lambda _candidates, _note: None,
 ) -> ExitModel:
-    """The model after the epoch that did best on the validation examples.
+    """The model after the epoch with the lowest validation loss; stops at the first epoch without improvement.
 
     Args:
-        model: to be trained; changed in place.
-        examples: to learn from.
-        validation: to stop by; not learned from.
-        options: how.
-        seed: of the order of examples and of what is dropped.
+        model: to train; changed in place.
+        examples: to train on.
+        validation: for early stopping.
+        options: hyperparameters.
+        seed: of shuffling and dropout.
         on_step: called after each batch with its number of candidates and a note about the loss.
     """
     random = np.random.default_rng(seed)
@@ -109,14 +110,14 @@ def train_exits(
 
 
 def schedule(progress: float, warm_up: float) -> float:
-    """Learning rate as a share of the highest: a linear rise, then half a cosine down to a hundredth."""
+    """Learning rate as a share of the highest: linear warm-up, then cosine decay to a hundredth."""
     if progress < warm_up:
         return (progress + 1e-3) / (warm_up + 1e-3)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
 def predict(model: ExitModel, examples: Sequence[Example], batch_tokens: int = 16_384) -> np.ndarray:
-    """Raw logits (candidates, heads) of all examples' candidates, in the examples' order."""
+    """Raw logits (candidates, heads) of all candidates, in the order of the examples."""
     rows = np.cumsum([0, *(len(example) for example in examples)])
     place = {id(example): at for at, example in enumerate(examples)}
     logits = np.empty((rows[-1], len(model.heads)), np.float32)
@@ -130,7 +131,7 @@ def predict(model: ExitModel, examples: Sequence[Example], batch_tokens: int = 1
 
 
 def _parameter_groups(model: ExitModel, options: ExitOptions) -> Iterator[dict[str, object]]:
-    """Groups of one layer each, matrices with and vectors without weight decay."""
+    """Parameter groups: per layer, matrices with weight decay and vectors without."""
     depths: dict[int, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         depths.setdefault(_depth(name, model.config.exit_layers), []).append(parameter)
@@ -143,7 +144,7 @@ def _parameter_groups(model: ExitModel, options: ExitOptions) -> Iterator[dict[s
 
 
 def _depth(name: str, exit_layers: Sequence[int]) -> int:
-    """Layers that lie below a parameter: 0 for what feeds the first layer and for that layer itself."""
+    """Number of layers below a parameter; 0 for embeddings and soft tokens."""
     parts = name.split(".")
     if parts[:2] == ["backbone", "layers"]:
         return int(parts[2])
@@ -170,12 +171,12 @@ def _step(
 
 
 def joint_loss(logits: Tensor, labels: Tensor, distillation: float) -> Tensor:
-    """Mean over heads of the cross-entropy; shallow heads' targets are part label, part the deepest head's answer.
+    """Cross-entropy, averaged over heads; the targets of shallow heads mix the label and the deepest head's answer.
 
     Args:
         logits: (candidates, heads).
         labels: (candidates,) 0 or 1.
-        distillation: share of the deepest head's answer in shallow heads' targets.
+        distillation: weight of the deepest head's answer in the targets of the others.
     """
     teacher = torch.sigmoid(logits[:, -1:]).detach()
     targets = labels[:, None].expand_as(logits).clone()
@@ -184,9 +185,9 @@ def joint_loss(logits: Tensor, labels: Tensor, distillation: float) -> Tensor:
 
 
 def with_dropout(batch: PromptBatch, options: ExitOptions, random: np.random.Generator) -> PromptBatch:
-    """Some users' and items' embeddings read as unknown, some words as the first of the vocabulary.
+    """Replaces some embeddings of users and items by zeros (unknown) and some words by token 0.
 
-    Statistics are left alone.
+    Statistics stay, and so do the tokens at which answers are read.
     """
     embedded = batch.soft_kinds != SoftKind.STATISTICS
     dropped = torch.from_numpy(random.random(len(batch.soft_kinds)) < options.embedding_dropout) & embedded
@@ -206,6 +207,6 @@ def _follow(average: ExitModel, model: ExitModel, decay: float) -> None:
 
 
 def _final_answers(model: ExitModel, examples: Sequence[Example], batch_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and the final head's probabilities."""
+    """Labels, and the probabilities of the final head."""
     labels = np.concatenate([example.labels for example in examples])
     return labels, 1 / (1 + np.exp(-predict(model, examples, batch_tokens)[:, -1]))

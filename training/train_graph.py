@@ -1,9 +1,9 @@
-"""LightGCN's base embeddings, fitted on an early slice of the log so that later examples are not in them.
+"""Trains LightGCN's base embeddings on an early slice of the log: they must not know the labels of later examples.
 
-The model is LightGCN (`models.lightgcn`, by torch-geometric), all layers alike, made inductive: users have no base
-embedding, so z of a user comes from clicked items alone. In every step each user keeps a random share of their
-interactions as history; the graph is made of the clicks among those, and the loss asks for the rest. So no embedding is
-judged on an edge it was made of, and short histories are trained as well as long ones.
+All layers have the same weight. Users have no base embedding, so that z of a user comes from clicked items alone and
+the model is inductive. In every step each user keeps a random share of their interactions as history. The clicks among
+them are the edges of the graph; the loss is computed on the rest. So no prediction is made from its own edge, and short
+histories are trained as well as long ones.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from training.clicks import is_click
 
 @dataclass(frozen=True, slots=True)
 class GraphOptions:
-    """How the base embeddings are fitted."""
+    """Hyperparameters of the base embeddings."""
 
     dim: int = 32
     layers: int = 2
     steps: int = 500
     learning_rate: float = 0.01
     regularisation: float = 3e-3
-    """Weight of the embeddings' mean squared length in the loss."""
+    """Weight of the mean squared norm of the base embeddings in the loss."""
     text_regularisation: float = 3.0
     """Ridge penalty of the map from words to base embeddings."""
     initial_std: float = 0.1
@@ -48,13 +48,13 @@ def train_graph(
     options: GraphOptions,
     on_step: Callable[[], None] = lambda: None,
 ) -> GraphBase:
-    """Base embeddings of the items that occur in `interactions`, and the map from words for all others.
+    """Base embeddings of the items in `interactions`, and a map from words to base embeddings for all other items.
 
     Args:
-        interactions: the slice to fit to, in time order.
+        interactions: to train on, in time order.
         items: the catalogue.
         text: the tokenizer.
-        options: how.
+        options: hyperparameters.
         on_step: called after each optimisation step.
     """
     slice_ = _index(interactions)
@@ -101,7 +101,7 @@ def _index(interactions: Sequence[Interaction]) -> _Slice:
 def _fit(
     slice_: _Slice, alphas: Sequence[float], options: GraphOptions, on_step: Callable[[], None]
 ) -> NDArray[np.float32]:
-    """Base embeddings (items, dim) whose propagated products, beside a bias per user and item, predict clicks."""
+    """Base embeddings (items, dim). Clicks are predicted from products of z, plus a bias per user and per item."""
     items = len(slice_.item_ids)
     base = nn.Parameter(torch.randn(items, options.dim) * options.initial_std)
     user_bias, item_bias = nn.Parameter(torch.zeros(slice_.users)), nn.Parameter(torch.zeros(items))

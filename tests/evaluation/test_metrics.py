@@ -55,3 +55,9 @@ def test_calibration_error_is_zero_for_true_rates_and_the_gap_otherwise():
     labels = [True, False] * 50
     assert expected_calibration_error(labels, [0.5] * 100, bins=1) == pytest.approx(0.0)
     assert expected_calibration_error(labels, [0.7] * 100, bins=1) == pytest.approx(0.2)
+
+
+def test_calibration_error_weighs_bins_of_equally_many_examples_by_score():
+    """Examples are sorted by score, whatever their order; a bin counts by its number of examples."""
+    labels, scores = [True, False, False], [0.9, 0.1, 0.4]  # bins: 0.1 and 0.4, then 0.9
+    assert expected_calibration_error(labels, scores, bins=2) == pytest.approx((0.25 * 2 + 0.1 * 1) / 3)

@@ -44,7 +44,7 @@ def test_the_2023_release_is_told_by_its_fields(tmp_path):
 
 
 def test_torn_json_is_counted_and_passed_over(tmp_path):
-    """A line that breaks off costs itself alone."""
+    """A line that breaks off is skipped; the others are read."""
     review = {"user_id": "U", "parent_asin": "B1", "rating": 4.0, "timestamp": 1}
     (tmp_path / "Games.jsonl").write_text(lines(review, review) + '{"user_id": "U", "parent')
     log = read_folder(tmp_path)

@@ -12,6 +12,6 @@ def test_the_parts_are_eight_one_and_one_tenth_in_order_of_time():
 
 
 def test_an_empty_log_splits_into_nothing():
-    """No event, no part."""
+    """Every part is empty."""
     split = EventLog("empty", [], []).split()
     assert (split.train_end, split.validation_end, split.end) == (0, 0, 0)

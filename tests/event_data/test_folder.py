@@ -7,7 +7,7 @@ from runtime.errors import DatasetError
 
 
 def test_an_unknown_folder_ends_in_one_line_that_says_what_was_looked_for(tmp_path):
-    """The user learns every file name that would have been understood."""
+    """The error lists every file name that would be recognised."""
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(DatasetError) as caught:
         read_folder(tmp_path)
@@ -18,7 +18,7 @@ def test_an_unknown_folder_ends_in_one_line_that_says_what_was_looked_for(tmp_pa
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    """A wrong path is told as such."""
+    """The error says that the path is not a folder."""
     with pytest.raises(DatasetError, match="is not a folder"):
         read_folder(tmp_path / "nowhere")
 

@@ -62,7 +62,7 @@ def test_equal_times_keep_the_files_order(tmp_path):
 
 
 def test_malformed_lines_are_counted_and_the_first_is_told(tmp_path):
-    """A torn line costs itself alone."""
+    """Malformed lines are skipped; the others are read."""
     write(
         tmp_path,
         u_dot_data="1\t1\t4\t9\nrubbish\n1\t2\tnan\t9\n1\t2\t5\t10\n1\t3\t5\t11\n",
@@ -75,7 +75,7 @@ def test_malformed_lines_are_counted_and_the_first_is_told(tmp_path):
 
 
 def test_a_file_that_is_mostly_malformed_is_refused(tmp_path):
-    """Where most lines are unreadable the file is another one than expected."""
+    """If most lines are malformed, it is the wrong file."""
     write(tmp_path, u_dot_data="a,b\nc,d\n1\t1\t4\t9\n", u_dot_item=f"1|A|||{FLAGS}\n")
     with pytest.raises(DatasetError, match=r"u\.data: 2 of 3 lines"):
         read_folder(tmp_path)

@@ -13,7 +13,7 @@ def test_the_same_seed_gives_the_same_log_and_another_seed_another():
 
 
 def test_events_are_in_order_of_time_with_distinct_ids_and_known_items():
-    """The log obeys what every event log promises."""
+    """The synthetic log is a valid event log."""
     log = synthetic_log(SMALL)
     times = [event.event_time_ms for event in log.interactions]
     assert times == sorted(times)

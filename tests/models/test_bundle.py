@@ -1,4 +1,4 @@
-"""The bundle folder: what is saved is loaded, and anything else is refused in one line."""
+"""Saving and loading bundles; damaged and foreign folders are refused with a one-line error."""
 
 import json
 from dataclasses import replace
@@ -26,7 +26,7 @@ def edit_manifest(folder, **changes):
 
 
 def test_a_loaded_bundle_is_the_saved_one(tiny_bundle, folder):
-    """Weights, calibration, graph, limits and version survive the way through the folder."""
+    """Weights, calibration, graph, limits, version and tokenizer are the same after saving and loading."""
     loaded = Bundle.load(folder)
     for name, tensor in tiny_bundle.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor)
@@ -38,7 +38,7 @@ def test_a_loaded_bundle_is_the_saved_one(tiny_bundle, folder):
 
 
 def test_the_version_depends_on_content_alone(tiny_bundle, tmp_path):
-    """Two saves of one model have one version; another calibration, or other limits, are another version."""
+    """Saving a model twice gives the same version; another calibration or other limits give another."""
     again = tiny_bundle.save(tmp_path / "again")
     calibration = replace(tiny_bundle.calibration, tolerance=0.2)
     other = replace(tiny_bundle, calibration=calibration).save(tmp_path / "other")
@@ -60,16 +60,16 @@ def test_saving_replaces_an_older_bundle_and_leaves_nothing_unfinished(tiny_bund
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
 
 
-def test_files_that_are_no_bundle_are_not_overwritten(tiny_bundle, tmp_path):
+def test_files_that_are_not_a_bundle_are_not_overwritten(tiny_bundle, tmp_path):
     """A mistyped folder keeps its content."""
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(BundleError, match="files that are no bundle"):
+    with pytest.raises(BundleError, match="files that are not a bundle"):
         tiny_bundle.save(tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_missing_bundle_says_how_to_make_one(tmp_path):
-    """A wrong path names the command that helps."""
+    """The error names the command that trains one."""
     with pytest.raises(BundleError, match="exitstream train"):
         Bundle.load(tmp_path / "nowhere")
 
@@ -92,17 +92,17 @@ def test_a_missing_file_is_named(folder):
 
 
 def test_a_newer_format_is_refused(folder):
-    """A program that is too old says so."""
+    """A format newer than this program reads is an error that names it."""
     edit_manifest(folder, format_version=99)
     with pytest.raises(BundleError, match="format 99"):
         Bundle.load(folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format_version": 1}'])
-def test_a_torn_manifest_is_refused(folder, content):
-    """Half a manifest is told as such."""
+def test_a_corrupt_manifest_is_refused(folder, content):
+    """Half a manifest is reported as corrupt."""
     (folder / MANIFEST).write_text(content)
-    with pytest.raises(BundleError, match="torn"):
+    with pytest.raises(BundleError, match="corrupt"):
         Bundle.load(folder)
 
 

@@ -1,4 +1,4 @@
-"""The graph's part of a bundle, without torch."""
+"""The graph part of a bundle, which loads without torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_the_graphs_part_is_that_of_the_whole_bundle(tiny_bundle, tiny_bundle_fo
 
 
 @pytest.mark.parametrize("damaged", ["graph.safetensors", "tokenizer.json", "backbone/model.safetensors"])
-def test_a_torn_bundle_is_refused_whole(tiny_bundle_folder, tmp_path, damaged):
-    """Also where the damaged file is not one that the graph needs: half a bundle is none."""
+def test_a_corrupt_bundle_is_refused_whole(tiny_bundle_folder, tmp_path, damaged):
+    """The whole bundle is refused, even if the damaged file is not one that the graph needs."""
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle_folder, folder)
     content = (folder / damaged).read_bytes()
@@ -34,6 +34,6 @@ def test_a_torn_bundle_is_refused_whole(tiny_bundle_folder, tmp_path, damaged):
 
 
 def test_a_missing_bundle_says_how_to_make_one(tmp_path):
-    """The folder is named, and the command."""
+    """The error names the command that trains one."""
     with pytest.raises(BundleError, match="exitstream train"):
         GraphPart.load(tmp_path)

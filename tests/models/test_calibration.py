@@ -1,4 +1,4 @@
-"""What the heads' logits mean, in plain numbers."""
+"""From logits to rates and confidences."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def logistic(logit):
 
 @pytest.fixture
 def calibration() -> ExitCalibration:
-    """Three heads, numbers of no meaning."""
+    """Three heads with arbitrary numbers."""
     random = np.random.default_rng(5)
     return ExitCalibration(
         slopes=np.array([0.5, 0.8, 1.0]),
@@ -49,7 +49,7 @@ def calibration() -> ExitCalibration:
 
 
 def test_json_gives_back_the_same_calibration(calibration):
-    """A calibration survives the way through JSON to the last bit."""
+    """Written to JSON and read back, every number is the same."""
     read = ExitCalibration.from_json(calibration.to_json())
     assert read.to_json() == calibration.to_json()
     assert read.frontier == calibration.frontier
@@ -57,7 +57,7 @@ def test_json_gives_back_the_same_calibration(calibration):
 
 
 def test_the_former_name_of_the_base_threshold_is_still_read(calibration):
-    """Bundles written before it was renamed call it `calm_threshold`."""
+    """Bundles from before the rename call it `calm_threshold`."""
     former = calibration.to_json().replace("base_threshold", "calm_threshold")
     assert ExitCalibration.from_json(former).base_threshold == calibration.base_threshold
 
@@ -126,7 +126,7 @@ def test_each_early_head_has_confidence_weights_of_its_own(calibration):
 
 
 def test_the_criterion_is_a_setting(calibration):
-    """With the criterion `ratio` the paper's plain confidence decides: a share of the raw answer, nothing fitted."""
+    """With the criterion `ratio` confidence follows from the raw logits, without anything fitted."""
     ratio = replace(calibration, criterion="ratio")
     assert ratio.confidence(0, [[2.0]]) == pytest.approx(logistic(2.0))
     assert ratio.confidence(1, [[0.5, 2.0]]) == pytest.approx(logistic(2.0))
@@ -135,7 +135,7 @@ def test_the_criterion_is_a_setting(calibration):
 
 def test_features_of_a_known_path():
     """Logit, distance, change, trend, range and entropy of a path that can be followed by hand."""
-    features = confidence_features(np.array([[2.0, -1.0, -1.5]]))
+    features = confidence_features(np.array([[1.0, 2.0, -1.0, -1.5]]))
     probability = logistic(-1.5)
     assert dict(zip(CONFIDENCE_FEATURES, features[0], strict=True)) == pytest.approx(
         {
@@ -177,7 +177,7 @@ def test_features_and_ratio_stay_bounded(path):
 @given(PATHS)
 @settings(max_examples=50)
 def test_a_low_rate_counts_for_the_ratio_as_a_high_one_does(path):
-    """The plain criterion looks at how lopsided the answer is and where it is going, whichever side."""
+    """The ratio criterion treats clicks and skips alike: the negated logits have the same confidence."""
     if (path[:, -1] != 0).all():
         np.testing.assert_allclose(ratio_confidence(path), ratio_confidence(-path))
 

@@ -1,4 +1,4 @@
-"""The plain exit model: what a suffix may see, what is saved, which checkpoints load."""
+"""The reference model: what a suffix attends to, what is saved, which checkpoints load."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from models.exit_model import ExitConfig, ExitModel, UnsupportedBackbone, collate
+from models.backbone import UnsupportedBackbone
+from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
 from models.prompt import Prompt, SoftKind, TokenSequence
+from models.prompt_batch import collate
 
 WIDTH = len(FEATURES)
 CONFIG = ExitConfig((1, 2), 6, WIDTH)
@@ -143,14 +145,14 @@ def test_another_family_is_refused(tmp_path):
 
 
 def test_the_last_exit_must_be_the_last_layer():
-    """Layers behind the last head could never be heard."""
+    """Layers after the last head would have no effect."""
     with pytest.raises(UnsupportedBackbone, match="exit_layers"):
         ExitModel.from_config(decoder(num_hidden_layers=3), CONFIG)
 
 
 @pytest.mark.parametrize("layers", [(), (0, 2), (2, 1), (1, 1)])
 def test_exit_layers_must_ascend(layers):
-    """Heads stand behind layers, one behind the other."""
+    """Exit layers are positive and strictly ascending."""
     with pytest.raises(ValueError, match="ascending"):
         ExitConfig(layers, 6, WIDTH)
 

@@ -68,7 +68,7 @@ def test_recent_features_weigh_the_latest_most():
 
 
 def test_votes_of_nearer_neighbours_count_more():
-    """A near user's click outweighs a far user's refusal."""
+    """The click of a very similar user outweighs the skip of a less similar one."""
     candidate = CandidateEvidence(
         POOR,
         similar_users=[
@@ -91,7 +91,11 @@ def test_what_was_found_for_a_candidate_by_hand():
     """Votes and surprises are weighed by similarity, none of it negative, and shrunk by imagined neutral ones."""
     candidate = CandidateEvidence(
         POOR,
-        past=[PastItem(POPULAR, positive=False, similarity=0.5), PastItem(POOR, positive=True, similarity=0.25)],
+        past=[
+            PastItem(POPULAR, positive=False, similarity=0.5),
+            PastItem(POOR, positive=True, similarity=0.25),
+            PastItem(POOR, positive=True, similarity=-0.4),
+        ],
         similar_users=[SimilarUser("v", 0.8, positive=False), SimilarUser("w", -0.6, positive=True)],
         similar_items=[SimilarItem(POPULAR, 0.9), SimilarItem(POOR, 0.1)],
     )
@@ -127,7 +131,7 @@ def test_the_recent_history_by_hand():
 
 
 def test_counts_of_user_and_item_by_hand():
-    """Rates are shrunk log-odds, counts logarithms, and whoever was met at all is known."""
+    """Rates are shrunk log-odds, counts are logarithms, and one impression makes an id known."""
     features = by_name(None, (9, 3), (0.0, 0.0), (4, 4))
     assert features == pytest.approx(
         {

@@ -75,7 +75,7 @@ def test_soft_tokens_carry_their_numbers():
 
 
 def test_a_candidates_suffix_does_not_depend_on_the_others():
-    """Each suffix stands for itself, its soft tokens counted from its own beginning."""
+    """A suffix is the same alone and among others; its soft positions count from its own start."""
     user = UserEvidence("u", np.ones(DIM, np.float32))
     candidates = [
         CandidateEvidence(item("c", "Crooked Alibi")),
@@ -91,7 +91,7 @@ def test_a_candidates_suffix_does_not_depend_on_the_others():
 
 
 def test_the_history_shown_is_the_latest_oldest_first():
-    """Of a longer history the last events stand in the prompt, in order of time, their titles cut to the limit."""
+    """Of a longer history the latest events are shown, in order of time, with titles cut to the limit."""
     recent = [PastItem(item(number, f"{number} Silent Galaxy"), positive=number == "seven") for number in NUMBERS]
     prompt = builder().build(Evidence(UserEvidence("u", recent=recent), []))
     assert render(prompt.prefix, TEXT).endswith(
@@ -100,7 +100,7 @@ def test_the_history_shown_is_the_latest_oldest_first():
 
 
 def test_of_a_candidates_evidence_the_nearest_is_shown():
-    """Past items, similar items and votes each stop at their limit, nearest first, and the title at its own."""
+    """Past items, similar items and votes are cut to their limits, most similar first, and so is the title."""
     title = TEXT.encode("Silent Galaxy")
     facts = [ItemFacts(str(n), title, np.full(DIM, n, np.float32)) for n in range(1, 9)]
     similarities = [0.9 - n / 10 for n in range(8)]
@@ -129,7 +129,7 @@ def test_what_is_summed_up_may_be_more_than_what_is_shown():
 
 
 def test_unknown_everything_still_makes_a_prompt():
-    """For a new user and an item nobody has told of, embeddings read as zeros and the words stay the same."""
+    """For a new user and an unknown item, embeddings read as zeros and the words stay the same."""
     prompt = builder().build(Evidence(UserEvidence("u"), [CandidateEvidence(ItemFacts("c"))]))
     assert render(prompt.prefix, TEXT).endswith("user ⟨user⟩ history")
     assert render(prompt.suffixes[0], TEXT) == "similar others candidate ⟨item⟩ click ⟨statistics⟩"

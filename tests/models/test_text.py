@@ -23,7 +23,7 @@ def test_a_control_token_in_a_title_is_mere_text():
 
 
 def test_a_saved_tokenizer_splits_control_tokens_too(tmp_path):
-    """Loading does not bring the shortcut back."""
+    """A loaded tokenizer treats control tokens in texts like the one that was saved."""
     TEXT.save(tmp_path / "tokenizer.json")
     loaded = Text.load(tmp_path / "tokenizer.json")
     assert loaded.start_tokens == TEXT.start_tokens
@@ -38,7 +38,7 @@ def test_an_items_text_is_its_title_and_its_attributes_by_name():
 
 
 def test_a_title_of_ten_thousand_characters_is_cut():
-    """What could never reach a prompt is not tokenised."""
+    """Text beyond the limit is not tokenised."""
     assert len(item_text("x" * 10_000, {})) == MAX_TITLE_CHARACTERS
 
 

@@ -16,7 +16,7 @@ def log():
 
 @pytest.fixture(scope="session")
 def preset():
-    """Choices that train within seconds."""
+    """Hyperparameters that train within seconds."""
     from models.prompt import PromptLimits
     from training.presets import DEMO
 
@@ -53,7 +53,7 @@ def graph(log, text, preset):
 
 @pytest.fixture
 def new_replay(log, graph, text, preset):
-    """Makes replays in which nothing has happened yet."""
+    """Makes replays without any event yet."""
     from graph_updater.bundled_base import bundled_base
     from training.replay import Replay
 

@@ -1,4 +1,4 @@
-"""What a click is."""
+"""Which interactions are clicks."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Which events become examples, and which graph stands behind them."""
+"""Which events become examples, and what their prompts know."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def embedded(example):
 
 
 def test_no_embedding_is_shown_within_the_slice_that_it_was_fitted_to(log, preset, sets):
-    """A base embedding knows its slice's labels; the model must not meet both together."""
+    """Base embeddings know the labels of their slice, so prompts from that slice have no embeddings."""
     fitted_until = graph_end(log, preset)
     early = [example for example in sets.train if example.events.min() < fitted_until]
     late = [example for example in sets.train if example.events.min() >= fitted_until]
@@ -35,7 +35,7 @@ def test_no_embedding_is_shown_within_the_slice_that_it_was_fitted_to(log, prese
 
 
 def test_training_examples_cover_the_training_part_once(log, sets):
-    """Every event of the first 80 % is learned from once, none of the rest."""
+    """Every event of the first 80 % is in one training example, no later one is."""
     places = np.concatenate([example.events for example in sets.train])
     assert sorted(places.tolist()) == list(range(log.split().train_end))
 
@@ -50,7 +50,7 @@ def test_held_out_halves_are_disjoint_and_made_as_of_each_event(log, sets):
 
 
 def user_counts(example):
-    """How many earlier events of its user each of the example's prompts tells of."""
+    """The number of earlier events of its user that each prompt of the example tells."""
     return np.expm1(example.graph_features()[:, GRAPH_FEATURES.index("user_count")])
 
 
@@ -61,13 +61,13 @@ def earlier_events(log, place):
 
 
 def test_held_out_prompts_know_all_events_before_theirs(log, sets):
-    """Calibration sees the world as serving without delay does."""
+    """Held-out prompts lack no event, as in serving without lag."""
     for example in (*sets.to_fit, *sets.to_test):
         assert user_counts(example) == pytest.approx(earlier_events(log, example.events[0]), abs=1e-3)
 
 
 def test_training_prompts_are_up_to_a_tick_behind(log, preset, sets):
-    """The model meets histories that are up to date and such that lack a few events, never more than a tick's."""
+    """Some histories are up to date, others lack a few events, fewer than a tick has."""
     lags = [earlier_events(log, example.events[-1]) - user_counts(example)[-1] for example in sets.train]
     assert min(lags) == pytest.approx(0, abs=1e-3)
     assert 2 < max(lags) < preset.tick
@@ -75,7 +75,7 @@ def test_training_prompts_are_up_to_a_tick_behind(log, preset, sets):
 
 
 def test_of_too_many_events_the_latest_become_examples(log, graph, text, preset):
-    """A cap on examples does not cap the history behind them, neither in training nor in the held-out part."""
+    """Fewer examples do not mean shorter histories, neither in training nor in the held-out part."""
     capped = make_examples(log, graph, text, replace(preset, most_examples=100, most_held_out=20), Silent())
     held_out = [*capped.to_fit, *capped.to_test]
     end = log.split().validation_end

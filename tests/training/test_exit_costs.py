@@ -1,4 +1,4 @@
-"""Who leaves where, and what it costs."""
+"""Where candidates exit, and what it costs."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ CONFIDENCE = np.array([[0.9, 0.2, 1.0], [0.5, 0.7, 1.0], [0.1, 0.2, 1.0]])
 
 
 def test_a_candidate_leaves_at_the_first_head_that_reaches_the_threshold():
-    """Equal suffices; who never reaches it goes to the end."""
+    """Equality suffices; without reaching it, a candidate goes to the final head."""
     assert exit_heads(CONFIDENCE, 0.7).tolist() == [0, 1, 2]
     assert exit_heads(CONFIDENCE, 0.0).tolist() == [0, 0, 0]
     assert exit_heads(CONFIDENCE, 2.0).tolist() == [2, 2, 2]

@@ -1,4 +1,4 @@
-"""Learn then test: the promise holds as often as promised."""
+"""Learn then test: the guarantee holds with the probability it states."""
 
 import math
 
@@ -31,7 +31,7 @@ def test_a_kept_promise_is_shown_with_enough_examples():
 
 
 def p_value_by_the_paper(risks, limit, failure_probability):
-    """The bet by bet definition: each stake follows from the risks before it alone."""
+    """The definition, bet by bet: each stake depends on earlier risks alone."""
     wealth, best, seen, squares, variance = 1.0, 1.0, 0.5, 0.25, 0.25
     for count, risk in enumerate(risks, start=1):
         stake = math.sqrt(2 * math.log(1 / failure_probability) / (len(risks) * variance))
@@ -45,7 +45,7 @@ def p_value_by_the_paper(risks, limit, failure_probability):
 
 @pytest.mark.parametrize("limit", [0.1, 0.5, 0.9])
 def test_the_p_value_follows_the_papers_definition(limit):
-    """Waudby-Smith and Ramdas: no stake knows the risk that it is placed on, and the best moment counts."""
+    """As Waudby-Smith and Ramdas define it: stakes from earlier risks, and the largest wealth counts."""
     random = np.random.default_rng(7)
     for count in (1, 2, 40):
         for risks in (random.random(count), random.beta(0.2, 1.8, count), np.zeros(count), np.ones(count)):
@@ -67,7 +67,7 @@ def test_the_search_stops_at_the_first_threshold_that_fails():
 
 
 def test_nothing_is_shown_without_examples():
-    """No data, no promise."""
+    """Without data no threshold is safe."""
     assert lowest_safe([1.0], lambda _: np.empty(0), limit=0.1, failure_probability=0.05) is None
 
 

@@ -1,4 +1,4 @@
-"""From an event log to a bundle and back to figures."""
+"""Training from a log to a bundle, and its evaluation."""
 
 import math
 from collections import Counter
@@ -62,7 +62,7 @@ def test_a_trained_bundle_is_saved_with_its_metrics(trained, log):
 
 
 def test_every_step_and_every_unreadable_line_is_reported(trained):
-    """Who waits sees each step through to its end, and what could not be read."""
+    """Every step is reported to its end, and so are the lines that could not be read."""
     _, _, reporter = trained
     assert len(reporter.totals) == 5
     assert dict(reporter.done) == reporter.totals
@@ -70,13 +70,13 @@ def test_every_step_and_every_unreadable_line_is_reported(trained):
 
 
 def test_evaluation_of_the_loaded_bundle_gives_the_saved_figures(trained, log):
-    """Nothing is lost on the way through the folder, and evaluation is deterministic: the figures are the very same."""
+    """Saving loses nothing and evaluation is deterministic: the figures are exactly equal."""
     bundle, folder, _ = trained
     assert evaluate(Bundle.load(folder), log).figures() == dict(bundle.metrics)
 
 
 def test_figures_are_those_of_each_events_own_prompt(trained, log, monkeypatch):
-    """The last tenth scored the plain way, all layers of one event at a time, gives every figure of the evaluation."""
+    """Scoring the last tenth event by event through all layers gives every figure of the evaluation."""
     monkeypatch.setattr("training.evaluate.SCORED_AT_ONCE", 32)  # so that the events take several rounds
     bundle = trained[0]
     calibration, layers = bundle.calibration, bundle.model.config.exit_layers
@@ -108,7 +108,7 @@ def test_figures_are_those_of_each_events_own_prompt(trained, log, monkeypatch):
 
 
 def assert_same_quality(quality, labels, ctrs):
-    """The same scores, up to what batching does to the last digits."""
+    """Check a quality, up to the rounding that batching causes."""
     assert quality.auc == pytest.approx(auc(labels, ctrs), abs=2e-3)
     assert quality.log_loss == pytest.approx(log_loss(labels, ctrs), abs=1e-5)
     assert quality.calibration_error == pytest.approx(expected_calibration_error(labels, ctrs), abs=1e-4)
@@ -144,6 +144,6 @@ def test_an_evaluation_covers_the_last_tenth_once(trained, log):
 
 
 def test_small_logs_get_the_demo_preset_and_large_ones_the_standard(log):
-    """Which choices are made follows from the size of the log alone."""
+    """The preset follows from the size of the log."""
     assert preset_for(log) is DEMO
     assert preset_for(replace(log, interactions=list(log.interactions) * 100)) is STANDARD

@@ -1,4 +1,4 @@
-"""Training of the heads."""
+"""Training of the exit transformer."""
 
 import copy
 import itertools
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.exit_model import collate
 from models.prompt import SoftKind
+from models.prompt_batch import collate
 from training.examples import make_examples
 from training.progress import Silent
 from training.train_exits import _parameter_groups, joint_loss, new_model, predict, schedule, train_exits, with_dropout
@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_model(sets, preset, text, graph):
 
 
 def test_answers_come_in_the_examples_order_whatever_the_batches(sets, preset, text, graph):
-    """Batching by length is invisible from outside."""
+    """Logits come in the order of the examples, not of the batches."""
     model = fresh_model(preset, text, graph)
     one_by_one = np.concatenate([predict(model, [example]) for example in sets.train[:30]])
     np.testing.assert_allclose(predict(model, sets.train[:30], batch_tokens=900), one_by_one, atol=1e-4)

@@ -107,7 +107,7 @@ def test_clicks_alone_make_edges(text):
 
 
 def test_no_embedding_is_judged_on_an_edge_that_it_was_made_of(text):
-    """Clicks by the toss of a coin teach nothing: where a loss could see its own edges, embeddings would grow."""
+    """Random clicks teach nothing. If the loss were computed on edges of the graph, embeddings would grow."""
     coin = np.random.default_rng(0)
     graph = fit(interactions(60, 30, lambda *_: coin.random() < 0.4), text, regularisation=3e-3)
     assert np.square(graph.item_embeddings).sum(axis=1).mean() < 0.15
@@ -121,7 +121,7 @@ def test_regularisation_keeps_embeddings_short(text):
 
 
 def test_an_item_without_text_has_no_base_embedding(trained):
-    """Nothing known, nothing claimed."""
+    """Without text there is nothing to map."""
     assert trained[1].from_text([]) is None
 
 
@@ -136,6 +136,6 @@ def test_the_same_seed_gives_the_same_embeddings(log, text, preset):
 
 
 def test_only_items_of_the_slice_are_fitted(log, graph, preset):
-    """All others come from their text, as they will when serving."""
+    """All other items get theirs from their text, as in serving."""
     met = {event.item_id for event in log.interactions[: graph_end(log, preset)]}
     assert set(graph.item_ids) == met

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from models.calibration import CONFIDENCE_FEATURES, ExitCalibration
-from models.exit_model import collate
 from models.prompt import Prompt
+from models.prompt_batch import collate
 from worker.budget.controller import FixedThreshold
 from worker.engine.cost import CostTable
 from worker.engine.engine import ScoringEngine

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from models.exit_model import ExitHead, ExitModel, UnsupportedBackbone
+from models.backbone import UnsupportedBackbone
+from models.exit_model import ExitHead, ExitModel
 from worker.engine.settings import Precision
 from worker.engine.transformer.linear import Linear, pack_linear
 

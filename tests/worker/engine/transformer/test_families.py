@@ -6,8 +6,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from models.exit_model import ExitModel, UnsupportedBackbone, collate
+from models.backbone import UnsupportedBackbone
+from models.exit_model import ExitModel
 from models.prompt import Prompt
+from models.prompt_batch import collate
 from worker.engine.engine import ScoringEngine
 from worker.engine.part import Part
 from worker.engine.settings import EngineSettings

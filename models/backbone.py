@@ -1,0 +1,68 @@
+"""Loads decoders of the supported families from Hugging Face checkpoints and merges LoRA adapters."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
+"""Model types whose decoder layers `worker.engine` computes."""
+
+
+class UnsupportedBackbone(ValueError):
+    """The checkpoint is of an unsupported family, or does not fit the exits or the adapter."""
+
+
+def load_backbone(path_or_hub_name: str, lora: str | None, dtype: torch.dtype) -> PreTrainedModel:
+    """The decoder of a checkpoint, without its language-model head.
+
+    Args:
+        path_or_hub_name: a local folder or a name on the hub.
+        lora: folder or hub name of a LoRA adapter to merge into the weights (needs the extra `lora`).
+        dtype: number format of the weights in memory.
+
+    Raises:
+        UnsupportedBackbone: the checkpoint is of another family, or the adapter does not fit it.
+    """
+    family = AutoConfig.from_pretrained(path_or_hub_name).model_type
+    if family not in FAMILIES:
+        raise UnsupportedBackbone(f"{path_or_hub_name} is a {family!r}; supported are {', '.join(FAMILIES)}")
+    with no_progress_bars():
+        if lora is not None:
+            return _merged_with_adapter(path_or_hub_name, lora, dtype)
+        return AutoModel.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa")
+
+
+def _merged_with_adapter(path_or_hub_name: str, lora: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The backbone with the adapter merged into its weights, so that it costs nothing per token."""
+    from peft import PeftConfig, PeftModel  # noqa: PLC0415 - an optional extra
+
+    # An adapter names its tensors after the class it was trained on.
+    whole = PeftConfig.from_pretrained(lora).task_type == "CAUSAL_LM"
+    loader = AutoModelForCausalLM if whole else AutoModel
+    model = loader.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        try:
+            merged = PeftModel.from_pretrained(model, lora).merge_and_unload()
+        except UserWarning as error:
+            raise UnsupportedBackbone(f"the adapter {lora} does not fit {path_or_hub_name}: {error}") from error
+    return merged.model if whole else merged
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Switches transformers' progress bars off for a while: they would fill a worker's log."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
