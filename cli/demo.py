@@ -21,6 +21,7 @@ from rich.console import Console
 from cli.live import LiveTable
 from cli.offline import reuse_or_train
 from cli.report import show_report
+from loadgen.brokers import open_broker
 from loadgen.plan import make_plan
 from loadgen.player import Player
 from loadgen.processes import Processes, Program
@@ -64,7 +65,7 @@ def run_demo(options: DemoOptions) -> None:
     folder = options.folder / log.name
     with _timed(console, "model"):
         bundle = reuse_or_train(log, folder / "bundle", console)
-    with _broker(options.broker) as bootstrap, _programs(bootstrap, bundle, folder) as processes:
+    with open_broker(options.broker) as bootstrap, _programs(bootstrap, bundle, folder) as processes:
         report, figures = asyncio.run(_play(console, log, options, bootstrap, processes))
     show_report(report, figures, console)
     result = {**msgspec.to_builtins(report), "worker": msgspec.to_builtins(figures)}
@@ -107,23 +108,6 @@ def _programs(bootstrap: str, bundle: Path, folder: Path) -> Iterator[Processes]
     }
     with Processes(environment, folder / "logs") as processes:
         yield processes
-
-
-@contextmanager
-def _broker(broker: str) -> Iterator[str]:
-    """The address of the broker asked for, started if need be."""
-    if broker == "embedded":
-        from runtime.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - an optional extra
-
-        with EmbeddedBroker() as embedded:
-            yield embedded.bootstrap_servers
-    elif broker == "docker":
-        from loadgen.kafka_container import KafkaContainer  # noqa: PLC0415 - an optional extra
-
-        with KafkaContainer() as container:
-            yield container.bootstrap_servers
-    else:
-        yield broker
 
 
 def _check_size(log: EventLog, broker: str) -> None:
