@@ -69,7 +69,8 @@ CANDIDATES: Final = 20
 LOADS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_LOAD: Final = 0.5
 """The load between bursts and beside a backlog."""
-BURST_S: Final = 2.0
+BURST_LENGTH: Final = 1 / 15
+"""Of a burst, as a share of a run: 2 s of 30."""
 BURST_LOAD: Final = 5.0
 BURSTS_AT: Final = (0.2, 0.45)
 """Where bursts begin, as shares of a run."""
@@ -152,7 +153,7 @@ def measure(site: Site, deep_base: float, out: Path) -> dict[str, Any]:
     def rows(levels: Sequence[Level], rivals: Sequence[Level] | None = None) -> list[dict[str, Any]]:
         return [level.row(full_depth, rivals[place] if rivals else None) for place, level in enumerate(levels)]
 
-    figures = {
+    figures: dict[str, Any] = {
         "capacity_requests_per_second": capacity,
         "budget_ms": BUDGET_MS,
         "seconds": site.seconds,
@@ -214,8 +215,9 @@ async def bursts(site: Site, capacity: float) -> Answers:
     """
     random = np.random.default_rng(1)
     steady = np.arange(0.0, site.seconds, 1.0 / (STEADY_LOAD * capacity))
-    burst = round(BURST_LOAD * capacity * BURST_S)
-    over = [poisson(burst, BURST_S, random, site.seconds * share) for share in BURSTS_AT]
+    burst_s = site.seconds * BURST_LENGTH
+    burst = round(BURST_LOAD * capacity * burst_s)
+    over = [poisson(burst, burst_s, random, site.seconds * share) for share in BURSTS_AT]
     rest_s = site.seconds * (1 - STEP_AT)
     step = poisson(round(capacity * rest_s), rest_s, random, site.seconds * STEP_AT)
     async with OpenLoop(site.kafka, site.topics) as loop:
@@ -224,7 +226,7 @@ async def bursts(site: Site, capacity: float) -> Answers:
 
 def burst_figures(answers: Answers, base: float, seconds: float) -> dict[str, Any]:
     """How the bursts were answered, and how long it took to recover from each."""
-    ends = [share * seconds + BURST_S for share in BURSTS_AT]
+    ends = [(share + BURST_LENGTH) * seconds for share in BURSTS_AT]
     next_changes = [share * seconds for share in (*BURSTS_AT[1:], STEP_AT)]
     scored = scored_at(answers)
     recoveries = [recovery_s(scored, base, end, until) for end, until in zip(ends, next_changes, strict=True)]

@@ -57,27 +57,43 @@ def more(figures: Figures) -> str:
 
 
 def _levels(figures: Figures, worker: str) -> str:
-    """A worker and its rival at every load."""
-    rows = (
-        (
-            f"{level['load']:g} C",
-            rounded_down(level["answered_share"]),
-            rounded_down(level["within_budget_share"]),
-            f"{level['p50_ms']:.0f} / {level['p99_ms']:.0f}",
-            f"{level['mean_exit_layer']:.1f}",
-            ", ".join(percent(level[f"share_{way}"]) for way in ("confident", "final", "deadline", "graph")),
-            f"{level['auc']:.4f}",
-            difference(level["auc_against_full_depth"]),
-            f"{rival['auc']:.4f}",
-            percent(rival["share_graph"]),
-            rounded_down(rival["within_budget_share"]),
-            difference(level["auc_against_rival"]),
+    """A worker at every load, then what its answers are worth beside its rival's."""
+    own, compared = [], []
+    for level, rival in _pairs(figures, worker):
+        load = f"{level['load']:g} C"
+        ways = ", ".join(percent(level[f"share_{way}"]) for way in ("confident", "final", "deadline", "graph"))
+        own.append(
+            (
+                load,
+                rounded_down(level["answered_share"]),
+                rounded_down(level["within_budget_share"]),
+                f"{level['p50_ms']:.0f} / {level['p99_ms']:.0f}",
+                f"{level['mean_exit_layer']:.1f}",
+                ways,
+            )
         )
-        for level, rival in _pairs(figures, worker)
+        compared.append(
+            (
+                load,
+                f"{level['auc']:.4f}",
+                difference(level["auc_against_full_depth"]),
+                f"{rival['auc']:.4f}",
+                percent(rival["share_graph"]),
+                rounded_down(rival["within_budget_share"]),
+                difference(level["auc_against_rival"]),
+            )
+        )
+    head = ("load", "answered", "within budget", "p50 / p99 ms", "mean exit layer", "early, final, forced, graph")
+    against = (
+        "load",
+        "AUC",
+        "against full depth",
+        "rival: AUC",
+        "rival: graph",
+        "rival: within budget",
+        "against rival",
     )
-    own = ("answered", "within budget", "p50 / p99 ms", "mean exit layer", "early, final, forced, graph", "AUC")
-    rival_head = ("rival: AUC", "rival: graph", "rival: within budget", "AUC against rival")
-    return table(("load", *own, "against full depth without load", *rival_head), rows)
+    return f"{table(head, own)}\n\n{table(against, compared)}"
 
 
 def _pairs(figures: Figures, worker: str) -> list[tuple[Figures, Figures]]:
