@@ -76,11 +76,15 @@ def train(
 
 
 @app.command()
-def evaluate(bundle: BundleFolder, data: DataFolder = None) -> None:
+def evaluate(
+    bundle: BundleFolder,
+    data: DataFolder = None,
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file to write the figures to.")] = None,
+) -> None:
     """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""
     from cli.offline import evaluate_bundle
 
-    evaluate_bundle(bundle, data)
+    evaluate_bundle(bundle, data, out)
 
 
 @app.command()
