@@ -2,7 +2,7 @@
 
 The same requests (20 candidates each, prompts of the log's last tenth as of their time) are scored by transformers as a
 user would write it, by ONNX Runtime in int8, and by this engine: at full depth, with exits at the base threshold, and
-with coarser numbers as well. All in one process, alternating; times are medians over rounds.
+with exits in int8 and bfloat16. All in one process, alternating; times are medians over rounds.
 
     python -m benchmarks.engine --data ../shared/datasets/ml-100k --out out/engine.json
 """
@@ -70,8 +70,8 @@ def _arguments() -> Namespace:
     arguments.add_argument("--requests", type=int, default=200, help="requests whose AUC is measured")
     arguments.add_argument("--in-flight", type=int, default=16, help="requests scored together in a round")
     arguments.add_argument("--rounds", type=int, default=7, help="medians are over these")
-    arguments.add_argument("--threads", type=int, default=os.cpu_count(), help="of every contestant")
-    # The exporter's and quantiser's advice is not ours to print.
+    arguments.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every contestant")
+    # Hides the exporter's and quantiser's warnings.
     logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     return arguments.parse_args()
@@ -103,7 +103,7 @@ def _auc(contestant: Contestant, requests: Sequence[Request]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """Seconds per candidate, by contestant, and the machine's own rate over the same rounds."""
+    """Seconds per candidate by contestant, and the speed of a matrix product in the same rounds."""
 
     seconds: Mapping[str, Sequence[float]]
     matmul_rates: Sequence[float]  # floating-point operations per second
@@ -113,13 +113,13 @@ class Rounds:
         return statistics.median(self.seconds[name])
 
     def speedup(self, name: str, over: str) -> float:
-        """How many times as fast; the median over rounds of the ratio within each, so that a slow phase hits both."""
+        """How many times as fast: the median of the rounds' ratios, so that a slow phase of the machine hits both."""
         pairs = zip(self.seconds[over], self.seconds[name], strict=True)
         return statistics.median(slow / fast for slow, fast in pairs)
 
 
 def _rounds(contestants: Mapping[str, Contestant], requests: Sequence[Request], arguments: Namespace) -> Rounds:
-    """Every contestant scores the same few requests, one behind the other; then the next few."""
+    """Every contestant in turn scores the same few requests; then the next few."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     rates: list[float] = []
     matrix = torch.randn(MATRIX, MATRIX)
@@ -128,7 +128,7 @@ def _rounds(contestants: Mapping[str, Contestant], requests: Sequence[Request], 
         prompts = [request.prompt for request in chosen]
         candidates = sum(len(prompt.suffixes) for prompt in prompts)
         for name, contestant in contestants.items():
-            contestant.score(prompts[:1])  # untimed: whoever came before has left caches full and threads asleep
+            contestant.score(prompts[:1])  # untimed: the contestant before has filled the caches
             seconds[name].append(_timed(contestant.score, prompts) / candidates)
         product = min(_timed(torch.mm, matrix, matrix) for _ in range(3))
         rates.append(2 * MATRIX**3 / product)
@@ -162,7 +162,7 @@ def _figures(rounds: Rounds, aucs: Mapping[str, float]) -> dict[str, Any]:
 def _engine_figures(
     bundle: Bundle, contestants: Mapping[str, Contestant], requests: Sequence[Request], rounds: Rounds
 ) -> dict[str, Any]:
-    """What only the engine can be asked: where its time goes, and what one request alone takes."""
+    """Figures of this engine alone: where its time goes, and how long one request alone takes."""
     full, early = contestants["full_depth"], contestants["exit"]
     assert isinstance(full, Ours)
     assert isinstance(early, Ours)
@@ -205,7 +205,7 @@ def operations(model: ExitModel, prompt: Prompt) -> float:
 
 
 def _outside_model(contestant: Ours, prompts: Sequence[Prompt]) -> float:
-    """Share of the engine's time that goes into packing, exits, scheduling."""
+    """Share of the engine's time spent on packing, exits and scheduling."""
     before = replace(contestant.engine.counters)
     started_s = time.perf_counter()
     contestant.score(prompts)

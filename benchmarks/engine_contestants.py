@@ -1,4 +1,4 @@
-"""Who scores the same requests in `benchmarks.engine`: what a user would write, ONNX Runtime, and this engine."""
+"""The contestants of `benchmarks.engine`: what a user would write with transformers, ONNX Runtime, and this engine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Naive:
 
     def __init__(self, bundle: Bundle) -> None:
         self._model = copy.deepcopy(bundle.model)
-        self._model.backbone.norm = nn.Identity()  # the final head brings its own
+        self._model.backbone.norm = nn.Identity()  # the final head has its own
         self._calibration = bundle.calibration
 
     @torch.inference_mode()
@@ -55,7 +55,7 @@ class Naive:
 
 
 class OnnxInt8:
-    """The same rows through ONNX Runtime, weights quantised to int8, activations dynamically."""
+    """The same rows through ONNX Runtime, dynamically quantised to int8."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         import onnxruntime  # noqa: PLC0415 - an optional extra, as its exporter below
@@ -64,7 +64,7 @@ class OnnxInt8:
         self._calibration = bundle.calibration
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Its threads may spin while it runs, not on into somebody else's turn.
+        # Its threads may spin while it runs, but not on into another contestant's turn.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         with tempfile.TemporaryDirectory() as folder:
             path = _export_int8(self._model, Path(folder))
@@ -88,7 +88,7 @@ class Ours:
     """This engine with all requests in flight at once, at one exit threshold."""
 
     def __init__(self, bundle: Bundle, settings: EngineSettings, threshold: float) -> None:
-        # The rounds score some requests again: prefixes kept from before would flatter.
+        # Some requests are scored in several rounds: cached prefixes would flatter.
         settings = settings.model_copy(update={"prefix_cache_bytes": 0})
         self.engine: ScoringEngine[ScoringJob] = ScoringEngine(
             copy.deepcopy(bundle.model), bundle.calibration, settings, FixedThreshold(threshold)
@@ -100,12 +100,12 @@ class Ours:
         return np.concatenate([job.ctr for job in self.results(prompts)])
 
     def results(self, prompts: Sequence[Prompt]) -> list[ScoringJob]:
-        """All that is known of the answers, in the order of the prompts."""
+        """The engine's answers, in the order of the prompts."""
         return self.engine.score(prompts)
 
 
 def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
-    """Input vectors (candidates, length, hidden) of prefix and suffix together, and which of them are no padding."""
+    """Input vectors (candidates, length, hidden) of prefix plus suffix, and a mask that is 0 on padding."""
     batch = collate([Prompt(prompt.prefix, [suffix]) for suffix in prompt.suffixes])
     vectors = model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
     lengths = torch.from_numpy(len(prompt.prefix) + prompt.suffix_lengths)
@@ -114,7 +114,7 @@ def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
 
 
 class _Exported(nn.Module):
-    """The decoder in plain operations: rows padded behind their last token need no mask but the causal one."""
+    """The decoder in plain operations: rows padded after their last token need only the causal mask."""
 
     def __init__(self, model: ExitModel) -> None:
         super().__init__()
@@ -150,7 +150,9 @@ def _export_int8(model: ExitModel, folder: Path) -> Path:
     )
     assert program is not None
     graph = program.model_proto
-    del graph.graph.value_info[:]  # shapes of what the exporter has since merged away; the quantiser trips over them
+    del graph.graph.value_info[
+        :
+    ]  # the exporter leaves shapes of values it has merged away; the quantiser fails on them
     onnx.save(graph, folder / "float32.onnx")
     quantize_dynamic(folder / "float32.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
     return folder / "int8.onnx"

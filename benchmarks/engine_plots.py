@@ -1,4 +1,4 @@
-"""The picture of `benchmarks.engine`: quality against time per candidate, for all thresholds and both criteria."""
+"""The plot of `benchmarks.engine`: quality against time per candidate, for all thresholds and both criteria."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.calibration import Criterion
 
 @dataclass(frozen=True, slots=True)
 class FrontierRun:
-    """One exit threshold, measured."""
+    """Time and AUC at one exit threshold."""
 
     criterion: Criterion
     threshold: float

@@ -1,4 +1,4 @@
-"""Requests of the log's last tenth, as a worker would have met them: 20 candidates, what is known at their time."""
+"""Requests of the log's last tenth, as a worker would have received them: 20 candidates, prompts as of their time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CANDIDATES: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt and what came of its candidates."""
+    """One prompt and the outcome of each candidate."""
 
     prompt: Prompt
     labels: NDArray[np.float64]  # (candidates,) 1 for a click, 0 for none, NaN where it was never shown
@@ -30,7 +30,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class _Slate:
-    """What one user met from some event on."""
+    """The items that one user saw from some event on."""
 
     first: int
     user_id: str
@@ -40,8 +40,8 @@ class _Slate:
 def requests_of(bundle: Bundle, log: EventLog, most: int) -> list[Request]:
     """The first requests of the test part, in time order.
 
-    A request's candidates are the next items that its user met; where the user met fewer than 20, items from the
-    catalogue fill it up, their outcome unknown.
+    A request's candidates are the next items that its user saw. If these are fewer than 20, random items of the
+    catalogue with unknown outcome are added.
     """
     first = log.split().validation_end
     replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)

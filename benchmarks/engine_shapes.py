@@ -1,6 +1,6 @@
-"""The engine over random weights in the shapes of real checkpoints: what a GPU makes of it.
+"""The engine's speed on a GPU, with random weights in the shapes of real checkpoints.
 
-Speed does not depend on what the weights say, so nothing needs to be downloaded. Every request has a prefix of 512
+Speed does not depend on the weights' values, so nothing needs to be downloaded. Every request has a prefix of 512
 tokens and suffixes of 64; all is scored at full depth in bfloat16.
 
     python -m benchmarks.engine_shapes --device cuda --out out/engine-shapes.json
@@ -52,7 +52,7 @@ SHAPES: Final[dict[str, dict[str, int]]] = {
     },
 }
 VOCABULARY: Final = 32_000
-"""Smaller than the checkpoints': looking a word up costs the same in any table, and memory is better kept free."""
+"""Smaller than the checkpoints': the time of an embedding lookup does not depend on it, and it saves memory."""
 FULL_DEPTH: Final = 2.0
 MATRIX: Final = {"cuda": 8192, "cpu": 2048}
 
@@ -114,7 +114,7 @@ def _measure(shape: str, candidates: int, arguments: argparse.Namespace) -> dict
 def _random_model(shape: str, device: str) -> ExitModel:
     decoder = Qwen2Config(vocab_size=VOCABULARY, max_position_embeddings=8192, **SHAPES[shape])
     exits = ExitConfig((decoder.num_hidden_layers,), embedding_dim=64, soft_width=max(64, len(FEATURES)))
-    # Made on the device and in its number format: 7 billion float32 numbers would not fit beside them.
+    # Created on the device in bfloat16: a float32 copy of 7 billion weights would not fit as well.
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:

@@ -1,11 +1,16 @@
 """How fresh are the embeddings that a worker serves, and how many interactions a second can be kept up with?
 
 Through real Kafka, updater and worker together, on the machine's CPUs shared by all of them and the generator:
-interactions are sent at a steady rate, each dated the moment it is sent; the worker measures how long it took until the
-state that knows of it could be served. A rate counts as kept up with if the updater is less than a second behind when
-the sending ends, and the worker's median freshness is below a second.
+interactions are sent at a steady rate, each dated the moment it is sent; the worker measures how long it takes until
+the state that includes the interaction can be served. A rate counts as kept up with if the updater is less than a
+second behind when the sending ends, and the worker's median freshness is below a second.
 
     python -m benchmarks.freshness --data ../shared/datasets/ml-100k --out out/freshness.json
+
+No interaction repeats an earlier one: see `endless`. Keys of the JSON file: `data`, `sustained_events_per_second` (the
+most that was kept up with), `interactions_sent`, and `rates`, for each `rate`: `events_per_second`, `behind_s`,
+`kept_up`, `published_p50_ms`, `published_p99_ms` (event time until the updater has published it), `freshness_p50_ms`,
+`freshness_p99_ms` (until the worker can serve it), `updater_cpus`, `worker_cpus`.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,9 +32,10 @@ from confluent_kafka import Producer
 from matplotlib import pyplot as plt
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.harness import add_bootstrap, add_bundle, bundle_folder, exit_on_error, finish, kafka, parser
+from benchmarks.harness import add_broker, add_bundle, bundle_folder, exit_on_error, finish, parser
 from event_data.event_log import EventLog
 from event_data.load import load_log
+from loadgen.brokers import open_broker
 from loadgen.processes import Processes, Program
 from loadgen.worker_metrics import quantile
 from programs.topics import TopicSettings
@@ -50,29 +56,38 @@ _WORKER: Final = "exitstream_worker_"
 
 def main() -> None:
     """Run it from the command line."""
-    arguments = parser("Freshness and throughput of updater and worker together, through real Kafka.")
+    arguments = parser(__doc__ or "")
     add_bundle(arguments)
-    add_bootstrap(arguments)
-    arguments.add_argument("--seconds", type=float, default=15.0, help="of measuring per rate")
+    add_broker(arguments)
+    arguments.add_argument("--seconds", type=float, default=15.0, help="length of measuring at each rate")
     arguments.add_argument("--rates", type=int, nargs="+", default=RATES, help="interactions per second")
     options = arguments.parse_args()
     try:
         log = load_log(options.data)
         bundle = bundle_folder(options.bundle, log)
-        with kafka(options.bootstrap) as bootstrap, tempfile.TemporaryDirectory() as folder:
-            rows = measure(log, bundle, bootstrap, Path(folder), options.rates, options.seconds)
+        with open_broker(options.broker) as bootstrap, tempfile.TemporaryDirectory() as folder:
+            rows, sent = measure(log, bundle, bootstrap, Path(folder), options.rates, options.seconds)
     except ExitstreamError as error:
         exit_on_error(error)
     kept_up = [row["events_per_second"] for row in rows if row["kept_up"]]
-    figures = {"data": log.name, "sustained_events_per_second": max(kept_up, default=0.0), "rates": rows}
+    figures = {
+        "data": log.name,
+        "sustained_events_per_second": max(kept_up, default=0.0),
+        "interactions_sent": sent,
+        "rates": rows,
+    }
     draw(rows, options.out.with_suffix(".png"))
     finish(figures, options.out)
 
 
 def measure(
     log: EventLog, bundle: Path, bootstrap: str, folder: Path, rates: Sequence[int], seconds: float
-) -> list[dict[str, Any]]:
-    """Both programs from an empty state, then one rate after the other; a row of figures for each."""
+) -> tuple[list[dict[str, Any]], int]:
+    """Both programs from an empty state, then one rate after the other.
+
+    Returns:
+        a row of figures for each rate, and how many interactions were sent in all.
+    """
     topics = TopicSettings()
     asyncio.run(create_missing_topics(KafkaSettings(bootstrap_servers=bootstrap), topics.specs()))
     feed = Feed(bootstrap, topics, log)
@@ -94,7 +109,7 @@ def measure(
             if not rows[-1]["kept_up"]:
                 break
         processes.check()
-    return rows
+    return rows, feed.sent
 
 
 def _measure_rate(processes: Processes, feed: Feed, rate: int, seconds: float) -> dict[str, Any]:
@@ -103,7 +118,7 @@ def _measure_rate(processes: Processes, feed: Feed, rate: int, seconds: float) -
     started = time.monotonic()
     sent = feed.send(rate, seconds)
     sending_s = time.monotonic() - started
-    behind_s = _wait_until_taken_in(processes, feed.sent)
+    behind_s = _wait_until_applied(processes, feed.sent)
     after = Reading.of(processes)
     published, servable = after.updater.freshness_since(before.updater), after.worker.freshness_since(before.worker)
     row = {
@@ -120,37 +135,47 @@ def _measure_rate(processes: Processes, feed: Feed, rate: int, seconds: float) -
     return row | {"kept_up": behind_s < KEPT_UP_S and row["freshness_p50_ms"] < 1_000 * KEPT_UP_S}
 
 
-def _wait_until_taken_in(processes: Processes, sent: int) -> float:
-    """Seconds until the updater has taken in all interactions ever sent; then lets the last ones reach the worker."""
+def _wait_until_applied(processes: Processes, sent: int) -> float:
+    """Seconds until the updater has applied all interactions ever sent; then time for the last to reach the worker."""
     started = time.monotonic()
     while Page.of(processes.metrics("updater"), _UPDATER).interactions < sent:
         if time.monotonic() - started > PATIENCE_S:
-            raise ExitstreamError(f"the updater did not take in {sent} interactions within {PATIENCE_S:.0f} s")
+            raise ExitstreamError(f"the updater did not apply {sent} interactions within {PATIENCE_S:.0f} s")
         time.sleep(0.02)
     behind_s = time.monotonic() - started
     time.sleep(1.0)
     return behind_s
 
 
-class Feed:
-    """Sends a data set's interactions over and over at a steady rate, each dated when it is sent.
+def endless(interactions: Sequence[Interaction], random: random.Random) -> Iterator[Interaction]:
+    """The interactions in random order, then again and again as those of new users: the same distribution, no repeats.
 
-    By librdkafka, which takes a tenth of the CPU time that a Python client would: what is left is for what is measured.
+    The second round's users are other people who behave as those of the first; items stay, so the catalogue's graph
+    keeps growing by new edges. Event ids are new in every round; event times are the sender's to set.
+    """
+    for cohort in count():
+        for event in random.sample(interactions, len(interactions)):
+            again = {"user_id": f"{event.user_id}~{cohort}"} if cohort else {}
+            yield msgspec.structs.replace(event, event_id=f"{cohort}:{event.event_id}", **again)
+
+
+class Feed:
+    """Sends interactions like a data set's at a steady rate, each dated when it is sent.
+
+    By librdkafka, which takes a tenth of the CPU time of a Python client: more is left for what is measured.
 
     Args:
         bootstrap: where Kafka is.
         topics: their names.
-        log: the data set. Shuffled once, by a fixed seed, as thousands of users at once would send it: a single user's
-            whole session within a few milliseconds would be one state to publish, and flatter the figures.
+        log: the data set; sent in random order, as thousands of users at once would. One user's whole session within
+            milliseconds would be a single state to publish, and flatter the figures.
     """
 
     def __init__(self, bootstrap: str, topics: TopicSettings, log: EventLog) -> None:
         self._producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5, "enable.idempotence": True})
         self._topics = topics
         self._items = log.items
-        events = list(log.interactions)
-        random.Random(0).shuffle(events)
-        self._events = cycle(events)
+        self._events = endless(log.interactions, random.Random(0))
         self._headers = headers_for("msgpack")
         self.sent = 0
 
@@ -161,7 +186,7 @@ class Feed:
         self._producer.flush()
 
     def send(self, rate: int, seconds: float) -> int:
-        """So many interactions a second for so long; how many these were."""
+        """Send at `rate` interactions per second; returns how many were sent."""
         started, sent = time.monotonic(), 0
         while (elapsed := time.monotonic() - started) < seconds:
             due = int(elapsed * rate)
@@ -174,10 +199,10 @@ class Feed:
         self.sent += sent
         return sent
 
-    def _dated(self, count: int) -> Iterator[Interaction]:
+    def _dated(self, number: int) -> Iterator[Interaction]:
         now_ms = time.time_ns() // 1_000_000
-        for number, event in enumerate(islice(self._events, count)):
-            yield msgspec.structs.replace(event, event_id=f"{self.sent}-{now_ms}-{number}", event_time_ms=now_ms)
+        for event in islice(self._events, number):
+            yield msgspec.structs.replace(event, event_time_ms=now_ms)
 
     def _produce(self, topic: str, key: str, message: Interaction | Item) -> None:
         self._producer.produce(topic, key=key, value=encode(message), headers=self._headers)
@@ -185,7 +210,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class Page:
-    """What a program's /metrics page told."""
+    """The figures on a program's /metrics page."""
 
     interactions: float
     cpu_s: float
@@ -193,7 +218,7 @@ class Page:
 
     @classmethod
     def of(cls, text: str, prefix: str) -> Page:
-        """From Prometheus' text format."""
+        """Parse Prometheus' text format."""
         values: dict[str, float] = {}
         buckets: dict[float, float] = {}
         for family in text_string_to_metric_families(text):
@@ -205,13 +230,13 @@ class Page:
         return cls(values.get(f"{prefix}interactions_total", 0.0), values["process_cpu_seconds_total"], buckets)
 
     def freshness_since(self, earlier: Page) -> dict[float, float]:
-        """The cumulative histogram of what was measured since."""
+        """The cumulative histogram of what was measured after `earlier`."""
         return {bound: count - earlier.freshness[bound] for bound, count in self.freshness.items()}
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Both programs' pages at a moment."""
+    """Both programs' pages at one time."""
 
     at: float
     updater: Page

@@ -1,4 +1,4 @@
-"""Graphs to measure the engine on, the engine fed with them, and its error against LightGCN itself."""
+"""Graphs for `benchmarks.graph`, the updater's graph engine on them, and its error against LightGCN itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MIN_COSINE = 0.999
 
 
 class MissingEdges(ExitstreamError):
-    """The folder holds no list of edges."""
+    """The folder has no list of edges."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Edges:
 
 @dataclass(frozen=True)
 class Errors:
-    """How far embeddings are from exact; over all nodes."""
+    """Errors of the embeddings over all nodes."""
 
     max_relative: float
     mean_relative: float
@@ -67,7 +67,7 @@ def read_edges(folder: Path) -> Edges:
 
 
 def power_law_edges(users: int, items: int, edges: int, seed: int = 0) -> Edges:
-    """A synthetic graph whose degrees fall with the power 0.7 of their rank, on both sides."""
+    """A synthetic graph; degrees on both sides follow a power law: rank to the power -0.7."""
     random = np.random.default_rng(seed)
     ends = [random.choice(count, 2 * edges, p=_power_law(count)) for count in (users, items)]
     pairs = np.unique(ends[0].astype(np.int64) * items + ends[1])
@@ -76,7 +76,7 @@ def power_law_edges(users: int, items: int, edges: int, seed: int = 0) -> Edges:
 
 
 class Engine:
-    """Graph and propagation as the state machine drives them, without ids and histories.
+    """Graph and propagation as the state machine uses them, without ids and histories.
 
     Args:
         edges: the nodes and their x⁽⁰⁾.
@@ -93,7 +93,7 @@ class Engine:
         self.propagation.set_base(np.arange(nodes, dtype=np.int32), edges.base)
 
     def feed(self, edges: Edges, begin: int, end: int, batch: int = BATCH) -> float:
-        """Inserts edges `begin` to `end` in micro-batches; seconds of processor time it took."""
+        """Insert edges `begin` to `end` in micro-batches; returns seconds of processor time."""
         started = time.thread_time()
         for at in range(begin, end, batch):
             part = slice(at, min(end, at + batch))
@@ -102,13 +102,13 @@ class Engine:
         return time.thread_time() - started
 
     def fill(self, edges: Edges, end: int) -> None:
-        """Inserts the first edges at one go and computes all embeddings exactly."""
+        """Insert the first edges at once and compute all embeddings exactly."""
         times = np.arange(end)
         self.graph.apply(EdgeOps(edges.user[:end], edges.item[:end], np.ones(end, np.float32), times))
         self.propagation.recompute()
 
     def change(self, ops: EdgeOps) -> None:
-        """One micro-batch."""
+        """Apply one micro-batch."""
         self.propagation.apply(self.graph.apply(ops))
 
     def embeddings(self) -> NDArray[np.float32]:
@@ -116,7 +116,7 @@ class Engine:
         return self.propagation.embeddings(np.arange(self.graph.nodes, dtype=np.int32))
 
     def errors(self) -> Errors:
-        """Against LightGCN in double precision over the edges that the graph holds now."""
+        """Errors against LightGCN in double precision over the edges that the graph has now."""
         exact = propagate(torch.from_numpy(self.base).double(), edge_index(self), None, ALPHAS).numpy()
         z = self.embeddings().astype(np.float64)
         size = np.linalg.norm(exact, axis=1)
@@ -137,7 +137,7 @@ def edge_index(engine: Engine) -> torch.Tensor:
 
 
 def _with_base(user: NDArray[np.int32], item: NDArray[np.int32]) -> Edges:
-    """Items behind users in one numbering, with random x⁽⁰⁾ as LightGCN's training begins with."""
+    """Number items after users; x⁽⁰⁾ is random, as at the start of LightGCN's training."""
     item = item + np.int32(user.max() + 1)
     base = np.random.default_rng(0).normal(0.0, 0.1, (int(item.max()) + 1, DIM)).astype(np.float32)
     return Edges(user, item, base)

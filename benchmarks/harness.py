@@ -1,12 +1,11 @@
-"""What all benchmarks share: their arguments, a Kafka to run on, a trained bundle, and where the figures go."""
+"""What all benchmarks share: command line arguments, a trained bundle, and the output of the figures."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from training.train import train
 
 def parser(description: str) -> argparse.ArgumentParser:
     """`--data` and `--out`, which every benchmark takes."""
-    arguments = argparse.ArgumentParser(description=description)
+    arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, help="folder of a data set; without: synthetic data")
     arguments.add_argument("--out", type=Path, required=True, help="JSON file for the figures; plots go beside it")
     return arguments
@@ -32,36 +31,19 @@ def add_bundle(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--bundle", type=Path, help="a trained bundle; without: one is trained once under out/")
 
 
-def add_bootstrap(arguments: argparse.ArgumentParser) -> None:
-    """`--bootstrap`, for what needs Kafka."""
-    arguments.add_argument("--bootstrap", help="host:port of a running Kafka; without: one in a container")
+def add_broker(arguments: argparse.ArgumentParser) -> None:
+    """`--broker`, for what needs Kafka."""
+    arguments.add_argument("--broker", default="docker", help="docker (a container), embedded, or host:port of a Kafka")
 
 
 def bundle_folder(bundle: Path | None, log: EventLog) -> Path:
-    """The bundle asked for, or the one for this log under out/, trained if it is not there."""
+    """The given bundle, or else the one for this log under out/, which is trained if it does not exist."""
     if bundle is not None:
         return bundle
     folder = Path("out") / f"{log.name}-bundle"
     if not (folder / MANIFEST).exists():
         train(log, folder, reporter=Bars(Console(stderr=True)))
     return folder
-
-
-@contextmanager
-def kafka(bootstrap: str | None, cpus: str | None = None) -> Iterator[str]:
-    """The address of a broker: the one named, or a container's.
-
-    Args:
-        bootstrap: host:port of a running one.
-        cpus: the processors that a container may use, as Docker writes them.
-    """
-    if bootstrap is not None:
-        yield bootstrap
-        return
-    from loadgen.kafka_container import KafkaContainer  # noqa: PLC0415 - needs testcontainers
-
-    with KafkaContainer(cpus=cpus) as container:
-        yield container.bootstrap_servers
 
 
 def finish(figures: Mapping[str, Any], out: Path) -> None:
@@ -73,6 +55,6 @@ def finish(figures: Mapping[str, Any], out: Path) -> None:
 
 
 def exit_on_error(error: ExitstreamError) -> None:
-    """One line and status 1, as the commands do."""
+    """Print the error as one line and exit with status 1, as the `exitstream` command does."""
     sys.stderr.write(f"{error}\n")
     raise SystemExit(1) from error

@@ -1,24 +1,27 @@
-"""What `benchmarks.overload` tells of the answers to a run's requests."""
+"""What `benchmarks.overload` computes from the answers to a run's requests. Pure: nothing here needs a broker."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from evaluation.metrics import auc
+from benchmarks.paired_auc import PairCounts
 from loadgen.open_loop import Answer
+from loadgen.plan import Impression
+from schemas.messages import ImpressionScores
 
 BUDGET_MS: Final = 200
-NEAR_BASE: Final = 0.05
-"""Within this share of the base threshold a worker counts as recovered."""
+RECOVERED_SHARE: Final = 0.95
+"""A worker has recovered once it scores at this share of its base threshold or above."""
 
 Answers = Sequence[Answer]
 
 
 def summary(answers: Answers) -> dict[str, float]:
-    """The figures of one run. What is within budget could be read in time; scored late is what even the worker knew."""
+    """The figures of one run, AUC apart. Within budget: readable in time; scored late: late even before it was sent."""
     answered = [answer for answer in answers if answer.scores is not None]
     latencies = np.array([answer.latency_ms for answer in answered] or [np.nan], np.float64)
     records = [answer.scores for answer in answered if answer.scores]
@@ -32,7 +35,6 @@ def summary(answers: Answers) -> dict[str, float]:
         "scored_late_share": sum(record.lateness_ms > 0 for record in records) / max(1, len(records)),
         "p50_ms": float(np.percentile(latencies, 50)),
         "p99_ms": float(np.percentile(latencies, 99)),
-        "auc": quality(answered),
         "mean_exit_layer": float(np.mean([score.exit_layer for score in scored])) if scored else float("nan"),
         **{
             f"share_{way}": made_by.count(way) / max(1, len(made_by))
@@ -43,28 +45,63 @@ def summary(answers: Answers) -> dict[str, float]:
     }
 
 
-def quality(answers: Answers) -> float:
-    """AUC over all candidates of the answered requests."""
-    labels: list[bool] = []
-    ctrs: list[float] = []
-    for answer in answers:
-        if answer.scores is not None:
-            labels += answer.arrival.impression.labels
-            ctrs += [score.ctr for score in answer.scores.scores]
-    return auc(labels, ctrs)
+def whole_passes(requests: float, pages: int) -> int:
+    """How often to send a fixed set of pages so that about so many requests are sent; at least once."""
+    return max(1, round(requests / pages))
 
 
-def recovery_seconds(answers: Answers, base: float, ends_s: Sequence[float]) -> float:
-    """From a burst's end until the threshold is near base again; the longest of all bursts.
+def pair_counts(answers: Answers, pages: Sequence[Impression]) -> PairCounts:
+    """Pairs of the fixed set, from the answers to whole passes over it; a last pass that is not whole is left out.
 
     Args:
-        answers: of a run with bursts.
-        base: the threshold without load.
-        ends_s: when the bursts end, seconds after the start.
+        answers: in the order of sending: page 0, page 1, …, page 0, …
+        pages: the fixed set; all pages have equally many candidates.
     """
-    recoveries = []
-    for end_s in ends_s:
-        after = sorted((a for a in answers if a.scores and a.arrival.due_s >= end_s), key=lambda a: a.arrival.due_s)
-        back = next((a for a in after if a.scores and a.scores.exit_threshold >= base * (1 - NEAR_BASE)), None)
-        recoveries.append(back.arrival.due_s - end_s if back else float("inf"))
-    return max(recoveries)
+    passes = len(answers) // len(pages)
+    ctrs = [_ctrs(answer) for answer in answers[: passes * len(pages)]]
+    labels = np.array([page.labels for page in pages], bool)
+    return PairCounts.of(labels, np.array(ctrs).reshape(passes, *labels.shape))
+
+
+def recovery_s(scored: Iterable[tuple[float, float]], base: float, end_s: float, until_s: float) -> float | None:
+    """From the end of a burst until the worker scores at its base threshold again and stays there.
+
+    Args:
+        scored: for each request when it was scored (seconds since the start) and the exit threshold in force.
+        base: the threshold without load.
+        end_s: when the burst ends.
+        until_s: when the next change of load begins; what is scored from then on does not count.
+
+    Returns:
+        Seconds from the end until the first request that was scored at base, as were all after it; None if the last
+        request was still scored below.
+    """
+    after = sorted(pair for pair in scored if end_s <= pair[0] < until_s)
+    recovered_at_s = None
+    for scored_s, threshold in after:
+        if threshold < base * RECOVERED_SHARE:
+            recovered_at_s = None
+        elif recovered_at_s is None:
+            recovered_at_s = scored_s
+    return None if recovered_at_s is None else recovered_at_s - end_s
+
+
+def scored_at(answers: Answers) -> list[tuple[float, float]]:
+    """When each request was scored, in seconds since the start of the run, and the threshold in force."""
+    return [(_scored_s(answer, answer.scores), answer.scores.exit_threshold) for answer in answers if answer.scores]
+
+
+def longest(recoveries: Sequence[float | None]) -> float | None:
+    """The longest recovery; None if there is one that did not end."""
+    ended = [seconds for seconds in recoveries if seconds is not None]
+    return max(ended) if ended and len(ended) == len(recoveries) else None
+
+
+def _scored_s(answer: Answer, scores: ImpressionScores) -> float:
+    return answer.arrival.due_s + (scores.scored_time_ms - scores.created_time_ms) / 1000
+
+
+def _ctrs(answer: Answer) -> NDArray[Any]:
+    """The CTRs (candidates,) in the order of the request; NaN if it was not answered."""
+    by_item = {score.item_id: score.ctr for score in answer.scores.scores} if answer.scores else {}
+    return np.array([by_item.get(item_id, np.nan) for item_id in answer.arrival.impression.item_ids])

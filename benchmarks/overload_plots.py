@@ -1,35 +1,39 @@
-"""The pictures of `benchmarks.overload`: latency and quality against load, and a burst over time."""
+"""The plots of `benchmarks.overload`: latency and quality against load, and a burst over time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from matplotlib import pyplot as plt
 
 from loadgen.open_loop import Answer
 
-Levels = Sequence[Mapping[str, Any]]
+STYLES: Final = {
+    "shipped": ("as shipped", "-o"),
+    "shipped_fixed": ("fixed at the shipped threshold", "--o"),
+    "deep": ("adaptive from full depth", "-s"),
+    "deep_fixed": ("fixed at full depth", "--s"),
+}
 
 
-def draw(adaptive: Levels, fixed: Levels, burst: Sequence[Answer], base: float, out: Path) -> None:
+def draw(workers: Mapping[str, Mapping[str, Any]], burst: Sequence[Answer], base: float, out: Path) -> None:
     """Write both plots beside the figures."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    _draw_levels(adaptive, fixed, out.with_suffix(".levels.png"))
+    _draw_levels(workers, out.with_suffix(".levels.png"))
     _draw_burst(burst, base, out.with_suffix(".burst.png"))
 
 
-def _draw_levels(adaptive: Levels, fixed: Levels, path: Path) -> None:
+def _draw_levels(workers: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     figure, (latency, quality) = plt.subplots(1, 2, figsize=(11, 4))
-    for name, levels, style in (("adaptive", adaptive, "-o"), ("fixed at base", fixed, "--s")):
+    for worker, (name, style) in STYLES.items():
+        levels = workers[worker]["levels"]
         loads = [level["load"] for level in levels]
-        for percentile in ("p50_ms", "p99_ms"):
-            label = f"{name}, {percentile.removesuffix('_ms')}"
-            latency.plot(loads, [level[percentile] for level in levels], style, label=label)
+        latency.plot(loads, [level["p99_ms"] for level in levels], style, label=name)
         quality.plot(loads, [level["auc"] for level in levels], style, label=name)
-    latency.set(xscale="log", yscale="log", xlabel="load / full-depth capacity", ylabel="latency, ms")
-    quality.set(xscale="log", xlabel="load / full-depth capacity", ylabel="AUC")
+    latency.set(xscale="log", yscale="log", xlabel="load / full-depth capacity", ylabel="p99 latency, ms")
+    quality.set(xscale="log", xlabel="load / full-depth capacity", ylabel="AUC of the fixed set of pages")
     for axes in (latency, quality):
         axes.grid(alpha=0.3)
         axes.legend()
@@ -49,7 +53,7 @@ def _draw_burst(burst: Sequence[Answer], base: float, path: Path) -> None:
     queue.plot(times, [scores.step_times.queue_ms for _, scores in records], ".", markersize=2)
     queue.set(ylabel="time in the queue, ms")
     latency.plot(times, [answer.latency_ms for answer, _ in records], ".", markersize=2)
-    latency.set(xlabel="seconds", ylabel="latency, ms")
+    latency.set(xlabel="request due, seconds after the start", ylabel="latency, ms")
     for axes in (threshold, queue, latency):
         axes.grid(alpha=0.3)
     figure.tight_layout()

@@ -1,6 +1,6 @@
 """`exitstream demo`: the whole system on one machine, from an event log to a report; nothing is left running after it.
 
-The workers are separate processes, started by the commands of production and told where Kafka is by the environment.
+Updater and worker are separate processes, started by the commands of production and configured by the environment.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +23,7 @@ from cli.offline import reuse_or_train
 from cli.report import show_report
 from event_data.event_log import EventLog
 from event_data.load import load_log
+from loadgen.brokers import open_broker
 from loadgen.plan import make_plan
 from loadgen.player import Player
 from loadgen.processes import Processes, Program
@@ -35,16 +36,16 @@ from runtime.settings import KafkaSettings
 
 READY_PATIENCE_S: Final = 120.0
 FETCH_MAX_WAIT_MS: Final = 5
-"""The embedded broker answers a fetch that found nothing only when its wait is over, whatever comes in meanwhile."""
+"""The embedded broker answers an empty fetch only when this wait is over, even if records arrive meanwhile."""
 HISTORY_PATIENCE_S: Final = 180.0
 EMBEDDED_BYTES: Final = 15_000_000
-"""How much history the embedded broker may be given: it forgets beyond 5 MB in a partition, and keys are uneven."""
+"""The most history for the embedded broker: it keeps 5 MB per partition, and keys are spread unevenly."""
 BYTES_PER_EVENT: Final = 130
 
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """What the command line says."""
+    """The options of the command line."""
 
     data: Path | None
     broker: str
@@ -53,42 +54,63 @@ class DemoOptions:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Shows each step of the demo when it is done, with its duration.
+
+    Attributes:
+        seconds: the durations by step, for the report.
+    """
+
+    console: Console
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, step: str, detail: str = "") -> Iterator[None]:
+        """Time the block; the step counts as done unless it raises."""
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - started, 1)
+        self.console.print(f"[green]✓[/green] {f'{step} {detail}'.strip()} [dim]({self.seconds[step]} s)[/dim]")
+
+
 class DemoTooLarge(ExitstreamError):
     """The data set does not fit into the embedded broker."""
 
 
 def run_demo(options: DemoOptions) -> None:
-    """Train or reuse, start everything, play, report, stop everything."""
+    """Train or reuse a bundle, start everything, replay, report, stop everything."""
     console = Console(highlight=False)
     log = load_log(options.data)
     _check_size(log, options.broker)
     folder = options.folder / log.name
-    with _timed(console, "model"):
+    steps = Steps(console)
+    with steps.timed("model"):
         bundle = reuse_or_train(log, folder / "bundle", console)
-    with _broker(options.broker) as bootstrap, _programs(bootstrap, bundle, folder) as processes:
-        report, figures = asyncio.run(_play(console, log, options, bootstrap, processes))
+    with open_broker(options.broker) as bootstrap, _programs(bootstrap, bundle, folder) as processes:
+        report, figures = asyncio.run(_play(steps, log, options, bootstrap, processes))
     show_report(report, figures, console)
-    result = {**msgspec.to_builtins(report), "worker": msgspec.to_builtins(figures)}
+    result = {**msgspec.to_builtins(report), "worker": msgspec.to_builtins(figures), "seconds": steps.seconds}
     (folder / "report.json").write_text(json.dumps(result, indent=1))
     console.print(f"[dim]report: {folder}/report.json, logs: {folder}/logs[/dim]")
 
 
 async def _play(
-    console: Console, log: EventLog, options: DemoOptions, bootstrap: str, processes: Processes
+    steps: Steps, log: EventLog, options: DemoOptions, bootstrap: str, processes: Processes
 ) -> tuple[Report, WorkerFigures]:
     kafka = KafkaSettings(bootstrap_servers=bootstrap, fetch_max_wait_ms=FETCH_MAX_WAIT_MS)
     topics = TopicSettings()
     player = Player(kafka, topics, make_plan(log, options.requests), options.rate)
-    with _timed(console, f"topics on {bootstrap}"):
+    with steps.timed("topics", f"on {bootstrap}"):
         await create_missing_topics(kafka, topics.specs())
-    with _timed(console, f"updater: {len(player.plan.history):,} interactions of history"):
+    with steps.timed("updater", f"has {len(player.plan.history):,} interactions of history"):
         processes.start(Program("updater", ["updater"]))
         await player.prepare(HISTORY_PATIENCE_S)
-    with _timed(console, "worker: tables filled, model warmed up"):
+    with steps.timed("worker", "has filled its tables and warmed up the model"):
         processes.start(Program("worker", ["worker"]))
         await asyncio.to_thread(processes.wait_ready, READY_PATIENCE_S)
-    console.print(f"{len(player.plan.impressions)} impression requests at {options.rate:g} per second:")
-    with LiveTable(player, console):
+    steps.console.print(f"{len(player.plan.impressions)} impression requests at {options.rate:g} per second:")
+    with steps.timed("replay"), LiveTable(player, steps.console):
         await player.play()
     processes.check()
     return make_report(player.plan, player.sent, player.answers), read_figures(processes.metrics("worker"))
@@ -97,7 +119,7 @@ async def _play(
 @contextmanager
 def _programs(bootstrap: str, bundle: Path, folder: Path) -> Iterator[Processes]:
     snapshots = folder / "snapshots"
-    # Every demo has a broker of its own, in which an earlier one's offsets mean nothing.
+    # A snapshot's offsets belong to the broker of an earlier demo.
     shutil.rmtree(snapshots, ignore_errors=True)
     environment = {
         "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": bootstrap,
@@ -110,23 +132,6 @@ def _programs(bootstrap: str, bundle: Path, folder: Path) -> Iterator[Processes]
         yield processes
 
 
-@contextmanager
-def _broker(broker: str) -> Iterator[str]:
-    """The address of the broker asked for, started if need be."""
-    if broker == "embedded":
-        from runtime.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - an optional extra
-
-        with EmbeddedBroker() as embedded:
-            yield embedded.bootstrap_servers
-    elif broker == "docker":
-        from loadgen.kafka_container import KafkaContainer  # noqa: PLC0415 - an optional extra
-
-        with KafkaContainer() as container:
-            yield container.bootstrap_servers
-    else:
-        yield broker
-
-
 def _check_size(log: EventLog, broker: str) -> None:
     size = len(log.interactions) * BYTES_PER_EVENT
     if broker == "embedded" and size > EMBEDDED_BYTES:
@@ -134,10 +139,3 @@ def _check_size(log: EventLog, broker: str) -> None:
             f"{len(log.interactions):,} interactions ({size / 1e6:.0f} MB) exceed what the embedded broker keeps; "
             "use real Kafka: make demo DATA=... BROKER=docker (or BROKER=host:port)"
         )
-
-
-@contextmanager
-def _timed(console: Console, step: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    console.print(f"[green]✓[/green] {step} [dim]({time.perf_counter() - started:.1f} s)[/dim]")

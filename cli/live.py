@@ -1,4 +1,4 @@
-"""The table that is redrawn while a plan is played."""
+"""The live table that is shown during a replay."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from loadgen.player import Player
 
 REDRAW_S: Final = 0.5
 RECENT: Final = 100
-"""Latencies and exits are shown over this many last answers."""
+"""Latencies and exits are those of this many latest answers."""
 
 
 class LiveTable:
-    """Redraws itself on the running event loop for as long as its block lasts."""
+    """Redraws itself on the running event loop until its block ends."""
 
     def __init__(self, player: Player, console: Console) -> None:
         self._player = player
+        self._console = console
         self._live = Live(console=console, auto_refresh=False)
         self._redrawing: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         self._live.__enter__()
-        self._redrawing = asyncio.get_running_loop().create_task(self._redraw_for_ever())
+        self._redrawing = asyncio.get_running_loop().create_task(self._keep_redrawing())
         return self
 
     def __exit__(
@@ -39,8 +40,10 @@ class LiveTable:
             self._redrawing.cancel()
         self._redraw()
         self._live.__exit__(kind, error, trace)
+        if not self._console.is_terminal:
+            self._console.line()  # rich ends the table's last line only in a terminal
 
-    async def _redraw_for_ever(self) -> None:
+    async def _keep_redrawing(self) -> None:
         while True:
             self._redraw()
             await asyncio.sleep(REDRAW_S)

@@ -1,6 +1,6 @@
 """The `exitstream` command. Each subcommand imports what it needs when it runs, so that `--help` is quick.
 
-What a user got wrong ends in one line on standard error and status 1; a traceback is always a bug of ours.
+A user's mistake ends in one line on standard error and status 1; a traceback is always a bug.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=False,
 )
 INTERRUPTED = 130
-"""The exit status that shells give to what Ctrl-C ended."""
+"""The exit status that shells use for a command ended by Ctrl-C."""
 topics_app = typer.Typer(help="Kafka topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="Message contracts.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
@@ -29,17 +29,17 @@ app.add_typer(schemas_app, name="schemas")
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML file; EXITSTREAM_* variables win over it.", envvar="EXITSTREAM_CONFIG"),
+    typer.Option("--config", help="TOML file; EXITSTREAM_* variables override it.", envvar="EXITSTREAM_CONFIG"),
 ]
 DataFolder = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder of MovieLens, Book-Crossing or Amazon Reviews files; without: synthetic data."),
+    typer.Option("--data", help="Folder of MovieLens, Book-Crossing or Amazon Reviews files; default: synthetic data."),
 ]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of a trained model bundle.")]
 
 
 def run() -> None:
-    """Entry point: runs the command and turns an error for people into one line."""
+    """Entry point: runs the command and prints an `ExitstreamError` as one line."""
     try:
         app()
     except ExitstreamError as error:
@@ -76,11 +76,15 @@ def train(
 
 
 @app.command()
-def evaluate(bundle: BundleFolder, data: DataFolder = None) -> None:
+def evaluate(
+    bundle: BundleFolder,
+    data: DataFolder = None,
+    out: Annotated[Path | None, typer.Option("--out", help="JSON file to write the figures to.")] = None,
+) -> None:
     """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""
     from cli.offline import evaluate_bundle
 
-    evaluate_bundle(bundle, data)
+    evaluate_bundle(bundle, data, out)
 
 
 @app.command()
@@ -93,7 +97,7 @@ def score(
         bool, typer.Option("--from-kafka", help="Read states from Kafka, not from a data set.")
     ] = False,
 ) -> None:
-    """Answer one request at a prompt and show why: the prompt, the neighbours and each head's answer."""
+    """Score one request and show why: the prompt, the neighbours and each head's answer."""
     from cli.score import explain_request
 
     explain_request(request, bundle, data, config, from_kafka=from_kafka)
@@ -101,7 +105,7 @@ def score(
 
 @app.command()
 def updater(config: ConfigFile = None) -> None:
-    """Run the graph updater: interactions and items in, fresh user and item states out."""
+    """Run the graph updater: it reads interactions and items and publishes fresh user and item states."""
     from graph_updater.app import run as run_updater
     from graph_updater.settings import load
 
@@ -110,7 +114,7 @@ def updater(config: ConfigFile = None) -> None:
 
 @app.command()
 def worker(config: ConfigFile = None) -> None:
-    """Run the scoring worker: impression requests in, CTR scores out."""
+    """Run the scoring worker: it reads impression requests and publishes CTR scores."""
     from worker.app import run as run_worker
     from worker.settings import load
 
@@ -124,7 +128,7 @@ def replay(
     rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 20.0,
     config: ConfigFile = None,
 ) -> None:
-    """Send a data set's catalogue, history and requests to Kafka in time order and report on the scores."""
+    """Send a data set's catalogue, history and requests to Kafka in time order, then report on the scores."""
     from cli.replay import run_replay
 
     run_replay(data, requests, rate, config)

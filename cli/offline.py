@@ -1,8 +1,10 @@
-"""`exitstream train` and `evaluate`, and what the other commands share with them."""
+"""`exitstream train` and `exitstream evaluate`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +20,7 @@ from training.train import train
 
 
 def train_bundle(data: Path | None, out: Path) -> None:
-    """Train, save and show the figures of the held-out tenth."""
+    """Train and save a bundle; show its figures on the held-out tenth."""
     console = Console(highlight=False)
     bundle = train(load_log(data), out, reporter=Bars(console))
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
@@ -26,8 +28,8 @@ def train_bundle(data: Path | None, out: Path) -> None:
     console.print(f"last tenth of the log: {figures}")
 
 
-def evaluate_bundle(folder: Path, data: Path | None) -> None:
-    """Show how good a bundle is on the last tenth of a log."""
+def evaluate_bundle(folder: Path, data: Path | None, out: Path | None) -> None:
+    """Show how good a bundle is on the last tenth of a log; write the figures as JSON if a file is given."""
     console = Console(highlight=False)
     evaluation = evaluate(Bundle.load(folder), load_log(data), Bars(console))
     console.print(_quality_table(evaluation))
@@ -37,18 +39,21 @@ def evaluate_bundle(folder: Path, data: Path | None) -> None:
         + "  ".join(f"{layer}: {share:.1%}" for layer, share in exits)
         + f"; token-layers executed {evaluation.token_layer_share:.1%}"
     )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(asdict(evaluation), indent=1) + "\n")
 
 
 def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
-    """The folder of a bundle for this log: the one that is there, if it is whole and of this log, else a new one."""
+    """The bundle in the folder if it is valid and was trained on this log; otherwise train one there."""
     if (folder / MANIFEST).exists():
         try:
             Bundle.load(folder)
             if read_manifest(folder)["dataset"] == log.name:
                 return folder
-            console.print(f"{folder} was trained on other data; training anew")
+            console.print(f"{folder} was trained on other data; training again")
         except BundleError as error:
-            console.print(f"{error}; training anew")
+            console.print(f"{error}; training again")
     train(log, folder, reporter=Bars(console))
     return folder
 

@@ -1,4 +1,4 @@
-"""`exitstream replay`: plays a data set against workers that are already running."""
+"""`exitstream replay`: replays a data set against workers that are already running."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HISTORY_PATIENCE_S: Final = 600.0
 
 
 def run_replay(data: Path | None, requests: int, rate: float, config: Path | None) -> None:
-    """Send catalogue, history and requests; show the report, last of all as one line of JSON."""
+    """Send catalogue, history and requests; show the report as a table, then as one line of JSON."""
     settings = load_settings(ExitstreamSettings, config)
     player = Player(settings.kafka, settings.topics, make_plan(load_log(data), requests), rate)
     console = Console(highlight=False)

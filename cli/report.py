@@ -1,4 +1,4 @@
-"""How a report is shown to a person."""
+"""Shows a report in the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loadgen.worker_metrics import WorkerFigures
 
 
 def show_report(report: Report, figures: WorkerFigures | None, console: Console) -> None:
-    """A table with a line per question."""
+    """A table with one line per question: quality, latency, exits, …"""
     table = Table(show_header=False, title="Report", title_justify="left")
     table.add_column(style="bold")
     table.add_column()

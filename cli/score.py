@@ -1,4 +1,4 @@
-"""`exitstream score`: one request at a prompt, and why it is scored as it is."""
+"""`exitstream score`: scores one request and shows everything that went into the score."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from worker.state_store.tables import Tables
 
 
 class UnusableRequest(ExitstreamError):
-    """The request to be explained cannot be read."""
+    """The request cannot be read or decoded."""
 
 
 def explain_request(request: Path, bundle: Path, data: Path | None, config: Path | None, *, from_kafka: bool) -> None:
-    """Read the request, find what is known of its user and items, score it and show everything that went into it."""
+    """Read the request, look up its user and items, score it, and show what went into the score."""
     wanted = _read_request(request)
     model = Bundle.load(bundle)
     tables = _live_tables(model, config) if from_kafka else _replayed_tables(model, data)
@@ -52,7 +52,7 @@ def _read_request(path: Path) -> ImpressionRequest:
 
 
 def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
-    """What a worker would know after all of a data set."""
+    """The tables of a worker that has seen a whole data set."""
     log = load_log(data)
     replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
     replay.advance(log.interactions)
@@ -60,7 +60,7 @@ def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
 
 
 def _live_tables(bundle: Bundle, config: Path | None) -> Tables:
-    """What a worker knows now."""
+    """The tables that a worker has now, read from Kafka."""
     settings = load_settings(ExitstreamSettings, config)
     tables = Tables(bundle.text, bundle.graph.dim)
 
@@ -88,12 +88,12 @@ def show_explanation(explanation: Explanation, request: ImpressionRequest, conso
 
 
 def _print_prompt(console: Console, name: str, prompt: str) -> None:
-    # Titles are somebody else's text: nothing in them may be read as markup.
+    # Titles come from outside: they must not be interpreted as markup.
     console.print(Styled(f"{name}: ", style="dim") + Styled(prompt))
 
 
 def _neighbours(evidence: CandidateEvidence) -> Table:
-    table = Table("neighbour", "similarity", "what came of it", title="evidence", title_justify="left")
+    table = Table("neighbour", "similarity", "outcome", title="evidence", title_justify="left")
     for past in evidence.past:
         answer = "clicked" if past.positive else "not clicked"
         table.add_row(Styled(f"own past item {past.item.item_id}"), f"{past.similarity:.3f}", answer)
@@ -111,8 +111,8 @@ def _neighbours(evidence: CandidateEvidence) -> Table:
 def _answers(candidate: CandidateExplanation, base_threshold: float) -> Table:
     title = f"answers (base threshold {base_threshold:.3f})"
     table = Table("answered by", "CTR", "confidence", "", title=title, title_justify="left")
-    table.add_row("graph score", f"{candidate.graph_ctr:.4f}", "", "if there is no time for any head")
+    table.add_row("graph score", f"{candidate.graph_ctr:.4f}", "", "used if no head finishes in time")
     for place, head in enumerate(candidate.heads):
-        note = "answers without load" if place == candidate.exit_at else ""
+        note = "answers when there is no load" if place == candidate.exit_at else ""
         table.add_row(f"head after layer {head.layer}", f"{head.ctr:.4f}", f"{head.confidence:.3f}", note)
     return table

@@ -1,4 +1,4 @@
-"""The reference of all settings, made from the settings' own definitions, so that it cannot be wrong."""
+"""The reference of all settings, generated from their definitions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from worker.settings import WorkerSettings
 
 HEAD = """# Settings
 
-Every setting stands in a TOML file (`--config FILE` or `EXITSTREAM_CONFIG`) and can be overridden in the environment:
+Settings come from a TOML file (`--config FILE` or `EXITSTREAM_CONFIG`); environment variables override it.
 `kafka.bootstrap_servers` is `[kafka] bootstrap_servers` in the file and `EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS` in the
-environment. Lists and tables are JSON there. One file may hold the sections of all programs. Unknown keys are errors.
+environment, where lists and tables are written as JSON. One file may hold the sections of all programs. Unknown keys
+are errors.
 
-This page is written by `exitstream settings`.
+`exitstream settings` prints this page.
 """
 PROGRAMS: dict[str, type[ProgramSettings]] = {"updater": UpdaterSettings, "worker": WorkerSettings}
 

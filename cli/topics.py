@@ -13,13 +13,13 @@ from runtime.settings_sources import load_settings
 
 
 def create(config: Path | None) -> None:
-    """Create what is missing and say what is there and what differs."""
+    """Create missing topics; show which were created, which exist, and which differ from the expected settings."""
     settings = load_settings(ExitstreamSettings, config)
     show(asyncio.run(create_missing_topics(settings.kafka, settings.topics.specs())), Console(highlight=False))
 
 
 def show(report: TopicReport, console: Console) -> None:
-    """One line per topic made, one for those present, one per difference."""
+    """One line per created topic, one for all existing ones, one per difference."""
     for name in report.created:
         console.print(f"created  {name}")
     if report.present:

@@ -1,1 +1,1 @@
-"""Plays a data set through Kafka as its users would, and judges the scores that come back."""
+"""Replays a data set through Kafka as its users would, and evaluates the scores that come back."""

@@ -1,6 +1,6 @@
-"""Apache Kafka in a container, for demos, benchmarks and tests: one broker, gone with its block.
+"""Apache Kafka in a container, for demos, benchmarks and tests: one broker, removed at the end of its block.
 
-testcontainers' own Kafka class calls another distribution's scripts; this one needs nothing but the image's variables.
+testcontainers' own Kafka class runs another distribution's scripts; this one only sets the image's variables.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _PUBLISHED: Final = 9092
 
 
 class NoDocker(ExitstreamError):
-    """No Docker engine answers, or the image cannot be had."""
+    """No Docker engine answers, or the image is not available."""
 
 
 class KafkaContainer:
-    """A broker on a loopback port known before its start, as its advertised listener has to name it.
+    """A broker on a loopback port that is chosen before the start, because the advertised listener has to name it.
 
-    The broker also speaks to itself (transactions do), so it has a second listener that is reachable inside.
+    The broker also connects to itself (for transactions), so it has a second listener inside the container.
 
     Args:
-        image: default KAFKA_IMAGE, else the official one.
+        image: by default that of the variable KAFKA_IMAGE, else the official one.
         settings: further `KAFKA_*` variables.
-        port: published port; None takes a free one. The same port again makes a restarted broker the same to clients.
+        port: published port; None takes a free one. Clients find a restarted broker again at the same port.
         cpus: the processors it may use, as Docker writes them ("0-3", "1"); None for all.
     """
 
@@ -94,7 +94,7 @@ class KafkaContainer:
 
 
 def broker_settings(port: int) -> dict[str, str]:
-    """Broker and controller in one. Any variable replaces the image's defaults, so all that is needed stands here."""
+    """Broker and controller in one. Setting any variable disables the image's defaults, so all needed ones are here."""
     return {
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",

@@ -1,12 +1,13 @@
-"""Requests at given moments, whatever becomes of those before (open loop), and the scores as they can be read.
+"""Sends requests at given times without waiting for answers (open loop), and reads the scores.
 
-A request's created time is the moment at which it was due, not the one at which the generator got round to sending it,
-so a generator that falls behind makes latencies longer instead of hiding them.
+A request's created time is when it was due, not when it was sent: if the generator falls behind, latencies get longer
+instead of hiding it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
@@ -15,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadgen.plan import Impression
-from loadgen.records import record_of
+from loadgen.player import record_of, request_of
 from programs.topics import TopicSettings
 from runtime.clock import Clock, SystemClock
 from runtime.kafka import RecordSink, TopicFollower
 from runtime.records import OutRecord
 from runtime.settings import KafkaSettings
 from schemas.codec import MessageDecoder
-from schemas.messages import ImpressionRequest, ImpressionScores
+from schemas.messages import ImpressionScores
 
 PATIENCE_S: Final = 30.0
-"""How long after the last request to wait for answers."""
+"""How long to wait for answers after the last request was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,28 +34,27 @@ class Arrival:
     """One request to be sent."""
 
     due_s: float
-    """Seconds after the start; what is due at a negative time arrives late, that long after it was made."""
+    """Seconds after the start. Negative: the request is already that old when it is sent."""
     impression: Impression
     budget_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request and what came back; both None if nothing did."""
+    """One request and its scores; `scores` and `latency_ms` are None if it was not answered."""
 
     arrival: Arrival
     scores: ImpressionScores | None
     latency_ms: float | None
 
 
-def poisson(rate: float, duration_s: float, random: np.random.Generator, start_s: float = 0.0) -> NDArray[np.float64]:
-    """Arrival times of a Poisson process of so many per second."""
-    count = random.poisson(rate * duration_s)
+def poisson(count: int, duration_s: float, random: np.random.Generator, start_s: float = 0.0) -> NDArray[np.float64]:
+    """Arrival times of a Poisson process that is known to have `count` arrivals within `duration_s`, ascending."""
     return np.sort(start_s + random.uniform(0.0, duration_s, count))
 
 
 class OpenLoop:
-    """Sends and gathers; stays connected over several runs.
+    """Sends requests and reads their scores; stays connected over several runs.
 
     Args:
         kafka: how to reach Kafka.
@@ -69,6 +69,7 @@ class OpenLoop:
         self._sink = RecordSink(kafka)
         self._follower = TopicFollower(kafka, [topics.ctr_scores], start_from="latest", out_of_range="latest")
         self._decoder = MessageDecoder(ImpressionScores, max_bytes=kafka.max_record_bytes)
+        self._name = uuid.uuid4().hex[:8]  # an answer to another loop's request, delivered again, must not count here
         self._runs = 0
 
     async def __aenter__(self) -> Self:
@@ -83,11 +84,11 @@ class OpenLoop:
     async def run(self, arrivals: Sequence[Arrival]) -> list[Answer]:
         """Send all arrivals when they are due; return their answers in the arrivals' order."""
         self._runs += 1
-        waiting = {f"run{self._runs}-{number}": arrival for number, arrival in enumerate(arrivals)}
+        waiting = {f"{self._name}-{self._runs}-{number}": arrival for number, arrival in enumerate(arrivals)}
         answers: dict[str, Answer] = {}
         async with asyncio.TaskGroup() as tasks:
             sending = tasks.create_task(self._send_all(waiting))
-            tasks.create_task(self._gather(waiting, answers, sending))
+            tasks.create_task(self._read_scores(waiting, answers, sending))
         return [answers.get(name, Answer(arrival, None, None)) for name, arrival in waiting.items()]
 
     async def _send_all(self, arrivals: dict[str, Arrival]) -> None:
@@ -99,7 +100,9 @@ class OpenLoop:
             await self._sink.send(self._record(name, arrival, start_ms + round(arrival.due_s * 1000)))
         await self._sink.flush()
 
-    async def _gather(self, sent: dict[str, Arrival], answers: dict[str, Answer], sending: asyncio.Task[None]) -> None:
+    async def _read_scores(
+        self, sent: dict[str, Arrival], answers: dict[str, Answer], sending: asyncio.Task[None]
+    ) -> None:
         give_up = float("inf")
         while len(answers) < len(sent) and self._clock.monotonic() < give_up:
             records = await self._follower.poll(timeout_ms=20)
@@ -113,11 +116,5 @@ class OpenLoop:
                 give_up = self._clock.monotonic() + PATIENCE_S
 
     def _record(self, name: str, arrival: Arrival, created_ms: int) -> OutRecord:
-        request = ImpressionRequest(
-            request_id=name,
-            user_id=arrival.impression.user_id,
-            candidate_item_ids=arrival.impression.item_ids,
-            created_time_ms=created_ms,
-            budget_ms=arrival.budget_ms,
-        )
+        request = request_of(arrival.impression, created_ms, request_id=name, budget_ms=arrival.budget_ms)
         return record_of(self._topics.impression_requests, request.user_id, request, self._kafka.wire_format)

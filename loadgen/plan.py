@@ -1,7 +1,7 @@
-"""What to play: a catalogue, a history, and impression requests cut from the end of an event log.
+"""What to replay: a catalogue, a history, and impression requests cut from the end of an event log.
 
-A request stands for a page: the next items that a user really met, close together in time, are its candidates, so every
-candidate has a label. What happened on the page is sent after the request, never before.
+A request stands for a page: its candidates are the next items that the user really saw, close together in time, so
+every candidate has a label. The page's events are sent after the request, never before.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from event_data.event_log import EventLog
 from schemas.messages import Interaction, Item
 
 SESSION_GAP_MS: Final = 30 * 60 * 1000
-"""A pause this long ends a page."""
+"""A longer pause ends a page."""
 MAX_CANDIDATES: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Impression:
-    """One request to send and what came of it."""
+    """One request to send, and the user's events on its candidates."""
 
     request_id: str
     user_id: str
@@ -53,7 +53,7 @@ def make_plan(log: EventLog, max_impressions: int, max_candidates: int = MAX_CAN
 
     Args:
         log: interactions in time order.
-        max_impressions: how many requests at the most; what comes after them is left out.
+        max_impressions: most requests; later pages are left out.
         max_candidates: a longer page becomes several requests.
     """
     test_start = log.split().validation_end
@@ -70,7 +70,7 @@ def make_plan(log: EventLog, max_impressions: int, max_candidates: int = MAX_CAN
 
 
 def _pages(interactions: Sequence[Interaction], max_candidates: int) -> Iterator[list[Interaction]]:
-    """Each user's events cut where the user paused, where the page is full, and where an item comes again."""
+    """Each user's events, cut where the user paused, where the page is full, and where an item repeats."""
     open_pages: dict[str, list[Interaction]] = {}
     for event in interactions:
         page = open_pages.get(event.user_id)

@@ -1,12 +1,13 @@
-"""Plays a plan through Kafka: catalogue and history as fast as they go, then requests at a steady rate, in time order.
+"""Replays a plan through Kafka: catalogue and history at full speed, then requests at a steady rate, in time order.
 
-Arrivals do not wait for answers (open loop), so an overloaded worker cannot slow down what measures it. Times of the
-data set are moved to the present: the history ends now, and what happens on a page happens when it is sent.
+Arrivals do not wait for answers (open loop), so an overloaded worker cannot slow down the load that measures it. The
+data set's times are moved to the present: the history ends now, and a page's events happen when they are sent.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,43 +15,85 @@ from typing import Final
 import msgspec
 
 from loadgen.plan import Impression, Plan
-from loadgen.records import record_of
 from loadgen.report import Answers
-from loadgen.turns import Turns
 from programs.topics import TopicSettings
 from runtime.clock import Clock, SystemClock
 from runtime.errors import ExitstreamError
 from runtime.kafka import RecordSink, TopicFollower
 from runtime.records import OutRecord
 from runtime.settings import KafkaSettings
-from schemas.codec import MessageDecoder
+from schemas.codec import MessageDecoder, WireFormat, encode, headers_for
 from schemas.messages import ImpressionRequest, ImpressionScores, Interaction, Message, UserState
 
 CLICK_DELAY_S: Final = 0.25
-"""What happened on a page is sent this long after its request."""
+"""A page's events are sent this long after its request."""
 PAGE_GAP_S: Final = 0.75
-"""No user opens two pages within less: people first look at one. Without this a log of many months, replayed in a
-minute, would ask for a user's next page before the click on the last one is even sent.
+"""Least time between two pages of one user. A log of many months is replayed in a minute: without this gap, a user's
+next page would be requested before the clicks on the previous one are sent.
 """
 ANSWER_PATIENCE_S: Final = 20.0
 """How long to wait for the last answers."""
 
 
 class StatesMissing(ExitstreamError):
-    """The history was sent, but no user states came of it."""
+    """The history was sent, but the updater published no user states from it in time."""
+
+
+def record_of(topic: str, key: str, message: Message, wire_format: WireFormat) -> OutRecord:
+    """A record with the headers that say how to decode it."""
+    return OutRecord(topic, key.encode(), encode(message, wire_format), tuple(headers_for(wire_format)))
+
+
+def request_of(
+    impression: Impression, created_ms: int, *, request_id: str | None = None, budget_ms: int | None = None
+) -> ImpressionRequest:
+    """The request that an impression stands for; under its own id unless another one is given."""
+    return ImpressionRequest(
+        request_id=request_id or impression.request_id,
+        user_id=impression.user_id,
+        candidate_item_ids=impression.item_ids,
+        created_time_ms=created_ms,
+        budget_ms=budget_ms,
+    )
+
+
+class PageOrder:
+    """The order of impressions: the plan's, except that a user's next page waits for the gap to pass.
+
+    Args:
+        impressions: in the order of the plan.
+        gap_s: least seconds between two pages of one user.
+    """
+
+    def __init__(self, impressions: Sequence[Impression], gap_s: float) -> None:
+        self._waiting = deque(impressions)
+        self._gap_s = gap_s
+        self._free_at_s: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def next(self, now_s: float) -> Impression | None:
+        """The first impression whose user may open a page now; None if all of them have to wait."""
+        for place, impression in enumerate(self._waiting):
+            if self._free_at_s.get(impression.user_id, 0.0) <= now_s:
+                del self._waiting[place]
+                self._free_at_s[impression.user_id] = now_s + self._gap_s
+                return impression
+        return None
 
 
 _Page = tuple[float, Sequence[Interaction]]
-"""When to send what happened on a page (monotonic seconds), and what."""
+"""When to send a page's events (monotonic seconds), and the events."""
 
 
 @dataclass(slots=True)
 class Player:
-    """One play of a plan.
+    """One replay of a plan.
 
     Attributes:
-        answers: the scores read so far; live.
-        sent: the impressions sent so far; live.
+        answers: the scores read so far; grows while the replay runs.
+        sent: the impressions sent so far; grows while the replay runs.
     """
 
     kafka: KafkaSettings
@@ -66,7 +109,7 @@ class Player:
         """Send catalogue and history, then wait until the updater has published every user of the history.
 
         Raises:
-            StatesMissing: it has not within the patience.
+            StatesMissing: it did not within `patience_s`.
         """
         shift_ms = self.clock.wall_ms() - _last_time(self.plan.history)
         history = [_at(event, event.event_time_ms + shift_ms) for event in self.plan.history]
@@ -79,21 +122,21 @@ class Player:
         await self._wait_for_states({event.user_id: event.event_time_ms for event in history}, patience_s)
 
     async def play(self) -> None:
-        """Send the requests at their rate, what happened after each, and gather the scores until all are there."""
+        """Send the requests at their rate and each page's events after it; read scores until all are there."""
         scores = TopicFollower(self.kafka, [self.topics.ctr_scores], start_from="latest", out_of_range="earliest")
         await scores.start()
-        gathering = asyncio.create_task(self._gather(scores))
+        reading = asyncio.create_task(self._read_scores(scores))
         try:
             async with RecordSink(self.kafka) as sink:
                 await self._send_impressions(sink)
-                await self._wait_for_answers(gathering)
+                await self._wait_for_answers(reading)
         finally:
-            gathering.cancel()
-            await asyncio.gather(gathering, return_exceptions=True)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
             await scores.stop()
 
     async def _wait_for_states(self, awaited: dict[str, int], patience_s: float) -> None:
-        """Until each user's published state knows of their last event."""
+        """Return once each user's published state includes the user's last event."""
         decoder = MessageDecoder(UserState)
         states = TopicFollower(self.kafka, [self.topics.user_states], out_of_range="earliest")
         await states.start()
@@ -123,16 +166,17 @@ class Player:
 
     async def _send_requests(self, sink: RecordSink, pages: asyncio.Queue[_Page | None]) -> None:
         started = self.clock.monotonic()
-        turns = Turns(self.plan.impressions, PAGE_GAP_S)
+        order = PageOrder(self.plan.impressions, PAGE_GAP_S)
         number = 0
-        while turns:
+        while order:
             due = started + number / self.rate
             await self._sleep_until(due)
             number += 1
-            impression = turns.next(self.clock.monotonic())
+            impression = order.next(self.clock.monotonic())
             if impression is None:
                 continue
-            await sink.send(self._request(impression))
+            request = request_of(impression, self.clock.wall_ms())
+            await sink.send(self._record(self.topics.impression_requests, request.user_id, request))
             self.sent.append(impression)
             pages.put_nowait((due + CLICK_DELAY_S, impression.events))
         pages.put_nowait(None)
@@ -145,7 +189,7 @@ class Player:
                 now = _at(event, self.clock.wall_ms())
                 await sink.send(self._record(self.topics.interactions, event.user_id, now))
 
-    async def _gather(self, scores: TopicFollower) -> None:
+    async def _read_scores(self, scores: TopicFollower) -> None:
         decoder = MessageDecoder(ImpressionScores)
         while True:
             records = await scores.poll()
@@ -153,24 +197,15 @@ class Player:
             for record in records:
                 self.answers.add(decoder.decode(record.value, record.headers), read_ms)
 
-    async def _wait_for_answers(self, gathering: asyncio.Task[None]) -> None:
+    async def _wait_for_answers(self, reading: asyncio.Task[None]) -> None:
         give_up = self.clock.monotonic() + ANSWER_PATIENCE_S
         awaited = {impression.request_id for impression in self.sent}
-        while self.clock.monotonic() < give_up and not gathering.done():
+        while self.clock.monotonic() < give_up and not reading.done():
             if awaited <= self.answers.by_request.keys():
                 return
             await asyncio.sleep(0.05)
-        if gathering.done():
-            gathering.result()
-
-    def _request(self, impression: Impression) -> OutRecord:
-        request = ImpressionRequest(
-            request_id=impression.request_id,
-            user_id=impression.user_id,
-            candidate_item_ids=impression.item_ids,
-            created_time_ms=self.clock.wall_ms(),
-        )
-        return self._record(self.topics.impression_requests, impression.user_id, request)
+        if reading.done():
+            reading.result()
 
     def _record(self, topic: str, key: str, message: Message) -> OutRecord:
         return record_of(topic, key, message, self.kafka.wire_format)

@@ -1,4 +1,4 @@
-"""Programs beside us: started by the commands of production, watched, and never left behind."""
+"""Child processes: started with the commands of production, watched, and always stopped."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _LIBC: Final = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ProcessFailed(ExitstreamError):
-    """A child process ended or never became ready. Names the log that says why."""
+    """A child process ended or did not become ready. The message names its log."""
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+    """A loopback port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -38,12 +38,12 @@ def free_port() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One `exitstream` subcommand to run beside us.
+    """One `exitstream` subcommand to run as a child process.
 
     Attributes:
-        name: for messages and the log file.
+        name: used in messages and for the log file.
         arguments: of the `exitstream` command.
-        environment: its own settings.
+        environment: settings of this program alone.
         cpus: the processors it may run on; None for all.
         http_port: where it serves /readyz and /metrics.
     """
@@ -56,10 +56,10 @@ class Program:
 
 
 class Processes:
-    """Starts programs and ends them all on exit, also when this process is killed (Linux).
+    """Starts programs and stops all of them on exit; on Linux they also end if this process is killed.
 
     Args:
-        environment: added to ours for every child.
+        environment: added to this process's environment for every child.
         log_folder: each child's output goes to `<name>.log` there.
     """
 
@@ -91,17 +91,17 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C is for us; we then stop the children in order.
+                # Ctrl-C must reach only this process, which then stops the children in order.
                 start_new_session=True,
                 preexec_fn=lambda: _before_exec(program.cpus),  # noqa: PLW1509 - takes no lock that a thread could hold
             )
         self._running[program.name] = (program, process)
 
     def wait_ready(self, patience_s: float) -> None:
-        """Return when every program's /readyz says so.
+        """Return when every program's /readyz answers 200.
 
         Raises:
-            ProcessFailed: one ended, or was not ready in time.
+            ProcessFailed: a program ended, or was not ready in time.
         """
         give_up = time.monotonic() + patience_s
         for program, _ in list(self._running.values()):
@@ -123,7 +123,7 @@ class Processes:
                 raise ProcessFailed(f"{program.name} ended with status {process.returncode}: {last} (log: {log})")
 
     def stop(self) -> None:
-        """Ask all to drain, last started first; kill what does not within its patience."""
+        """Ask all to drain, last started first; kill those that do not end in time."""
         processes = [process for _, process in reversed(self._running.values())]
         self._running.clear()
         for process in processes:
@@ -162,7 +162,7 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _before_exec(cpus: Collection[int] | None) -> None:
-    """In the child: ask Linux to end it when we are gone, however we went, and to keep it on its processors."""
+    """In the child: have Linux end it when its parent ends for any reason, and pin it to its processors."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if cpus is not None:

@@ -1,6 +1,6 @@
-"""What a played plan has shown: quality beside a baseline, latency against the budget, losses, how scores were made.
+"""Evaluates a replay: quality beside a baseline, latency against the budget, losses, how scores were made.
 
-Pure: fed with records and numbers, so that its arithmetic is tested without a broker.
+Pure: it is given records and numbers, so that it can be tested without a broker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PERCENTILES: Final = (50.0, 95.0, 99.0)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one play; `to_builtins` gives them as JSON."""
+    """The figures of one replay; `to_builtins` gives them as JSON."""
 
     requests: int
     answered: int
@@ -33,9 +33,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     auc: float
     log_loss: float
     baseline_auc: float
-    """Of the running user mean plus item mean, on the same candidates with the same knowledge."""
+    """AUC of running user mean plus item mean, on the same candidates, knowing the same events."""
     latency_ms: dict[str, float]
-    """Percentiles of request created until its scores were read from the topic."""
+    """Percentiles of the time from the request's creation until its scores were read from the topic."""
     within_budget_share: float
     made_by: dict[str, int]
     exit_layers: dict[str, int]
@@ -44,14 +44,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class Answers:
-    """Scores as they come in, with the time at which each could be read."""
+    """Scores as they arrive, with the time at which each was read."""
 
     by_request: dict[str, ImpressionScores] = field(default_factory=dict)
     read_ms: dict[str, float] = field(default_factory=dict)
     duplicated: int = 0
 
     def add(self, scores: ImpressionScores, read_ms: float) -> None:
-        """Take in one record; a second one for the same request is counted, the first one stands."""
+        """Add one record. Of several for one request the first counts; the others are duplicates."""
         if scores.request_id in self.by_request:
             self.duplicated += 1
             return
@@ -60,7 +60,7 @@ class Answers:
 
 
 def make_report(plan: Plan, sent: Sequence[Impression], answers: Answers) -> Report:
-    """Judge the answers to the impressions that were sent."""
+    """Evaluate the answers to the impressions that were sent."""
     answered = [impression for impression in sent if impression.request_id in answers.by_request]
     judged = [(impression, answers.by_request[impression.request_id]) for impression in answered]
     labels, ctrs = _labels_and_ctrs(judged)
@@ -105,7 +105,7 @@ def _percentiles(values: NDArray[np.float64]) -> dict[str, float]:
 
 
 def _baseline_auc(history: Iterable[Interaction], impressions: Iterable[Impression]) -> float:
-    """AUC of the mean click rate of the user plus that of the item, as far as known when each request was made."""
+    """AUC of the user's plus the item's mean click rate, as known when each request was made."""
     means = RunningMeans()
     for event in history:
         means.add(event)

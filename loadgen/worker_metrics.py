@@ -12,12 +12,12 @@ PREFIX: Final = "exitstream_worker_"
 
 
 class WorkerFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """What only the worker itself knows of a play."""
+    """Figures of a replay that only the worker itself knows."""
 
     token_layer_share: float
-    """Token-layers executed, as a share of those at full depth; NaN if no head was asked."""
+    """Token-layers executed, as a share of those at full depth; NaN if nothing was executed."""
     freshness_p50_ms: float
-    """Event time until its effect could be served; NaN if no event came in."""
+    """From the event time until the effect could be served; NaN if there was no event."""
     freshness_p99_ms: float
 
 

@@ -32,7 +32,7 @@ def start(folder):
 
 
 def processes_of(folder):
-    """Command lines of running processes that were told about this folder."""
+    """Command lines of running processes that have this folder in their environment or arguments."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -54,6 +54,7 @@ def test_the_demo_answers_every_request_and_ends(folder):
     assert report["requests"] == report["answered"] == REQUESTS
     assert report["lost"] == 0
     assert sum(report["made_by"].values()) == report["candidates"]
+    assert list(report["seconds"]) == ["model", "topics", "updater", "worker", "replay"]
     assert processes_of(folder) == []
 
 

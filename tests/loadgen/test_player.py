@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadgen.plan import Impression
-from loadgen.turns import Turns
+from loadgen.player import PageOrder
 
 GAP_S = 1.0
 
@@ -15,9 +15,9 @@ GAP_S = 1.0
 def test_everybody_gets_all_pages_in_order_and_with_a_gap(users):
     """Every page is opened once, each user's in order and at least the gap apart."""
     pages = [Impression(request_id=str(number), user_id=f"u{user}", events=[]) for number, user in enumerate(users)]
-    turns, now_s, opened = Turns(pages, GAP_S), 0.0, []
-    while turns:
-        page = turns.next(now_s)
+    order, now_s, opened = PageOrder(pages, GAP_S), 0.0, []
+    while order:
+        page = order.next(now_s)
         if page is not None:
             opened.append((now_s, page))
         now_s += 0.1
@@ -31,5 +31,5 @@ def test_everybody_gets_all_pages_in_order_and_with_a_gap(users):
 def test_who_has_to_wait_is_passed_over():
     """While one user waits, the next one's page is opened."""
     pages = [Impression(request_id=name, user_id=name[0], events=[]) for name in ("a1", "a2", "b1")]
-    turns = Turns(pages, GAP_S)
-    assert [turns.next(0.0).request_id, turns.next(0.1).request_id, turns.next(0.2)] == ["a1", "b1", None]
+    order = PageOrder(pages, GAP_S)
+    assert [order.next(0.0).request_id, order.next(0.1).request_id, order.next(0.2)] == ["a1", "b1", None]

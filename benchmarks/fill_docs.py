@@ -1,0 +1,119 @@
+"""Puts measured figures into README.md and docs/*.md: `python -m benchmarks.fill_docs [FILE.json …]`.
+
+The files given are copied to docs/figures, where all measured figures are kept; then every block
+
+    <!-- figures: NAME -->
+    …
+    <!-- end of figures -->
+
+is rewritten from them. A block whose figures have not been measured says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks import overload_tables, tables
+from benchmarks.harness import exit_on_error
+from runtime.errors import ExitstreamError
+
+ROOT: Final = Path(__file__).parents[1]
+FIGURES: Final = ROOT / "docs" / "figures"
+SOURCES: Final = {
+    "demo": "`make demo DATA=…`, then its `report.json`",
+    "evaluate-ml-100k": "`exitstream evaluate --data … --out …`",
+    "evaluate-synthetic": "`exitstream evaluate --out …`",
+    "graph": "`benchmarks.graph`",
+    "graph-drift": "`benchmarks.graph --drift`",
+    "freshness": "`benchmarks.freshness`",
+    "engine": "`benchmarks.engine`",
+    "overload": "`benchmarks.overload`",
+}
+"""What writes each file of figures, by the file's name without `.json`."""
+BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
+    "demo": (tables.demo, ("demo",)),
+    "quality": (tables.quality, ("evaluate-ml-100k", "evaluate-synthetic")),
+    "exits": (tables.exits, ("evaluate-ml-100k", "evaluate-synthetic")),
+    "quality_short": (tables.quality_short, ("evaluate-ml-100k",)),
+    "graph": (tables.graph, ("graph",)),
+    "graph_drift": (tables.graph_drift, ("graph-drift",)),
+    "freshness": (tables.freshness, ("freshness",)),
+    "engine": (tables.engine, ("engine",)),
+    "engine_frontier": (tables.engine_frontier, ("engine",)),
+    "overload_short": (overload_tables.short, ("overload",)),
+    "overload_shipped": (overload_tables.shipped, ("overload",)),
+    "overload_deep": (overload_tables.deep, ("overload",)),
+    "overload_more": (overload_tables.more, ("overload",)),
+}
+"""For each block its table and the files of figures that the table is made from."""
+_BLOCK: Final = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+
+
+class UnknownFigures(ExitstreamError):
+    """A file of figures or a block has a name that nothing here knows."""
+
+
+def main() -> None:
+    """Keep the given figures, then rewrite all pages."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("files", nargs="*", type=Path, help=f"named {', '.join(SOURCES)} (.json)")
+    try:
+        for file in arguments.parse_args().files:
+            keep(file, FIGURES)
+        for page in pages():
+            page.write_text(filled(page.read_text(), FIGURES))
+            print(page.relative_to(ROOT))
+    except ExitstreamError as error:
+        exit_on_error(error)
+
+
+def pages() -> list[Path]:
+    """The pages that may hold blocks."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def keep(file: Path, folder: Path) -> None:
+    """Copy a file of figures, one value per line.
+
+    Raises:
+        UnknownFigures: its name is none of `SOURCES`.
+    """
+    if file.stem not in SOURCES:
+        raise UnknownFigures(f"{file} is named like none of {', '.join(SOURCES)}; rename it to what it holds")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{file.stem}.json").write_text(json.dumps(json.loads(file.read_text()), indent=1) + "\n")
+
+
+def filled(text: str, folder: Path) -> str:
+    """The page with every block rewritten from the figures in the folder.
+
+    Raises:
+        UnknownFigures: the page has a block that is none of `BLOCKS`.
+    """
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}{_content(match[2], folder)}\n{match[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def _content(name: str, folder: Path) -> str:
+    if name not in BLOCKS:
+        raise UnknownFigures(f"no table is named {name!r}; there are {', '.join(BLOCKS)}")
+    table, sources = BLOCKS[name]
+    read: list[Any] = []
+    for source in sources:
+        file = folder / f"{source}.json"
+        if not file.exists():
+            return f"*Not measured since the last change: {SOURCES[source]}.*"
+        read.append(json.loads(file.read_text()))
+    return table(*read)
+
+
+if __name__ == "__main__":
+    main()
