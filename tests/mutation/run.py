@@ -35,7 +35,7 @@ UNMUTATED_LINES = [
 ]
 COMPILERS = ("njit",)  # decorators that are left away
 KEPT = ("staticmethod", "classmethod", "abstractmethod", "overload")  # decorators that mutmut knows or that stay
-TIMEOUT_FACTOR, TIMEOUT_SECONDS = 5.0, 2.0  # a mutant may take factor · (its tests' time + seconds)
+TIMEOUT_FACTOR, TIMEOUT_SECONDS = 3.0, 3.0  # a mutant may take factor · (its tests' time + seconds)
 CAUGHT = ("killed", "timeout", "segfault", "suspicious", "caught by type check")
 
 
