@@ -22,6 +22,9 @@ _FALL: Final = np.float32(1 / 64)
 _RISE: Final = np.float32(4096.0)
 """So are the sums at the other end of an edge that outweighs all a node had by more than this, as the first after many
 half-lives does: it is added with the ŷ of before, much too large, which the push then takes away again."""
+_JUMP: Final = np.float32(4.0)
+"""Where a new edge outweighs all a node had by more than this, the limits at both ends are found again after the push:
+they were taken from a z that still held the neighbour's far larger ŷ of before."""
 ROOT, BEARS, SLACK, MOVED, NORM, PEAK, RHO = 0, 1, 2, 3, 4, 5, 6
 """Columns of `head`: 1/√d; ‖z‖n^κ/√d; the least of that among the neighbours; μ; ‖z‖; the largest degree or weight
 since the sums were last computed anew; then ρ and limits per layer."""
@@ -55,6 +58,7 @@ def apply_changes(tables: Tables, graph: Adjacency, weights: Weights, changes: E
     _, layers, dim = tables.sums.shape
     touched = np.empty(2 * changes.user.shape[0], np.int32)
     rounded, rounded_count = np.empty(touched.shape[0], np.int32), 0
+    risen, risen_count = np.empty(2 * touched.shape[0], np.int32), 0
     for e in range(changes.user.shape[0]):
         if e + _AHEAD < changes.user.shape[0]:
             for node in (changes.user[e + _AHEAD], changes.item[e + _AHEAD]):
@@ -64,7 +68,11 @@ def apply_changes(tables: Tables, graph: Adjacency, weights: Weights, changes: E
         touched[2 * e], touched[2 * e + 1] = u, v
         for node, other in ((u, v), (v, u)):
             tables.head[node, PEAK] = max(tables.head[node, PEAK], abs(weight))
-            if abs(weight) * tables.head[node, ROOT] ** 2 > _RISE:
+            ratio = abs(weight) * tables.head[node, ROOT] ** 2
+            if ratio > _JUMP:
+                risen[risen_count], risen[risen_count + 1] = node, other
+                risen_count += 2
+            if ratio > _RISE:
                 rounded[rounded_count] = other
                 rounded_count += 1
         for layer in range(layers):
@@ -78,9 +86,11 @@ def apply_changes(tables: Tables, graph: Adjacency, weights: Weights, changes: E
         tables.head[u, SLACK] = min(tables.head[u, SLACK], tables.head[v, BEARS])
         tables.head[v, SLACK] = min(tables.head[v, SLACK], tables.head[u, BEARS])
     _push(tables, graph, weights, touched)
-    if rounded_count:
+    if risen_count:
         resum(tables, graph, rounded[:rounded_count])
-        look_and_push(tables, graph, weights, rounded[:rounded_count])
+        _look_at(tables, graph, weights, risen[:risen_count])
+        _find_slack(tables, graph, risen[:risen_count])
+        _push(tables, graph, weights, risen[:risen_count])
 
 
 @njit(cache=True, nogil=True)
@@ -274,12 +284,18 @@ def recompute(tables: Tables, graph: Adjacency, weights: Weights, nodes: NDArray
             for cell in range(start, start + graph.lists.length[v]):
                 _add(tables.sums[v, layer], graph.weight[cell], tables.given[graph.neighbour[cell], layer])
     _look_at(tables, graph, weights, nodes)
+    _find_slack(tables, graph, nodes)
+    _push(tables, graph, weights, nodes)
+
+
+@njit(cache=True, nogil=True)
+def _find_slack(tables: Tables, graph: Adjacency, nodes: NDArray[np.int32]) -> None:
+    """What the most sensitive neighbour of each of these nodes bears."""
     for v in nodes:
         start = graph.lists.start[v]
         tables.head[v, SLACK] = np.inf
         for cell in range(start, start + graph.lists.length[v]):
             tables.head[v, SLACK] = min(tables.head[v, SLACK], tables.head[graph.neighbour[cell], BEARS])
-    _push(tables, graph, weights, nodes)
 
 
 @njit(cache=True, nogil=True, fastmath=FLOAT)

@@ -135,6 +135,13 @@ async def test_snapshots_are_made_on_a_clock_when_something_is_new(store, clock)
     assert of.is_due({CLICKS: 2})
     assert not of.is_due({CLICKS: 1})
 
+    of.write_beside(driver.capture())
+    await of.settled()
+    clock.advance(9)
+    assert not of.is_due({CLICKS: 2})
+    clock.advance(1)
+    assert of.is_due({CLICKS: 2})
+
 
 async def test_a_snapshot_that_cannot_be_written_does_not_end_the_program(store, clock, tmp_path):
     """A full or vanished disk is told in the log; the snapshots before stay."""

@@ -73,6 +73,18 @@ def test_tombstones_still_to_be_published_survive():
     assert restored.take_changes().expired_users == ["anna"]
 
 
+def test_what_was_too_old_before_the_snapshot_is_too_old_after_it():
+    """The front of the window comes back with the state: a late interaction from behind it makes no edge."""
+    state = UpdaterState(CONFIG, trained_base())
+    state.apply([interaction("bert", "item-1", 900_000)])
+    state.advance_time(900_000)
+    restored = UpdaterState.restore(CONFIG, trained_base(), *state.snapshot_arrays())
+    for one in (state, restored):
+        one.apply([interaction("anna", "item-0", 1_000), interaction("carl", "item-0", 899_999)])
+        assert not one.user_embeddings(["anna"]).any()
+        assert one.user_embeddings(["carl"]).any()
+
+
 def test_an_empty_state_can_be_saved_and_restored():
     """A state without a single interaction or item survives the journey."""
     state = UpdaterState(CONFIG, trained_base())

@@ -184,6 +184,30 @@ def test_what_has_left_the_window_is_named_once_and_its_place_used_again():
     assert not state.user_embeddings(["carl"]).any()  # the new item brings nothing yet
 
 
+def test_an_item_that_no_history_names_any_more_expires():
+    """Once a user's newer interactions have pushed the item out of the history, nothing holds it beyond the window."""
+    state = exact_state(window_ms=256_000, history_length=2)
+    late = [interaction("anna", f"item-{number}", 900_000 + number) for number in range(2)]
+    state.apply([interaction("anna", "new-1", 1_000), *late])
+    state.advance_time(900_000)
+    assert state.take_changes().expired_items == ["new-1"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(streams, st.integers(1, 12), st.sampled_from([0.9, 0.999]))
+def test_what_is_published_never_lags_behind_what_is(stream, batch, min_cosine):
+    """After every look for changes each published embedding is as near to the present one as the setting asks."""
+    state = exact_state(publish_min_cosine=min_cosine, history_length=3)
+    for begin in range(0, len(stream), batch):
+        feed(state, stream[begin : begin + batch])
+        state.take_changes()
+        facts, nodes = state._nodes.facts, state._nodes.everybody()
+        z, published = state._nodes.propagation.embeddings(nodes), facts.published[nodes]
+        norms = np.linalg.norm(z, axis=1) * np.linalg.norm(published, axis=1)
+        met = norms > 0
+        assert ((z * published).sum(1)[met] >= (min_cosine - 1e-5) * norms[met]).all()
+
+
 def test_who_returns_before_the_tombstone_is_not_buried():
     """A user who expired and interacted again between two publications is named as changed, not as expired."""
     state = exact_state(window_ms=256_000)

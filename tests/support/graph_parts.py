@@ -83,6 +83,32 @@ def reference(edges, base, alphas):
     return propagate(torch.from_numpy(base).double(), both_directions(users, items), weights.repeat(2), alphas).numpy()
 
 
+def epsilon_bounds(edges, base, alphas, epsilon):
+    """The error of z that a tolerance of epsilon allows each node: (nodes,).
+
+    From the definition in `graph_updater.propagation` and exact values in double precision; nothing of it is
+    taken from the implementation. Edges: pair to weight.
+    """
+    nodes = len(base)
+    adjacency = np.zeros((nodes, nodes))
+    for (user, item), weight in edges.items():
+        adjacency[user, item] = adjacency[item, user] = weight
+    degree, count = adjacency.sum(1), (adjacency > 0).sum(1)
+    root = np.divide(1.0, np.sqrt(degree), out=np.zeros(nodes), where=degree > 0)
+    tolerance = np.linalg.norm(reference(edges, base, alphas), axis=1) * count**0.4 * root
+    least = np.where(adjacency > 0, tolerance, np.inf).min(1)
+    least[degree == 0] = 0.0
+    x, error, bound = base.astype(float), np.zeros(nodes), np.zeros(nodes)
+    for alpha in alphas[1:]:
+        y = x * root[:, None]
+        limit = epsilon * np.maximum(np.linalg.norm(y, axis=1), least)
+        sums = adjacency @ (limit + error)
+        error = sums * root**2
+        bound += alpha * sums * root
+        x = (adjacency @ y) * root[:, None]
+    return bound
+
+
 class PlainGraph:
     """What the graph should hold: of one pair's interactions the latest, of those at one time the heaviest."""
 
