@@ -146,6 +146,23 @@ def test_moving_the_landmark_changes_nothing(epsilon):
     assert still.graph.landmark_ms == landmark_ms
 
 
+def test_sparse_streams_over_many_half_lives_stay_within_epsilon():
+    """With about one event per half-life, where limits go out of date soonest, most streams keep well below epsilon."""
+    random, worst = np.random.default_rng(5), []
+    for _ in range(200):
+        count = random.integers(1, 60)
+        users, items = random.integers(0, USERS, count), random.integers(USERS, NODES, count)
+        weights, times = random.choice([0.0, 0.25, 1.0, 3.0], count), np.sort(random.integers(1, 400, count))
+        middle = zip(users.tolist(), items.tolist(), weights.tolist(), times.tolist(), strict=True)
+        stream = [(0, USERS, 1.0, 0), *middle, (0, USERS + 1, 1.0, 401)]
+        fresh, plain = Fresh(epsilon=0.1, half_life_ms=HALF_LIFE_MS), PlainGraph()
+        fresh.feed(stream)
+        plain.feed(stream)
+        edges = decayed(plain, 401)
+        worst.append((errors(fresh, edges) / np.linalg.norm(reference(edges, fresh.base, fresh.alphas), axis=1)).max())
+    assert np.quantile(worst, 0.7) < 0.6 * 0.1
+
+
 @settings(max_examples=25, deadline=None)
 @given(steps, st.lists(st.integers(0, NODES - 1), max_size=5))
 def test_a_base_embedding_may_come_later(stream, late):
