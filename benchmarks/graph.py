@@ -25,12 +25,12 @@ import torch
 from benchmarks.graph_plots import draw
 from benchmarks.graph_workloads import ALPHAS, BATCH, MIN_COSINE, Edges, Engine, edge_index, power_law_edges, read_edges
 from benchmarks.harness import exit_on_error, finish, parser
-from graph_updater.adjacency import EdgeOps
-from graph_updater.base_embeddings import BaseEmbeddings
-from graph_updater.config import GraphConfig
-from graph_updater.snapshot import SNAPSHOT_VERSION
-from graph_updater.state import UpdaterState
-from graph_updater.warm_up import warm_up
+from graph_updater.engine import warm_up
+from graph_updater.graph.adjacency import EdgeOps
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state.snapshot import SNAPSHOT_VERSION
+from graph_updater.state.updater_state import UpdaterState
 from models.lightgcn import propagate
 from runtime.errors import ExitstreamError
 from runtime.snapshots import SnapshotStore
@@ -142,7 +142,7 @@ def _measure_state(edges: Edges, epsilon: float) -> dict[str, Any]:
     config = GraphConfig(epsilon=epsilon, degree_cap=0)
     state, first = UpdaterState(config, base), edges.user.size - TIMED
     _feed(state, edges, 0, first, LOAD_BATCH)
-    state.take_changes()
+    state.published.take_changes()
     started = time.thread_time()
     half = first + TIMED // 2
     _feed(state, edges, first, half, BATCH)

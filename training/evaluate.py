@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_updater.bundled_base import bundled_base
+from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from schemas.messages import Interaction
 from training.datasets.event_log import EventLog

@@ -9,8 +9,7 @@ from random import Random
 
 import numpy as np
 
-from graph_updater.bundled_base import bundled_base
-from graph_updater.state import BaseEmbeddings
+from graph_updater.graph.base_embeddings import BaseEmbeddings, bundled_base
 from models.graph_base import GraphBase
 from models.text import Text
 from training.datasets.event_log import EventLog

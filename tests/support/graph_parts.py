@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from graph_updater.adjacency import EdgeOps
-from graph_updater.config import GraphConfig
-from graph_updater.graph import BipartiteGraph
-from graph_updater.propagation import Propagation
+from graph_updater.graph.adjacency import EdgeOps
+from graph_updater.graph.bipartite import BipartiteGraph
+from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.propagation import Propagation
 from models.lightgcn import both_directions, propagate
 
 USERS, ITEMS, DIM = 6, 8, 5
@@ -86,7 +86,7 @@ def reference(edges, base, alphas):
 def epsilon_bounds(edges, base, alphas, epsilon):
     """The error of z that a tolerance of epsilon allows each node: (nodes,).
 
-    From the definition in `graph_updater.propagation` and exact values in double precision; nothing of it is
+    From the definition in `graph_updater.graph.propagation` and exact values in double precision; nothing of it is
     taken from the implementation. Edges: pair to weight.
     """
     nodes = len(base)

@@ -8,7 +8,7 @@ from graph_parts import DIM, NODES, USERS, Fresh, PlainGraph, epsilon_bounds, re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_updater.config import InvalidGraphConfig
+from graph_updater.graph.propagation import InvalidLayerWeights
 
 layer_weights = st.sampled_from([(0.5, 0.5), (0.0, 0.3, 0.7), (0.25, 0.25, 0.25, 0.25), (1.0, 0.0, 0.5, 0.0, 2.0)])
 
@@ -257,6 +257,19 @@ def test_a_node_that_turned_since_it_was_published_is_dirty(epsilon):
     assert set(np.flatnonzero(in_all)) <= set(fresh.propagation.take_dirty().tolist())
 
 
+def test_movement_is_measured_against_the_length_of_what_was_published():
+    """A node whose embedding has become short since its last edge turns by a small movement already."""
+    fresh = Fresh(nodes=100, dim=16, alphas=(0.0, 0.0, 1.0))
+    fresh.feed([(0, 1, 1.0, 0)])
+    fresh.feed([(0, item, 1.0, 1) for item in range(2, 60)])
+    published = fresh.embeddings()
+    fresh.propagation.take_dirty()
+    fresh.propagation.settle(np.arange(100, dtype=np.int32), published, published)
+    fresh.feed([(0, 60, 1.0, 2)])
+    assert cosines(fresh.embeddings()[[1]], published[[1]]) < 0.999
+    assert 1 in fresh.propagation.take_dirty()
+
+
 @settings(max_examples=30, deadline=None)
 @given(steps, steps, st.sampled_from([0.0, 0.1]))
 def test_a_node_that_turned_is_dirty(before, after, epsilon):
@@ -289,5 +302,5 @@ def test_errors_do_not_add_up_over_a_long_stream():
 @pytest.mark.parametrize("alphas", [(1.0,), (1.0, 0.0), (0.5, -0.1, 0.6), (0.1,) * 9])
 def test_layer_weights_that_cannot_work_are_refused(alphas):
     """Too few, too many or negative layer weights, or a last one of zero, are told in words."""
-    with pytest.raises(InvalidGraphConfig, match="layer weights"):
+    with pytest.raises(InvalidLayerWeights, match="layer weights"):
         Fresh(alphas=alphas)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_updater.histories import (
+from graph_updater.state.histories import (
     DROP_EDGE,
     KEEP_EDGE,
     NEGATIVE,
