@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from event_data.event_log import EventLog
-from graph_updater.bundled_base import bundled_base
+from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from models.prompt import Prompt
 from schemas.messages import Interaction

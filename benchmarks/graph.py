@@ -40,13 +40,12 @@ from benchmarks.graph_plots import draw
 from benchmarks.graph_workloads import ALPHAS, BATCH, Edges, Engine, power_law_edges, read_edges
 from benchmarks.harness import exit_on_error, finish, parser
 from benchmarks.recomputation import recompute_seconds
-from graph_updater.adjacency import EdgeOps
-from graph_updater.base_embeddings import BaseEmbeddings
-from graph_updater.config import GraphConfig
-from graph_updater.settings import GraphSettings
-from graph_updater.snapshot import SNAPSHOT_VERSION
-from graph_updater.state import UpdaterState
-from graph_updater.warm_up import warm_up
+from graph_updater.engine import warm_up
+from graph_updater.graph.adjacency import EdgeOps
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state.snapshot import SNAPSHOT_VERSION
+from graph_updater.state.updater_state import UpdaterState
 from runtime.errors import ExitstreamError
 from runtime.snapshots import SnapshotStore
 from schemas.messages import Interaction
@@ -55,7 +54,7 @@ TIMED: Final = 100_000
 LOAD_BATCH: Final = 8192
 SINGLE_EVENTS: Final = 5_000
 """So many of the timed events are sent one by one."""
-EPSILON: Final = GraphSettings().epsilon
+EPSILON: Final = GraphConfig().epsilon
 """What ships."""
 OTHER_EPSILONS: Final = (0.03, 0.15, 0.3)
 ROUNDS: Final = 3
@@ -177,7 +176,7 @@ def _measure_state(edges: Edges, epsilon: float) -> dict[str, Any]:
     config = GraphConfig(epsilon=epsilon, degree_cap=0)
     state, first = UpdaterState(config, base), edges.user.size - TIMED
     _feed(state, edges, 0, first, LOAD_BATCH)
-    state.take_changes()
+    state.published.take_changes()
     started = time.thread_time()
     half = first + TIMED // 2
     _feed(state, edges, first, half, BATCH)

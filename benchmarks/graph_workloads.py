@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graph_updater.adjacency import EdgeOps
-from graph_updater.config import GraphConfig
-from graph_updater.graph import BipartiteGraph
-from graph_updater.propagation import Propagation
+from graph_updater.graph.adjacency import EdgeOps
+from graph_updater.graph.bipartite import BipartiteGraph
+from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.propagation import Propagation
 from models.lightgcn import propagate
 from runtime.errors import ExitstreamError
 
@@ -80,7 +80,7 @@ class Engine:
 
     Args:
         edges: the nodes and their x⁽⁰⁾.
-        epsilon: see `graph_updater.propagation`.
+        epsilon: see `graph_updater.graph.propagation`.
     """
 
     def __init__(self, edges: Edges, epsilon: float) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from event_data.load import load_log
-from graph_updater.bundled_base import bundled_base
+from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from models.evidence import CandidateEvidence
 from programs.settings import ExitstreamSettings

@@ -1,54 +1,65 @@
-"""All that touches the state: records in, parcels and encoded states out. Runs in the compute thread, and only there.
+"""All access to the state: records in, batches and encoded states out. Runs in the engine's thread only.
 
-The state and the frontier up to which it stands live side by side, so that whoever takes one takes the other with it.
+The state is kept together with its offsets, so that a snapshot or a batch always takes both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from types import TracebackType
+from typing import Final, ParamSpec, Self, TypeVar
 
+import numpy as np
+
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.config import GraphConfig
 from graph_updater.intake import Batch, Intake
-from graph_updater.nodes import MemoryReport
-from graph_updater.outbox import DeadLetter, Frontier, Parcel
-from graph_updater.publishing import StateEncoder
-from graph_updater.snapshot import Cut, SnapshotCopy
-from graph_updater.state import UpdaterState
+from graph_updater.publication.encoder import StateEncoder
+from graph_updater.publication.outbox import DeadLetter, Offsets, StateBatch
+from graph_updater.state.nodes import MemoryReport
+from graph_updater.state.snapshot import Cut, SnapshotCopy
+from graph_updater.state.updater_state import UpdaterState
 from runtime.dead_letters import DeadLetters
 from runtime.records import OutRecord, Record
+from schemas.messages import Interaction, InteractionKind
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _REPAIRED_AT_ONCE: Final = 64
-"""Nodes whose sums are computed anew with every parcel: a thousand a second, so that rounding never adds up."""
+"""Nodes whose sums are recomputed with every batch: about a thousand per second, so that rounding errors stay small."""
 _TIMED_EVENTS: Final = 10_000
-"""Events per parcel whose freshness is measured; of more the first, which waited longest."""
+"""Events per batch whose freshness is measured: the first ones, which waited longest."""
 
 
 @dataclass(frozen=True, eq=False)
 class Capture:
-    """The state of a moment, with the frontier that it stands for."""
+    """A copy of the state with its offsets."""
 
     cut: Cut
-    frontier: Frontier
+    offsets: Offsets
 
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """What `Engine.collect` found: a parcel if the stream moved, a capture if a snapshot's copy was complete."""
+    """A batch if records were read since the last one; a capture if the copy for a snapshot is complete."""
 
-    parcel: Parcel | None
+    batch: StateBatch | None
     capture: Capture | None
 
 
-class Engine:
-    """The state, driven by records.
+class UpdaterEngine:
+    """Applies records to the state and collects its changes.
 
     Args:
-        state: what is kept fresh.
-        intake: how records are read.
-        letters: makes dead letters of those that cannot be.
+        state: the state to keep fresh.
+        intake: decodes records.
+        letters: makes dead letters of records that cannot be decoded.
         encoder: makes records of states.
-        frontier: next offset to be read per partition, where the state comes from a snapshot.
+        offsets: next offset to be read per partition, if the state comes from a snapshot.
     """
 
     def __init__(
@@ -57,62 +68,61 @@ class Engine:
         intake: Intake,
         letters: DeadLetters,
         encoder: StateEncoder,
-        frontier: Frontier,
+        offsets: Offsets,
     ) -> None:
         self._state = state
         self._intake = intake
         self._letters = letters
         self._encoder = encoder
-        self._frontier = dict(frontier)
-        self._collected: Frontier = {}
+        self._offsets = dict(offsets)
+        self._collected: Offsets = {}
         self._dead_letters: list[DeadLetter] = []
         self._event_times_ms: list[int] = []
         self._copy: SnapshotCopy | None = None
         self._copied = False
 
     def absorb(self, records: Sequence[Record]) -> Batch:
-        """Takes records in: the catalogue first, so that new items have their words before they meet anybody."""
+        """Applies records: the catalogue first, so that new items have their text before their first interaction."""
         batch = self._intake.read(records)
         self._state.apply_items(batch.items)
         self._state.withdraw_items(batch.withdrawn_items)
         self._state.apply(batch.interactions)
         self._note_times([interaction.event_time_ms for interaction in batch.interactions])
         self._dead_letters += (self._dead_letter(record, reason) for record, reason in batch.rejects)
-        self._frontier.update((record.source, record.offset + 1) for record in records)
+        self._offsets.update((record.source, record.offset + 1) for record in records)
         self._continue_copy()
         return batch
 
-    def collect(self, *, everything: bool = False) -> Collection:
-        """What has moved since the last call; `everything` names every state.
+    def collect(self, *, full_republish: bool = False) -> Collection:
+        """The changes since the last call; with `full_republish`, every state.
 
-        A snapshot begun earlier is captured here once its copy is complete: of this moment, when nothing that has moved
-        is missing from the parcels.
+        A snapshot begun earlier is captured here once its copy is complete: at this moment every change is in a batch.
         """
         self._continue_copy()
         self._state.repair(_REPAIRED_AT_ONCE)
-        parcel = self._parcel(everything=everything)
-        return Collection(parcel, self.capture() if self._copied else None)
+        batch = self._batch(full_republish=full_republish)
+        return Collection(batch, self.capture() if self._copied else None)
 
     def begin_snapshot(self) -> None:
-        """Begins to copy the state, step by step between micro-batches."""
+        """Starts copying the state, step by step between polls."""
         if self._copy is None:
             self._copy = self._state.start_snapshot()
 
-    def encode(self, parcel: Parcel) -> list[OutRecord]:
-        """The records that a parcel stands for, with the states as they are now."""
-        return self._encoder.records(self._state, parcel)
+    def encode(self, batch: StateBatch) -> list[OutRecord]:
+        """The records of a batch, with the states as they are now."""
+        return self._encoder.records(self._state.published, batch)
 
     def capture(self) -> Capture:
-        """The state of this moment; at one go where no copy was begun, which is for the end, when no stream waits."""
+        """The present state. Without a copy begun before, all of it is copied now, as at the end of the program."""
         self._copy, self._copied = None, False
-        return Capture(self._state.finish_snapshot(), dict(self._frontier))
+        return Capture(self._state.finish_snapshot(), dict(self._offsets))
 
     def memory_report(self) -> MemoryReport:
         """Bytes held by the state."""
         return self._state.memory_report()
 
     def _note_times(self, event_times_ms: list[int]) -> None:
-        """Lets time pass as far as events say. Not by the clock: then a replay would end in another state."""
+        """Advances time to the latest event. The clock is not used, so that a replay ends in the same state."""
         if event_times_ms:
             self._state.advance_time(max(event_times_ms))
             self._event_times_ms += event_times_ms[: _TIMED_EVENTS - len(self._event_times_ms)]
@@ -120,21 +130,64 @@ class Engine:
     def _dead_letter(self, record: Record, reason: str) -> DeadLetter:
         return DeadLetter(record.source, record.offset, self._letters.letter(record, reason))
 
-    def _parcel(self, *, everything: bool) -> Parcel | None:
-        if self._frontier == self._collected and not everything:
+    def _batch(self, *, full_republish: bool) -> StateBatch | None:
+        if self._offsets == self._collected and not full_republish:
             return None
-        changes = self._state.take_changes(force=everything)
-        parcel = Parcel(
-            frontier=dict(self._frontier),
+        changes = self._state.published.take_changes(force=full_republish)
+        batch = StateBatch(
+            offsets=dict(self._offsets),
             users=[*changes.users, *changes.expired_users],
             items=[*changes.items, *changes.expired_items],
             dead_letters=self._dead_letters,
-            everything=everything,
+            full_republish=full_republish,
             event_times_ms=self._event_times_ms,
         )
-        self._collected, self._dead_letters, self._event_times_ms = parcel.frontier, [], []
-        return parcel
+        self._collected, self._dead_letters, self._event_times_ms = batch.offsets, [], []
+        return batch
 
     def _continue_copy(self) -> None:
         if self._copy is not None and not self._copied:
             self._copied = self._copy.step()
+
+
+class EngineThread:
+    """Runs calls one after the other in one thread, in the order in which they were made.
+
+    The event loop never waits, and the state needs no lock. On exit the thread ends after its present call.
+    """
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+
+    async def __call__(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The result of `work`, or what it raises. Cancelling this does not stop a call that has begun."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, partial(work, *args, **kwargs))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def warm_up() -> None:
+    """Compiles every kernel, or loads it from the cache on disk, before the first record is read.
+
+    Takes some seconds the first time on a machine, later less than one.
+    """
+    base = BaseEmbeddings(["item"], np.ones((1, 2), np.float32), (0.5, 0.5))
+    config = GraphConfig(window_ms=1000, half_life_ms=1000)
+    state = UpdaterState(config, base)
+    kinds: tuple[InteractionKind, ...] = ("click", "removal", "click")
+    state.apply(
+        [
+            Interaction(event_id=f"{time_ms}", user_id="user", item_id="item", kind=kind, event_time_ms=time_ms)
+            for time_ms, kind in enumerate(kinds)
+        ]
+    )
+    state.repair(1)
+    state.published.take_changes()
+    state.advance_time(10_000)
+    UpdaterState.restore(config, base, *state.snapshot_arrays())

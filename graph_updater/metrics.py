@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from graph_updater.nodes import MemoryReport
+from graph_updater.state.nodes import MemoryReport
 from runtime.telemetry import Metrics
 
 _SAMPLE: Final = 200
@@ -19,11 +19,11 @@ class UpdaterMetrics(Metrics):
         self.interactions = self.counter("interactions_total", "Interactions taken in")
         self.items = self.counter("items_total", "Catalogue entries taken in")
         self.published = self.counter("published_total", "States published", ("kind",))
-        self.waiting = self.gauge("waiting_parcels", "Parcels that nobody is known to have published")
+        self.waiting = self.gauge("waiting_batches", "Parcels that nobody is known to have published")
         self.leading = self.gauge("leading", "1 while this updater is the one that publishes")
         self.rebuilds = self.counter("rebuilds_total", "Times the state was built anew from the earliest records")
         self.absorbing = self.histogram("absorb_seconds", "Time to take one micro-batch in")
-        self.publishing = self.histogram("publish_seconds", "Time from collecting a parcel to its transactions' end")
+        self.publishing = self.histogram("publish_seconds", "Time from collecting a batch to its transactions' end")
         self.freshness = self.histogram(
             "freshness_seconds", "From an interaction's event time until every state it moved can be read"
         )

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import structlog
 
-from graph_updater.base_embeddings import BaseEmbeddings
-from graph_updater.config import GraphConfig
 from graph_updater.engine import Capture
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.config import GraphConfig
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.outbox import Frontier
-from graph_updater.snapshot import ForeignSnapshot
-from graph_updater.state import UpdaterState
+from graph_updater.publication.outbox import Offsets
+from graph_updater.state.snapshot import IncompatibleSnapshot
+from graph_updater.state.updater_state import UpdaterState
 from runtime.clock import Clock
 from runtime.errors import SnapshotError
 from runtime.records import TopicPartition
@@ -52,12 +52,12 @@ class Recovered:
     """Where to begin: a state and the offsets that it stands for; none where it is to be built from the earliest."""
 
     state: UpdaterState
-    frontier: Frontier
+    offsets: Offsets
 
     @property
     def from_scratch(self) -> bool:
         """Whether nothing was there to continue from."""
-        return not self.frontier
+        return not self.offsets
 
 
 def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, origin: Origin) -> Recovered:
@@ -72,11 +72,11 @@ def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, ori
             snapshot = store.load(sequence)
             _check_origin(snapshot, origin)
             state = UpdaterState.restore(config, base, snapshot.arrays, snapshot.metadata["state"])
-        except (SnapshotError, ForeignSnapshot) as error:
+        except (SnapshotError, IncompatibleSnapshot) as error:
             log.warning("snapshot refused, trying the one before", snapshot=sequence, cause=str(error))
         else:
             log.info("going on from a snapshot", snapshot=sequence, address=store.address)
-            return Recovered(state, _frontier_from(snapshot.metadata["offsets"]))
+            return Recovered(state, _offsets_from(snapshot.metadata["offsets"]))
     log.info("no snapshot to go on from: building the state from the earliest records")
     return from_scratch(config, base)
 
@@ -106,20 +106,20 @@ class Snapshots:
         self._clock = clock
         self._metrics = metrics
         self._last = clock.monotonic()
-        self._frontier: Frontier = {}
+        self._offsets: Offsets = {}
         self._writing: asyncio.Task[None] | None = None
 
-    def is_due(self, published: Frontier) -> bool:
+    def is_due(self, published: Offsets) -> bool:
         """Whether it is time to begin one: not while one is being written, nor without anything new in it."""
         if self._writing is not None and self._writing.done():
             self._writing.result()
             self._writing = None
         waited_s = self._clock.monotonic() - self._last
-        return self._writing is None and waited_s >= self._interval_s and published != self._frontier
+        return self._writing is None and waited_s >= self._interval_s and published != self._offsets
 
     def write_beside(self, capture: Capture) -> None:
         """Begins to write; the stream goes on."""
-        self._last, self._frontier = self._clock.monotonic(), capture.frontier
+        self._last, self._offsets = self._clock.monotonic(), capture.offsets
         self._writing = asyncio.create_task(self.write(capture), name="snapshot")
 
     async def write(self, capture: Capture) -> None:
@@ -142,7 +142,7 @@ class Snapshots:
 
     def _write_now(self, capture: Capture) -> int:
         arrays, metadata = capture.cut.merge()
-        offsets = [[topic, partition, offset] for (topic, partition), offset in capture.frontier.items()]
+        offsets = [[topic, partition, offset] for (topic, partition), offset in capture.offsets.items()]
         return self._store.save_now(
             arrays, {"state": metadata, "origin": self._origin.to_json(), "offsets": sorted(offsets)}
         )
@@ -153,8 +153,8 @@ def _check_origin(snapshot: Snapshot, origin: Origin) -> None:
     saved, ours = snapshot.metadata["origin"], origin.to_json()
     for name, value in ours.items():
         if saved.get(name) != value:
-            raise ForeignSnapshot(f"it was made with {name} {saved.get(name)}, this updater has {value}")
+            raise IncompatibleSnapshot(f"it was made with {name} {saved.get(name)}, this updater has {value}")
 
 
-def _frontier_from(offsets: list[tuple[str, int, int]]) -> Frontier:
+def _offsets_from(offsets: list[tuple[str, int, int]]) -> Offsets:
     return {TopicPartition(topic, partition): offset for topic, partition, offset in offsets}

@@ -7,34 +7,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from graph_updater.config import DEFAULT_POSITIVE_KINDS, GraphConfig
+from graph_updater.graph.config import GraphConfig
 from programs.settings import ExitstreamSettings
 from programs.topics import TopicSettings
 from runtime.settings import KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
-from schemas.messages import EmbeddingDtype, InteractionKind
-
-
-class GraphSettings(SettingsSection):
-    """The engine, `[updater.graph]`; what each means is told by `graph_updater.config.GraphConfig`."""
-
-    epsilon: float = Field(GraphConfig.epsilon, ge=0, lt=1, description="relative error that may wait; 0 is exact")
-    degree_cap: int = Field(GraphConfig.degree_cap, ge=0, description="edges kept per node, newest stay; 0: all")
-    window_ms: int = Field(GraphConfig.window_ms, ge=0, description="age at which an edge leaves; 0: never")
-    half_life_ms: int = Field(GraphConfig.half_life_ms, ge=0, description="age at which an edge counts half; 0: never")
-    history_length: int = Field(GraphConfig.history_length, ge=1, le=10_000, description="interactions kept per user")
-    publish_min_cosine: float = Field(
-        GraphConfig.publish_min_cosine,
-        ge=0,
-        le=1,
-        description="publish again once the cosine to the published is below",
-    )
-    embedding_dtype: EmbeddingDtype = GraphConfig.embedding_dtype
-    positive_kinds: frozenset[InteractionKind] = DEFAULT_POSITIVE_KINDS
-
-    def config(self) -> GraphConfig:
-        """The same for the engine."""
-        return GraphConfig(**self.model_dump())
 
 
 class UpdaterSection(SettingsSection):
@@ -57,7 +34,7 @@ class UpdaterSection(SettingsSection):
     snapshots: str = Field("updater-snapshots", min_length=1, description="folder or any fsspec address")
     snapshot_interval_s: float = Field(30.0, gt=0)
     snapshots_kept: int = Field(3, ge=2, description="older ones serve if the newest is torn")
-    graph: GraphSettings = GraphSettings()
+    graph: GraphConfig = GraphConfig()
 
 
 class UpdaterSettings(ExitstreamSettings):

@@ -1,4 +1,4 @@
-"""Puts the updater together: bundle, snapshot, Kafka, HTTP; catches up, then stands by or leads, at the end drains."""
+"""Assembles the updater: bundle, snapshot, Kafka, HTTP. Catches up, stands by or leads, and drains at the end."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from typing import Final
 
 import structlog
 
-from graph_updater.base_embeddings import BaseEmbeddings
-from graph_updater.bundled_base import bundled_base
-from graph_updater.compute import ComputeThread
-from graph_updater.engine import Engine
+from graph_updater.engine import EngineThread, UpdaterEngine, warm_up
+from graph_updater.graph.base_embeddings import BaseEmbeddings, bundled_base
 from graph_updater.intake import Intake
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.outbox import Outbox
 from graph_updater.pipeline import Parts, Pipeline
-from graph_updater.publishing import StateEncoder
+from graph_updater.publication.encoder import StateEncoder
+from graph_updater.publication.outbox import Outbox, StateBatch
+from graph_updater.publication.publisher import Publisher
+from graph_updater.publication.standby import Leadership
 from graph_updater.recovery import SNAPSHOT_KIND, Origin, Recovered, Snapshots, from_scratch, recover
 from graph_updater.settings import UpdaterSettings
-from graph_updater.snapshot import SNAPSHOT_VERSION
-from graph_updater.standby import Leadership
-from graph_updater.warm_up import warm_up
+from graph_updater.state.snapshot import SNAPSHOT_VERSION
 from models.bundle_files import GraphPart
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
@@ -30,6 +28,7 @@ from runtime.http_status import http_status
 from runtime.kafka import TopicFollower, probe, require_topics
 from runtime.lifecycle import owned_tasks, watch_loop_lag
 from runtime.readiness import Readiness
+from runtime.records import OutRecord
 from runtime.snapshots import SnapshotStore
 from runtime.watchdog import watch_progress
 
@@ -40,11 +39,11 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Foundation:
-    """What an updater stands on, whatever its state.
+class UpdaterResources:
+    """What stays the same while the program runs, also when the state is rebuilt.
 
     Attributes:
-        base: what the bundle gives the graph.
+        base: base embeddings, from the model bundle.
         origin: what a snapshot must agree with.
         store: where the snapshots are.
     """
@@ -76,28 +75,28 @@ class Updater:
         self._outputs = (topics.user_states, topics.item_states, *map(topics.dead_letter, self._inputs))
 
     async def main(self, stopping: asyncio.Event) -> None:
-        """Runs until asked to stop; where Kafka no longer keeps what was to be read next, builds the state anew.
+        """Runs until asked to stop. Rebuilds the state if Kafka no longer keeps the records to be read next.
 
         Raises:
             ExitstreamError: whatever keeps it from running.
         """
         async with http_status(self._settings.telemetry, self.readiness, self.metrics):
-            foundation = await self._foundation()
+            resources = await self._resources()
             try:
-                await self._run(foundation, stopping, anew=False)
+                await self._run(resources, stopping, anew=False)
             except OffsetsOutOfRange as error:
                 log.warning("building the state anew from the earliest records", cause=str(error))
                 self.metrics.rebuilds.inc()
                 self.readiness.wait_for(BACKLOG, "building the state anew")
-                await self._run(foundation, stopping, anew=True)
+                await self._run(resources, stopping, anew=True)
 
-    async def _foundation(self) -> Foundation:
-        """What stays the same while the program runs, all of it checked."""
+    async def _resources(self) -> UpdaterResources:
+        """Loads the bundle and checks brokers, topics and the snapshots' address."""
         updater, kafka = self._settings.updater, self._settings.kafka
         bundle = await asyncio.to_thread(GraphPart.load, updater.bundle)
         await probe(kafka)
         cluster = await require_topics(kafka, (*self._inputs, *self._outputs))
-        return Foundation(
+        return UpdaterResources(
             base=bundled_base(bundle.graph, bundle.text),
             origin=Origin(bundle.version, cluster.id, self._inputs),
             store=SnapshotStore(
@@ -105,12 +104,12 @@ class Updater:
             ),
         )
 
-    async def _run(self, foundation: Foundation, stopping: asyncio.Event, *, anew: bool) -> None:
-        """From a state to the end: catch up, join the group, read and flush, finish."""
-        with ComputeThread() as compute:
-            await compute(warm_up)
-            recovered = await compute(self._state, foundation, anew=anew)
-            parts = self._parts(foundation, recovered, compute)
+    async def _run(self, resources: UpdaterResources, stopping: asyncio.Event, *, anew: bool) -> None:
+        """Recovers the state, catches up, joins the group, reads and flushes until asked to stop, finishes."""
+        with EngineThread() as thread:
+            await thread(warm_up)
+            recovered = await thread(self._state, resources, anew=anew)
+            parts = self._parts(resources, recovered, thread)
             pipeline = Pipeline(parts, self._settings.updater)
             await parts.follower.start()
             try:
@@ -122,7 +121,7 @@ class Updater:
                         ),
                         "progress",
                     )
-                    spawn(self._watch_memory(parts.engine, compute), "memory")
+                    spawn(self._watch_memory(parts.engine, thread), "memory")
                     await pipeline.catch_up(stopping)
                     await parts.leadership.start()
                     spawn(parts.leadership.run(), "election")
@@ -135,35 +134,48 @@ class Updater:
                 await parts.leadership.stop()
                 await parts.follower.stop()
 
-    async def _watch_memory(self, engine: Engine, compute: ComputeThread) -> None:
+    async def _watch_memory(self, engine: UpdaterEngine, thread: EngineThread) -> None:
         while True:
-            self.metrics.note_memory(await compute(engine.memory_report))
+            self.metrics.note_memory(await thread(engine.memory_report))
             await asyncio.sleep(_MEMORY_INTERVAL_S)
 
-    def _state(self, foundation: Foundation, *, anew: bool) -> Recovered:
-        config = self._settings.updater.graph.config()
+    def _state(self, resources: UpdaterResources, *, anew: bool) -> Recovered:
+        config = self._settings.updater.graph
         if anew:
-            return from_scratch(config, foundation.base)
-        return recover(foundation.store, config, foundation.base, foundation.origin)
+            return from_scratch(config, resources.base)
+        return recover(resources.store, config, resources.base, resources.origin)
 
-    def _parts(self, foundation: Foundation, recovered: Recovered, compute: ComputeThread) -> Parts:
+    def _parts(self, resources: UpdaterResources, recovered: Recovered, thread: EngineThread) -> Parts:
         settings, clock, updater = self._settings, self._clock, self._settings.updater
         intake = Intake(
             settings.topics.items,
             max_bytes=settings.kafka.max_record_bytes,
             max_event_lead_ms=updater.max_event_lead_ms,
         )
-        letters = DeadLetters("updater", settings.topics.dead_letter_suffix, clock)
-        encoder = StateEncoder(settings.topics, settings.kafka.wire_format, clock)
+        engine = UpdaterEngine(
+            recovered.state,
+            intake,
+            DeadLetters("updater", settings.topics.dead_letter_suffix, clock),
+            StateEncoder(settings.topics, settings.kafka.wire_format, clock),
+            recovered.offsets,
+        )
+        follower = TopicFollower(
+            settings.kafka, self._inputs, start_offsets=recovered.offsets, group_id=updater.group_id
+        )
+        leadership = Leadership(settings.election, settings.kafka, settings.topics.interactions, updater.group_id)
+
+        async def encode(batch: StateBatch) -> list[OutRecord]:
+            return await thread(engine.encode, batch)
+
         return Parts(
-            follower=TopicFollower(
-                settings.kafka, self._inputs, start_offsets=recovered.frontier, group_id=updater.group_id
+            follower=follower,
+            engine=engine,
+            thread=thread,
+            leadership=leadership,
+            publisher=Publisher(
+                leadership, Outbox(full_republish=recovered.from_scratch), follower, encode, self.metrics, clock
             ),
-            engine=Engine(recovered.state, intake, letters, encoder, recovered.frontier),
-            compute=compute,
-            leadership=Leadership(settings.election, settings.kafka, settings.topics.interactions, updater.group_id),
-            outbox=Outbox(everything=recovered.from_scratch),
-            snapshots=Snapshots(foundation.store, foundation.origin, updater.snapshot_interval_s, clock, self.metrics),
+            snapshots=Snapshots(resources.store, resources.origin, updater.snapshot_interval_s, clock, self.metrics),
             metrics=self.metrics,
             clock=clock,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graph_updater.config import DEFAULT_POSITIVE_KINDS
+from graph_updater.graph.config import DEFAULT_POSITIVE_KINDS
 from schemas.messages import Interaction
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from evaluation.baseline import running_means_auc
 from evaluation.metrics import auc, expected_calibration_error, log_loss
 from event_data.event_log import EventLog
-from graph_updater.bundled_base import bundled_base
+from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from training.progress import Reporter, Silent
 from training.replay import Example, Replay, replay_examples

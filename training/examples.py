@@ -10,8 +10,7 @@ from random import Random
 import numpy as np
 
 from event_data.event_log import EventLog
-from graph_updater.bundled_base import bundled_base
-from graph_updater.state import BaseEmbeddings
+from graph_updater.graph.base_embeddings import BaseEmbeddings, bundled_base
 from models.graph_base import GraphBase
 from models.text import Text
 from training.presets import Preset

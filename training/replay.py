@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_updater.config import GraphConfig
-from graph_updater.state import BaseEmbeddings, UpdaterState
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state.updater_state import UpdaterState
 from models.evidence import Evidence
 from models.features import GRAPH_FEATURES
 from models.prompt import Prompt, PromptBuilder, PromptLimits, SoftKind, TokenSequence
@@ -96,11 +97,11 @@ class Replay:
 
     def _publish(self, now_ms: int) -> None:
         """Copy what changed from the updater's state into the worker's tables."""
-        changes = self._state.take_changes()
+        changes = self._state.published.take_changes()
         for user_id in changes.users:
-            self._tables.put_user_state(self._state.user_state(user_id, now_ms))
+            self._tables.put_user_state(self._state.published.user_state(user_id, now_ms))
         for item_id in changes.items:
-            self._tables.put_item_state(self._state.item_state(item_id, now_ms))
+            self._tables.put_item_state(self._state.published.item_state(item_id, now_ms))
 
 
 def replay_examples(

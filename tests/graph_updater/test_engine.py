@@ -1,16 +1,22 @@
-"""Records in, parcels out."""
+"""Records in, batches out."""
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from updater_parts import CLICKS, NOW_MS, TOPICS, base, click, embeddings, engine, record, records, state
 
-from graph_updater.config import GraphConfig
-from graph_updater.state import UpdaterState
+from graph_updater.engine import EngineThread, warm_up
+from graph_updater.graph import adjacency, push
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state import histories
+from graph_updater.state.updater_state import UpdaterState
 from runtime.records import Record, TopicPartition
 from schemas.codec import MessageDecoder
 from schemas.messages import Item, ItemState, UserState
@@ -31,52 +37,52 @@ def test_an_interaction_comes_out_as_fresh_states_of_both():
     of = engine()
     of.absorb(records([click("u", "i1", 5)]))
 
-    parcel = of.collect().parcel
-    outbound = of.encode(parcel)
+    batch = of.collect().batch
+    outbound = of.encode(batch)
 
     user = states_in(outbound, TOPICS.user_states, UserState)["u"]
     item = states_in(outbound, TOPICS.item_states, ItemState)["i1"]
     assert [(past.item_id, past.event_time_ms) for past in user.recent] == [("i1", NOW_MS + 5)]
     assert user.embedding is not None
     assert (item.impressions, item.positives) == (1, 1)
-    assert parcel.frontier == {CLICKS: 1}
-    assert parcel.event_times_ms == [NOW_MS + 5]
+    assert batch.offsets == {CLICKS: 1}
+    assert batch.event_times_ms == [NOW_MS + 5]
 
 
 def test_nothing_is_collected_where_nothing_was_read():
-    """A quiet stream makes no parcels."""
+    """A quiet stream makes no batches."""
     of = engine()
-    assert of.collect().parcel is None
+    assert of.collect().batch is None
     of.absorb(records([click("u", "i1")]))
-    assert of.collect().parcel is not None
-    assert of.collect().parcel is None
+    assert of.collect().batch is not None
+    assert of.collect().batch is None
 
 
-def test_everything_names_every_state_even_where_nothing_was_read():
+def test_full_republish_names_every_state_even_where_nothing_was_read():
     """After a rebuild all states are published, whatever moved."""
     of = engine()
     of.absorb(records([click("u", "i1")]))
     of.collect()
 
-    parcel = of.collect(everything=True).parcel
+    batch = of.collect(full_republish=True).batch
 
-    assert parcel.users == ["u"]
-    assert sorted(parcel.items) == [f"i{number}" for number in range(6)]
-    assert parcel.everything
+    assert batch.users == ["u"]
+    assert sorted(batch.items) == [f"i{number}" for number in range(6)]
+    assert batch.full_republish
 
 
-def test_a_record_that_cannot_be_read_becomes_a_dead_letter_of_the_parcel():
-    """It is kept as it came, with its place; the frontier passes it all the same."""
+def test_a_record_that_cannot_be_read_becomes_a_dead_letter_of_the_batch():
+    """It is kept as it came, with its place; the offsets passes it all the same."""
     of = engine()
     of.absorb([record(b"rubbish", 4), record(click("u", "i1"), 5)])
 
-    parcel = of.collect().parcel
+    batch = of.collect().batch
 
-    (dead,) = parcel.dead_letters
+    (dead,) = batch.dead_letters
     assert (dead.source, dead.offset) == (CLICKS, 4)
     assert (dead.letter.topic, dead.letter.value) == ("interactions.dead-letter", b"rubbish")
-    assert of.encode(parcel)[0] is dead.letter
-    assert parcel.frontier == {CLICKS: 6}
+    assert of.encode(batch)[0] is dead.letter
+    assert batch.offsets == {CLICKS: 6}
 
 
 def test_a_new_item_has_its_words_before_it_meets_anybody():
@@ -99,7 +105,7 @@ def test_who_has_left_gets_a_tombstone():
     of.collect()
     of.absorb(records([click("new", "i2", 1_000_000)], first=1))
 
-    outbound = of.encode(of.collect().parcel)
+    outbound = of.encode(of.collect().batch)
 
     users = states_in(outbound, TOPICS.user_states, UserState)
     assert users["old"] is None
@@ -107,10 +113,10 @@ def test_who_has_left_gets_a_tombstone():
 
 
 def test_an_id_that_left_after_it_was_collected_gets_a_tombstone():
-    """A parcel may wait; what is sent is always the present."""
+    """A batch may wait; what is sent is always the present."""
     of = engine(window_ms=1_000)
     of.absorb(records([click("old", "i1", 0)]))
-    waiting = of.collect().parcel
+    waiting = of.collect().batch
     of.absorb(records([click("new", "i2", 1_000_000)], first=1))
 
     assert states_in(of.encode(waiting), TOPICS.user_states, UserState) == {"old": None}
@@ -124,13 +130,13 @@ def test_a_withdrawn_item_without_interactions_leaves_with_the_window():
     of.absorb(records([click("u", "i1", 0), click("u", "i1", 5_000)]))
     of.absorb(records([click("u", "i1", 1_000_000)], first=2))
 
-    outbound = of.encode(of.collect().parcel)
+    outbound = of.encode(of.collect().batch)
 
     assert states_in(outbound, TOPICS.item_states, ItemState)["new"] is None
 
 
-def test_a_snapshot_is_captured_with_a_parcel():
-    """The copy, made beside the stream, is of a parcel's moment: with its frontier, and nothing left to publish."""
+def test_a_snapshot_is_captured_with_a_batch():
+    """The copy, made beside the stream, is of a batch's moment: with its offsets, and nothing left to publish."""
     of = engine()
     of.absorb(records([click("u", "i1")]))
     of.begin_snapshot()
@@ -142,8 +148,8 @@ def test_a_snapshot_is_captured_with_a_parcel():
     arrays, metadata = collection.capture.cut.merge()
     restored = UpdaterState.restore(GraphConfig(epsilon=0.0, embedding_dtype="float32"), base(), arrays, metadata)
 
-    assert collection.capture.frontier == {CLICKS: 2}
-    assert restored.take_changes().users == []
+    assert collection.capture.offsets == {CLICKS: 2}
+    assert restored.published.take_changes().users == []
     np.testing.assert_allclose(restored.user_embeddings(["u", "v"]), of._state.user_embeddings(["u", "v"]), atol=1e-6)
 
 
@@ -155,7 +161,7 @@ def test_ids_of_any_unicode_come_out_as_they_went_in(ids):
     of = engine()
     of.absorb(records([click(user, item, event_id=event)]))
 
-    outbound = of.encode(of.collect().parcel)
+    outbound = of.encode(of.collect().batch)
 
     users = states_in(outbound, TOPICS.user_states, UserState)
     assert list(users) == [user]
@@ -195,16 +201,57 @@ def test_the_end_does_not_depend_on_how_the_stream_was_read(events, cuts, seed):
     users, items = [f"u{n}" for n in range(4)], [f"i{n}" for n in range(5)]
     np.testing.assert_allclose(embeddings(one, users, items), embeddings(other, users, items), atol=1e-5)
     for user in {message.user_id for message in messages}:
-        assert one.user_state(user, 0).recent == other.user_state(user, 0).recent
+        assert one.published.user_state(user, 0).recent == other.published.user_state(user, 0).recent
 
 
-def test_the_frontier_is_kept_per_partition():
+def test_the_offsets_is_kept_per_partition():
     """Each partition's next offset, both topics together."""
-    of = engine(frontier={TopicPartition(TOPICS.items, 2): 9})
+    of = engine(offsets={TopicPartition(TOPICS.items, 2): 9})
     of.absorb([record(click("u", "i"), 3, partition=1), record(click("v", "i"), 7, partition=0)])
 
-    assert of.collect().parcel.frontier == {
+    assert of.collect().batch.offsets == {
         TopicPartition(TOPICS.items, 2): 9,
         TopicPartition(TOPICS.interactions, 1): 4,
         TopicPartition(TOPICS.interactions, 0): 8,
     }
+
+
+async def test_calls_run_one_after_the_other_in_one_thread():
+    """The order of the calls is the order of the work, and none overlap."""
+    seen, threads = [], set()
+
+    def work(number):
+        threads.add(threading.get_ident())
+        seen.append(number)
+        return number
+
+    with EngineThread() as compute:
+        results = await asyncio.gather(*(compute(work, number) for number in range(50)))
+
+    assert results == seen == list(range(50))
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+async def test_what_the_work_raises_comes_out_of_the_call():
+    """Errors are the caller's."""
+    with EngineThread() as compute:
+        with pytest.raises(ZeroDivisionError):
+            await compute(lambda: 1 / 0)
+        assert await compute(max, 1, 2) == 2
+
+
+def test_every_kernel_is_compiled_by_the_warm_up():
+    """No kernel that Python calls is left to be compiled while records wait."""
+    warm_up()
+    kernels = (
+        adjacency.apply_ops,
+        push.apply_changes,
+        push.refresh_and_push,
+        push.embed,
+        push.resum,
+        push.recompute,
+        histories._record,
+        histories._clear,
+    )
+    assert all(kernel.signatures for kernel in kernels)

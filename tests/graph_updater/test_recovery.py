@@ -7,10 +7,10 @@ import pytest
 from structlog.testing import capture_logs
 from updater_parts import CLICKS, base, click, embeddings, engine, records, state
 
-from graph_updater.config import GraphConfig
+from graph_updater.graph.config import GraphConfig
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.recovery import SNAPSHOT_KIND, Origin, Snapshots, recover
-from graph_updater.snapshot import SNAPSHOT_VERSION
+from graph_updater.state.snapshot import SNAPSHOT_VERSION
 from runtime.clock import ManualClock
 from runtime.snapshots import SnapshotStore
 
@@ -58,7 +58,7 @@ async def test_the_newest_snapshot_is_continued(store, clock):
 
     recovered = recover(store, CONFIG, base(), ORIGIN)
 
-    assert recovered.frontier == {CLICKS: 9}
+    assert recovered.offsets == {CLICKS: 9}
     assert not recovered.from_scratch
     np.testing.assert_allclose(embeddings(recovered.state, USERS, ITEMS), embeddings(newest, USERS, ITEMS), atol=1e-6)
 
@@ -73,7 +73,7 @@ async def test_a_torn_snapshot_is_refused_and_the_one_before_used(store, clock, 
     with capture_logs() as logs:
         recovered = recover(store, CONFIG, base(), ORIGIN)
 
-    assert recovered.frontier == {CLICKS: 3}
+    assert recovered.offsets == {CLICKS: 3}
     (why,) = refusals(logs)
     assert newest.name in why
     assert "corrupt" in why
@@ -95,7 +95,7 @@ async def test_a_foreign_snapshot_is_refused_and_the_one_before_used(store, cloc
     with capture_logs() as logs:
         recovered = recover(store, CONFIG, base(), ORIGIN)
 
-    assert recovered.frontier == {CLICKS: 3}
+    assert recovered.offsets == {CLICKS: 3}
     (why,) = refusals(logs)
     assert said in why
 
@@ -116,7 +116,7 @@ def test_without_a_snapshot_the_state_is_built_from_the_earliest(store):
     recovered = recover(store, CONFIG, base(), ORIGIN)
 
     assert recovered.from_scratch
-    assert recovered.frontier == {}
+    assert recovered.offsets == {}
 
 
 async def test_snapshots_are_made_on_a_clock_when_something_is_new(store, clock):
@@ -134,6 +134,13 @@ async def test_snapshots_are_made_on_a_clock_when_something_is_new(store, clock)
     await of.settled()
     assert of.is_due({CLICKS: 2})
     assert not of.is_due({CLICKS: 1})
+
+    of.write_beside(driver.capture())
+    await of.settled()
+    clock.advance(9)
+    assert not of.is_due({CLICKS: 2})
+    clock.advance(1)
+    assert of.is_due({CLICKS: 2})
 
 
 async def test_a_snapshot_that_cannot_be_written_does_not_end_the_program(store, clock, tmp_path):
@@ -160,12 +167,12 @@ async def test_the_state_equals_an_undisturbed_one_wherever_it_was_saved(store, 
         before.collect()
         await snapshots(store, clock).write(before.capture())
         recovered = recover(store, CONFIG, base(), ORIGIN)
-        after = engine(recovered.state, frontier=recovered.frontier)
-        after.absorb(records(events[recovered.frontier[CLICKS] :], first=recovered.frontier[CLICKS]))
+        after = engine(recovered.state, offsets=recovered.offsets)
+        after.absorb(records(events[recovered.offsets[CLICKS] :], first=recovered.offsets[CLICKS]))
 
         np.testing.assert_allclose(
             embeddings(recovered.state, USERS, ITEMS), embeddings(undisturbed, USERS, ITEMS), atol=1e-5
         )
         for user in USERS:
-            one, other = recovered.state.user_state(user, 0), undisturbed.user_state(user, 0)
+            one, other = recovered.state.published.user_state(user, 0), undisturbed.published.user_state(user, 0)
             assert (one.recent, one.impressions, one.positives) == (other.recent, other.impressions, other.positives)

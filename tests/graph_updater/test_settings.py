@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graph_updater.config import GraphConfig
+from graph_updater.graph.config import GraphConfig
 from graph_updater.settings import UpdaterSettings, load
 from runtime.errors import SettingsError
 from runtime.settings_sources import load_settings
@@ -12,7 +12,7 @@ from runtime.settings_sources import load_settings
 
 def test_the_defaults_are_the_engines_own():
     """What a user does not set is as the engine has it."""
-    assert UpdaterSettings().updater.graph.config() == GraphConfig()
+    assert UpdaterSettings().updater.graph == GraphConfig()
 
 
 def test_the_environment_reaches_the_engine():
@@ -25,7 +25,7 @@ def test_the_environment_reaches_the_engine():
 
     updater = load_settings(UpdaterSettings, environ=environ).updater
 
-    assert updater.graph.config() == GraphConfig(epsilon=0.0, positive_kinds=frozenset({"rating"}))
+    assert updater.graph == GraphConfig(epsilon=0.0, positive_kinds=frozenset({"rating"}))
     assert updater.flush_ms == 20
 
 

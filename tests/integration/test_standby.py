@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from graph_updater.standby import Leadership
+from graph_updater.publication.standby import Leadership
 from runtime.errors import Fenced
 from runtime.kafka import TopicFollower, TransactionalSink
 from runtime.records import OutRecord, TopicPartition
@@ -42,30 +42,30 @@ async def until(condition, limit_s=20.0):
 
 
 async def test_of_two_members_one_leads(group):
-    """Whoever it is, the other follows when it leaves; there is never a reign in both."""
+    """Whoever it is, the other follows when it leaves; there is never a term in both."""
     async with group() as first:
-        await until(lambda: first.reign)
+        await until(lambda: first.term)
         async with group() as second:
             for _ in range(100):
-                assert not (first.reign and second.reign)
+                assert not (first.term and second.term)
                 await asyncio.sleep(0.02)
-            await until(lambda: first.reign or second.reign)
-        await until(lambda: first.reign)
+            await until(lambda: first.term or second.term)
+        await until(lambda: first.term)
 
 
-async def test_a_reign_writes_states_and_offsets_together(broker, group):
+async def test_a_leader_term_writes_states_and_offsets_together(broker, group):
     """What was published can be asked for by every follower; the next election moves no offsets."""
     place = TopicPartition(group.topic, 0)
     states = await broker.topic("states")
     follower = TopicFollower(broker.settings(), [group.topic], group_id=group.group_id)
     await follower.start()
     async with group() as leader:
-        await until(lambda: leader.reign)
-        async with leader.reign.transaction() as transaction:
+        await until(lambda: leader.term)
+        async with leader.term.transaction() as transaction:
             await transaction.send_all([OutRecord(states, b"u", b"state")])
             await transaction.commit_offsets(group.group_id, {place: 7})
     async with group() as next_one:
-        await until(lambda: next_one.reign)
+        await until(lambda: next_one.term)
 
         assert await follower.committed([place]) == {place: 7}
     await follower.stop()
@@ -73,18 +73,18 @@ async def test_a_reign_writes_states_and_offsets_together(broker, group):
 
 
 async def test_a_leader_fenced_off_wrongly_begins_again(broker, group):
-    """A stranger that takes the transactional id ends the reign; as the group still agrees, a new one begins."""
+    """A stranger that takes the transactional id ends the term; as the group still agrees, a new one begins."""
     states = await broker.topic("states")
     async with group() as leader:
-        await until(lambda: leader.reign)
-        reign = leader.reign
+        await until(lambda: leader.term)
+        term = leader.term
         async with TransactionalSink(broker.settings(), f"{group.group_id}.publisher"):
             with pytest.raises(Fenced):
-                async with reign.transaction() as transaction:
+                async with term.transaction() as transaction:
                     await transaction.send_all([OutRecord(states, b"u", b"from the fenced one")])
-        reign.over = True
+        term.over = True
 
-        await until(lambda: leader.reign)
-        async with leader.reign.transaction() as transaction:
+        await until(lambda: leader.term)
+        async with leader.term.transaction() as transaction:
             await transaction.send_all([OutRecord(states, b"u", b"from the rightful one")])
     assert await broker.contents(states) == [b"from the rightful one"]

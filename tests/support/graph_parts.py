@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from graph_updater.adjacency import EdgeOps
-from graph_updater.config import GraphConfig
-from graph_updater.graph import BipartiteGraph
-from graph_updater.propagation import Propagation
+from graph_updater.graph.adjacency import EdgeOps
+from graph_updater.graph.bipartite import BipartiteGraph
+from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.propagation import Propagation
 from models.lightgcn import both_directions, propagate
 
 USERS, ITEMS, DIM = 6, 8, 5
@@ -81,6 +81,32 @@ def reference(edges, base, alphas):
     users, items = torch.tensor(list(edges), dtype=torch.long).reshape(-1, 2).T
     weights = torch.tensor(list(edges.values()), dtype=torch.float64)
     return propagate(torch.from_numpy(base).double(), both_directions(users, items), weights.repeat(2), alphas).numpy()
+
+
+def epsilon_bounds(edges, base, alphas, epsilon):
+    """The error of z that a tolerance of epsilon allows each node: (nodes,).
+
+    From the definition in `graph_updater.graph.propagation` and exact values in double precision; nothing of it is
+    taken from the implementation. Edges: pair to weight.
+    """
+    nodes = len(base)
+    adjacency = np.zeros((nodes, nodes))
+    for (user, item), weight in edges.items():
+        adjacency[user, item] = adjacency[item, user] = weight
+    degree, count = adjacency.sum(1), (adjacency > 0).sum(1)
+    root = np.divide(1.0, np.sqrt(degree), out=np.zeros(nodes), where=degree > 0)
+    tolerance = np.linalg.norm(reference(edges, base, alphas), axis=1) * count**0.4 * root
+    least = np.where(adjacency > 0, tolerance, np.inf).min(1)
+    least[degree == 0] = 0.0
+    x, error, bound = base.astype(float), np.zeros(nodes), np.zeros(nodes)
+    for alpha in alphas[1:]:
+        y = x * root[:, None]
+        limit = epsilon * np.maximum(np.linalg.norm(y, axis=1), least)
+        sums = adjacency @ (limit + error)
+        error = sums * root**2
+        bound += alpha * sums * root
+        x = (adjacency @ y) * root[:, None]
+    return bound
 
 
 class PlainGraph:

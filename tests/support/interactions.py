@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from graph_updater.base_embeddings import BaseEmbeddings
-from graph_updater.config import GraphConfig
-from graph_updater.state import UpdaterState
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state.updater_state import UpdaterState
 from schemas.messages import Interaction
 
 ALPHAS = (0.25, 0.25, 0.25, 0.25)

@@ -10,7 +10,7 @@ from updater_parts import click
 from updater_world import UpdaterWorld
 
 from graph_updater.recovery import SNAPSHOT_KIND
-from graph_updater.snapshot import SNAPSHOT_VERSION
+from graph_updater.state.snapshot import SNAPSHOT_VERSION
 from graph_updater.updater import Updater
 from programs.topics import TopicSettings
 from runtime.clock import SystemClock

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from graph_updater.base_embeddings import BaseEmbeddings
-from graph_updater.config import GraphConfig
-from graph_updater.engine import Engine
+from graph_updater.engine import UpdaterEngine
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.config import GraphConfig
 from graph_updater.intake import Intake
-from graph_updater.publishing import StateEncoder
-from graph_updater.state import UpdaterState
+from graph_updater.publication.encoder import StateEncoder
+from graph_updater.state.updater_state import UpdaterState
 from programs.topics import TopicSettings
 from runtime.clock import ManualClock
 from runtime.dead_letters import DeadLetters
@@ -38,15 +38,15 @@ def state(**config):
     return UpdaterState(GraphConfig(**{"epsilon": 0.0, "embedding_dtype": "float32", **config}), base())
 
 
-def engine(of=None, clock=None, frontier=None, **config):
+def engine(of=None, clock=None, offsets=None, **config):
     """An engine for the default topics."""
     clock = clock or ManualClock(NOW_MS)
-    return Engine(
+    return UpdaterEngine(
         of or state(**config),
         Intake(TOPICS.items, max_bytes=10_000, max_event_lead_ms=3_600_000),
         DeadLetters("updater", TOPICS.dead_letter_suffix, clock),
         StateEncoder(TOPICS, "msgpack", clock),
-        frontier or {},
+        offsets or {},
     )
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from graph_updater.bundled_base import bundled_base
-from graph_updater.settings import GraphSettings, UpdaterSection, UpdaterSettings
-from graph_updater.state import UpdaterState
+from graph_updater.graph.base_embeddings import bundled_base
+from graph_updater.graph.config import GraphConfig
+from graph_updater.settings import UpdaterSection, UpdaterSettings
+from graph_updater.state.updater_state import UpdaterState
 from graph_updater.updater import Updater
 from programs.topics import TopicSettings
 from runtime.clock import SystemClock
@@ -26,7 +27,7 @@ from schemas.embeddings import decode_embedding
 from schemas.messages import Item, ItemState, UserState
 
 ROOT = Path(__file__).parents[2]
-EXACT = GraphSettings(epsilon=0.0, embedding_dtype="float32", publish_min_cosine=1.0)
+EXACT = GraphConfig(epsilon=0.0, embedding_dtype="float32", publish_min_cosine=1.0)
 HEADERS = tuple(headers_for("msgpack"))
 
 
@@ -47,7 +48,7 @@ class UpdaterWorld:
         self.group_id = broker.name("group")
         self.bundle_folder = bundle_folder
         self.snapshots = folder / "snapshots"
-        self.reference = UpdaterState(EXACT.config(), bundled_base(bundle.graph, bundle.text))
+        self.reference = UpdaterState(EXACT, bundled_base(bundle.graph, bundle.text))
         self.users, self.items = set(), set()
         self.published = Published(self)
 
@@ -217,12 +218,12 @@ class Published:
         found = [
             user
             for user, z in zip(users, reference.user_embeddings(users), strict=True)
-            if not _alike(self.states[topics.user_states].get(user), reference.user_state(user, 0), z)
+            if not _alike(self.states[topics.user_states].get(user), reference.published.user_state(user, 0), z)
         ]
         return found + [
             item
             for item, z in zip(items, reference.item_embeddings(items), strict=True)
-            if not _alike(self.states[topics.item_states].get(item), reference.item_state(item, 0), z)
+            if not _alike(self.states[topics.item_states].get(item), reference.published.item_state(item, 0), z)
         ]
 
     async def _read(self):

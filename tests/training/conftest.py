@@ -54,7 +54,7 @@ def graph(log, text, preset):
 @pytest.fixture
 def new_replay(log, graph, text, preset):
     """Makes replays without any event yet."""
-    from graph_updater.bundled_base import bundled_base
+    from graph_updater.graph.base_embeddings import bundled_base
     from training.replay import Replay
 
     return lambda: Replay(log.items, bundled_base(graph, text), text, preset.limits)

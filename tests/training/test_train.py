@@ -12,7 +12,7 @@ import pytest
 
 from evaluation.baseline import running_means_auc
 from evaluation.metrics import auc, expected_calibration_error, log_loss
-from graph_updater.bundled_base import bundled_base
+from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from training.evaluate import evaluate
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_updater.adjacency import Adjacency, EdgeChanges, EdgeOps, apply_ops
-from graph_updater.config import GraphConfig
-from graph_updater.lists import add_lists, cells_of, empty_lists, grow, lay_out
+from graph_updater.graph.adjacency import Adjacency, EdgeChanges, EdgeOps, apply_ops
+from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.lists import add_lists, cells_of, empty_lists, grow, lay_out
 
 MAX_HALF_LIVES: Final = 48
 _RESCALE_HALF_LIVES: Final = 32

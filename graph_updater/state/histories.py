@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from graph_updater.lists import (
+from graph_updater.graph.lists import (
     NO_BLOCK,
     Lists,
     add_lists,

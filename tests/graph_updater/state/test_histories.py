@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_updater.histories import (
+from graph_updater.state.histories import (
     DROP_EDGE,
     KEEP_EDGE,
     NEGATIVE,
@@ -32,12 +33,13 @@ events = st.lists(
 """User, item, time, judgement; the event id is made of user, item and time, so that repeats are likely."""
 
 
-def record(histories, stream, batch=6):
+def record(histories, stream, batch=6, ids=None):
     """Records the stream in batches; the verdicts, put together."""
     verdicts = []
+    ids = ids or [f"{user}/{item}/{time}" for user, item, time, _ in stream]
     for begin in range(0, len(stream), batch):
         user, item, time, judgement = zip(*stream[begin : begin + batch], strict=True)
-        names = [f"{u}/{i}/{t}" for u, i, t in zip(user, item, time, strict=True)]
+        names = ids[begin : begin + batch]
         entries = Entries(
             np.array(item, np.int32), np.array(time, np.int64), np.array(judgement, np.uint8), pack_event_ids(names)
         )
@@ -68,6 +70,8 @@ def test_a_history_is_the_last_interactions_in_order_of_time(stream, length, bat
         expected = sorted(known.items(), key=lambda entry: (entry[0][1], _packed(user, *entry[0])))[-length:]
         shown = [(entry.item, entry.time_ms, entry.positive) for entry in histories.entries(user)]
         assert shown == [(item, time, judgement == POSITIVE) for (item, time), judgement in expected]
+    kept = histories.entries_of(np.arange(PEOPLE, dtype=np.int32)).item
+    assert histories.mentions[: PEOPLE + THINGS].tolist() == np.bincount(kept, minlength=PEOPLE + THINGS).tolist()
 
 
 def _packed(user, item, time):
@@ -113,6 +117,38 @@ def test_a_withdrawal_takes_the_items_earlier_entries_out_for_good():
     assert edges == [SET_EDGE, SET_EDGE, DROP_EDGE, KEEP_EDGE, KEEP_EDGE]
     assert record(histories, [(0, 3, 25, POSITIVE)])[2] == [SET_EDGE]
     assert [entry.item for entry in histories.entries(0)] == [4, 3]
+
+
+@pytest.mark.parametrize("withdrawn_at", [10, 20])
+def test_a_withdrawn_interaction_may_be_sent_again_with_another_time(withdrawn_at):
+    """A withdrawal of the same millisecond or later makes its event id free: under it a corrected event counts anew."""
+    histories = histories_of(10)
+    stream = [(0, 3, 10, POSITIVE), (0, 3, withdrawn_at, WITHDRAWN), (0, 3, 30, POSITIVE)]
+    counted, _, edges = record(histories, stream, batch=1, ids=["a click", "its withdrawal", "a click"])
+    assert counted == [1, 0, 1]
+    assert edges == [SET_EDGE, DROP_EDGE, SET_EDGE]
+    assert [(entry.item, entry.time_ms) for entry in histories.entries(0)] == [(3, 30)]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_withdrawal_covers_an_interaction_of_the_same_millisecond(order):
+    """Whichever of the two comes first, the interaction is not shown and the edge is not there at the end."""
+    histories = histories_of(10)
+    stream = [(0, 3, 10, POSITIVE), (0, 3, 10, WITHDRAWN)][::order]
+    edges = record(histories, stream, batch=1, ids=["a", "b"])[2]
+    assert histories.entries(0) == []
+    assert [edge for edge in edges if edge != KEEP_EDGE][-1] == DROP_EDGE
+
+
+def test_the_same_item_and_time_under_another_id_is_counted_once():
+    """Two events that tell the same are one; of the judgements the stronger stands, and gains a positive once."""
+    histories = histories_of(10)
+    stream = [(0, 3, 10, NEUTRAL), (0, 3, 10, POSITIVE), (0, 3, 10, POSITIVE)]
+    counted, gained, edges = record(histories, stream, ids=["b", "a", "c"])
+    assert counted == [1, 0, 0]
+    assert gained == [0, 1, 0]
+    assert edges == [KEEP_EDGE, SET_EDGE, SET_EDGE]
+    assert [(entry.event_id, entry.positive) for entry in histories.entries(0)] == [("a", True)]
 
 
 def test_an_interaction_older_than_a_full_history_is_counted_but_not_kept():

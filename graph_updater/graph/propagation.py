@@ -41,28 +41,31 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_updater.adjacency import EdgeChanges
-from graph_updater.config import InvalidGraphConfig
-from graph_updater.graph import BipartiteGraph
-from graph_updater.lists import grow
-from graph_updater.push import (
-    BEARS,
+from graph_updater.graph.adjacency import EdgeChanges
+from graph_updater.graph.bipartite import BipartiteGraph
+from graph_updater.graph.lists import grow
+from graph_updater.graph.push import (
+    LEAST_TOLERANCE,
     MOVED,
     NORM,
     PEAK,
     RHO,
     ROOT,
-    SLACK,
+    TOLERANCE,
     Tables,
     Weights,
     apply_changes,
     embed,
-    look_and_push,
     recompute,
+    refresh_and_push,
     resum,
 )
 
 MAX_LAYERS: Final = 7
+
+
+class InvalidLayerWeights(ValueError):
+    """Layer weights that LightGCN cannot use; the text says which and what they may be."""
 
 
 class Propagation:
@@ -90,9 +93,9 @@ class Propagation:
         self.tables = Tables(
             base=np.zeros((0, dim), np.float32),
             sums=np.zeros((0, self.layers, dim), np.float32),
-            given=np.zeros((0, self.layers, dim), np.float32),
+            pushed=np.zeros((0, self.layers, dim), np.float32),
             head=np.zeros((0, RHO + 2 * self.layers), np.float32),
-            waiting=np.zeros(0, np.uint8),
+            queued=np.zeros(0, np.uint8),
             queue=np.zeros((0, 2), np.int32),
             dirty=np.zeros(0, np.uint8),
             moved=np.zeros(0, np.int32),
@@ -108,11 +111,11 @@ class Propagation:
     def set_base(self, nodes: NDArray[np.int32], base: NDArray[np.float32]) -> None:
         """Gives nodes another x⁽⁰⁾; base: (nodes, d)."""
         self.tables.base[nodes] = base
-        self.look_at(nodes)
+        self.refresh(nodes)
 
-    def look_at(self, nodes: NDArray[np.int32]) -> None:
+    def refresh(self, nodes: NDArray[np.int32]) -> None:
         """Passes on what changed at these nodes from outside, and calls them dirty."""
-        look_and_push(self.tables, self._graph.adjacency, self._weights, nodes)
+        refresh_and_push(self.tables, self._graph.adjacency, self._weights, nodes)
 
     def apply(self, changes: EdgeChanges) -> None:
         """Takes over what the graph reports as changed, and passes on what exceeds the limits."""
@@ -127,7 +130,7 @@ class Propagation:
     def resum(self, nodes: NDArray[np.int32]) -> None:
         """Computes the sums and degrees of these nodes anew from their neighbours' ŷ."""
         resum(self.tables, self._graph.adjacency, nodes)
-        self.look_at(nodes)
+        self.refresh(nodes)
 
     def recompute(self) -> None:
         """Computes everything anew from x⁽⁰⁾ and the edges, exactly: whole layers, as LightGCN itself does."""
@@ -138,8 +141,8 @@ class Propagation:
         """Follows `BipartiteGraph.rescale`: y falls with the root of the weights, S rises with it."""
         root = np.float32(np.sqrt(factor))
         self.tables.sums[:] *= root
-        self.tables.given[:] /= root
-        for column in (ROOT, BEARS, SLACK, *range(RHO, self.tables.head.shape[1])):
+        self.tables.pushed[:] /= root
+        for column in (ROOT, TOLERANCE, LEAST_TOLERANCE, *range(RHO, self.tables.head.shape[1])):
             self.tables.head[:, column] /= root
         self.tables.head[:, PEAK] *= np.float32(factor)
 
@@ -184,7 +187,7 @@ class Propagation:
 def _checked(alphas: tuple[float, ...]) -> tuple[float, ...]:
     """The layer weights, if they can be used."""
     if not 2 <= len(alphas) <= MAX_LAYERS + 1 or min(alphas) < 0.0 or alphas[-1] == 0.0:
-        raise InvalidGraphConfig(
+        raise InvalidLayerWeights(
             f"the layer weights are {alphas}; they must be two to {MAX_LAYERS + 1}, none negative, the last not zero"
         )
     return alphas

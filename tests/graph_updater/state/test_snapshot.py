@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from interactions import TRAINED, exact_state, feed, interaction, streams, trained_base
 
-from graph_updater.config import GraphConfig
-from graph_updater.snapshot import ForeignSnapshot
-from graph_updater.state import UpdaterState
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state.snapshot import IncompatibleSnapshot
+from graph_updater.state.updater_state import UpdaterState
 
 CONFIG = GraphConfig(epsilon=0.0, embedding_dtype="float32", window_ms=256_000, half_life_ms=1000)
 ITEMS = [*TRAINED, "new-1", "new-2"]
@@ -22,9 +22,9 @@ def same(one, other):
     assert users == sorted(other._nodes.ids.users)
     assert sorted(one._nodes.ids.items) == sorted(other._nodes.ids.items)
     for user in users:
-        assert one.user_state(user, 0) == other.user_state(user, 0)
+        assert one.published.user_state(user, 0) == other.published.user_state(user, 0)
     for item in one._nodes.ids.items:
-        assert one.item_state(item, 0) == other.item_state(item, 0)
+        assert one.published.item_state(item, 0) == other.published.item_state(item, 0)
     np.testing.assert_allclose(one.user_embeddings(users), other.user_embeddings(users), atol=1e-5)
     np.testing.assert_allclose(one.item_embeddings(ITEMS), other.item_embeddings(ITEMS), atol=1e-5)
 
@@ -35,14 +35,14 @@ def test_a_copy_made_in_mid_stream_is_the_state_of_its_last_moment(before, durin
     """Copied a few nodes at a time between batches, restored, then continued: equal to the state that never stopped."""
     state = UpdaterState(CONFIG, trained_base())
     feed(state, before)
-    state.take_changes()
+    state.published.take_changes()
     copy = state.start_snapshot()
     for begin in range(0, len(during), 4):
         copy.step(stride)
         state.apply(during[begin : begin + 4])
         state.advance_time(200)
         if begin % 8 == 0:
-            state.take_changes()
+            state.published.take_changes()
     restored = UpdaterState.restore(CONFIG, trained_base(), *state.finish_snapshot().merge())
     same(state, restored)
     feed(state, after)
@@ -56,10 +56,10 @@ def test_what_was_to_be_published_still_is(stream):
     """Users and items that changed after the last publication are named by the restored state as well."""
     state = exact_state()
     feed(state, stream[: len(stream) // 2])
-    state.take_changes()
+    state.published.take_changes()
     feed(state, stream[len(stream) // 2 :])
     restored = UpdaterState.restore(state._config, trained_base(), *state.snapshot_arrays())
-    ours, theirs = state.take_changes(), restored.take_changes()
+    ours, theirs = state.published.take_changes(), restored.published.take_changes()
     assert sorted(ours.users) == sorted(theirs.users)
     assert sorted(ours.items) == sorted(theirs.items)
 
@@ -70,7 +70,19 @@ def test_tombstones_still_to_be_published_survive():
     state.apply([interaction("anna", "item-0", 1_000)])
     state.advance_time(900_000)
     restored = UpdaterState.restore(CONFIG, trained_base(), *state.snapshot_arrays())
-    assert restored.take_changes().expired_users == ["anna"]
+    assert restored.published.take_changes().expired_users == ["anna"]
+
+
+def test_what_was_too_old_before_the_snapshot_is_too_old_after_it():
+    """The front of the window comes back with the state: a late interaction from behind it makes no edge."""
+    state = exact_state(window_ms=256_000)
+    state.apply([interaction("bert", "item-1", 900_000)])
+    state.advance_time(900_000)
+    restored = UpdaterState.restore(state._config, trained_base(), *state.snapshot_arrays())
+    for one in (state, restored):
+        one.apply([interaction("anna", "item-0", 1_000), interaction("carl", "item-0", 899_999)])
+        assert not one.user_embeddings(["anna"]).any()
+        assert one.user_embeddings(["carl"]).any()
 
 
 def test_an_empty_state_can_be_saved_and_restored():
@@ -84,9 +96,9 @@ def test_a_snapshot_of_another_kind_is_refused_in_words():
     """Another version, another model's size, or missing arrays: one line that says which."""
     arrays, metadata = exact_state().snapshot_arrays()
     base = trained_base()
-    with pytest.raises(ForeignSnapshot, match="version 99"):
+    with pytest.raises(IncompatibleSnapshot, match="version 99"):
         UpdaterState.restore(CONFIG, base, arrays, {**metadata, "version": 99})
-    with pytest.raises(ForeignSnapshot, match="embeddings of 3 numbers"):
+    with pytest.raises(IncompatibleSnapshot, match="embeddings of 3 numbers"):
         UpdaterState.restore(CONFIG, base, arrays, {**metadata, "dim": 3})
-    with pytest.raises(ForeignSnapshot, match="lacks names"):
+    with pytest.raises(IncompatibleSnapshot, match="lacks names"):
         UpdaterState.restore(CONFIG, base, {n: a for n, a in arrays.items() if n != "names"}, metadata)

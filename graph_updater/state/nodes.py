@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_updater.config import GraphConfig
-from graph_updater.graph import BipartiteGraph
-from graph_updater.histories import Histories
-from graph_updater.identities import ITEM, USER, Identities
-from graph_updater.lists import grow
-from graph_updater.propagation import Propagation
+from graph_updater.graph.bipartite import BipartiteGraph
+from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.lists import grow
+from graph_updater.graph.propagation import Propagation
+from graph_updater.state.histories import Histories
+from graph_updater.state.identities import ITEM, USER, Identities
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ class Nodes:
         )
         self.histories = Histories(config.history_length)
         self.facts = NodeFacts.empty(dim, config.embedding_dtype)
+        self.marked: list[NDArray[np.int32]] | None = None
+        """Nodes changed since a snapshot's copy began; None while there is no copy."""
 
     def __len__(self) -> int:
         return len(self.ids.names)
@@ -88,13 +90,13 @@ class Nodes:
     def users(self, ids: Iterable[str]) -> tuple[NDArray[np.int32], list[int]]:
         """The nodes of users, and which of them were made just now."""
         nodes, new = self.ids.user_nodes(ids)
-        self._welcome(new, USER)
+        self._add_rows(new, USER)
         return np.array(nodes, np.int32), new
 
     def items(self, ids: Iterable[str]) -> tuple[NDArray[np.int32], list[int]]:
         """The nodes of items, and which of them were made just now."""
         nodes, new = self.ids.item_nodes(ids)
-        self._welcome(new, ITEM)
+        self._add_rows(new, ITEM)
         return np.array(nodes, np.int32), new
 
     def make_room(self) -> None:
@@ -106,12 +108,17 @@ class Nodes:
         for column in self.facts.columns().values():
             grow(column, room)
 
+    def mark(self, nodes: NDArray[np.int32]) -> None:
+        """Notes changed nodes for the snapshot being copied, if there is one."""
+        if self.marked is not None:
+            self.marked.append(nodes)
+
     def names_of(self, nodes: NDArray[np.int32]) -> list[str]:
         """The nodes' ids."""
         names = self.ids.names
         return [names[node] for node in nodes.tolist()]
 
-    def everybody(self) -> NDArray[np.int32]:
+    def all_nodes(self) -> NDArray[np.int32]:
         """All nodes that are a user or an item."""
         return np.flatnonzero(self.facts.kind[: len(self)]).astype(np.int32)
 
@@ -145,8 +152,8 @@ class Nodes:
             total=edges + rows + past,
         )
 
-    def _welcome(self, new: list[int], kind: int) -> None:
+    def _add_rows(self, new: list[int], kind: int) -> None:
         if new:
             self.make_room()
             self.facts.kind[new] = kind
-            self.propagation.look_at(np.array(new, np.int32))
+            self.propagation.refresh(np.array(new, np.int32))

@@ -4,11 +4,11 @@ Two mechanisms, each doing what it is good at:
 
     election   The owner of partition 0 of `interactions` in a consumer group of its own is the leader. Kafka notices
                its silence (`leader_timeout_ms`) and gives the partition to another member.
-    fencing    Whoever leads writes through one transactional id. Taking it over ends the earlier holder's open
-               transaction and makes every further write of his fail, however alive he believes himself to be.
+    fencing    The leader writes through one transactional id. Taking it over aborts the previous leader's open
+               transaction and makes its further writes fail, even if it still believes it leads.
 
-So there may be a moment when two believe that they lead, but never one in which both can publish. A member joins the
-group only once it has caught up: a standby that could not take over at once would be none.
+So two updaters may believe for a moment that they lead, but only one can publish. A member joins the group only once it
+has caught up, so that it can take over at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from runtime.errors import BrokerError, Fenced
+from runtime.errors import BrokerError, Fenced, TransactionFailed
 from runtime.kafka import RecordSource, Transaction, TransactionalSink
 from runtime.records import TopicPartition
 from runtime.settings import KafkaSettings
@@ -30,9 +30,9 @@ _RETRY_S: Final = 1.0
 log = structlog.get_logger(__name__)
 
 
-class Reign:
-    """A time of leading: begins when the transactional id is taken over, ends for good when another one takes it, when
-    a transaction's outcome is in doubt, or when the group elects another.
+class LeaderTerm:
+    """One period of leadership. It begins when the transactional id is taken over. It ends for good when another
+    updater takes the id, when a transaction fails or its outcome is in doubt, or when the group elects another leader.
 
     Args:
         sink: writes under the transactional id; started.
@@ -41,31 +41,40 @@ class Reign:
     def __init__(self, sink: TransactionalSink) -> None:
         self._sink = sink
         self._in_use = asyncio.Lock()
-        self.over = False
+        self._is_over = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be written in this term any more."""
+        return self._is_over
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """One transaction, as in `TransactionalSink`.
 
         Raises:
-            TransactionFailed: if the reign is over or ends by this; what was to be written is for the next one.
+            TransactionFailed: if the term is over, or ends by this failure.
             BrokerError: on anything that trying again does not mend.
         """
         async with self._in_use:
-            if self.over:
+            if self._is_over:
                 raise Fenced("this updater does not lead any more")
-            async with self._sink.transaction() as transaction:
-                yield transaction
+            try:
+                async with self._sink.transaction() as transaction:
+                    yield transaction
+            except TransactionFailed:
+                self._is_over = True
+                raise
 
     async def end(self) -> None:
-        """Lets the transaction in flight finish, then lets go of the id."""
-        self.over = True
+        """Lets the transaction in flight finish, then releases the id."""
+        self._is_over = True
         async with self._in_use:
             await self._sink.stop()
 
 
 class Leadership:
-    """Membership in the group of updaters, and its reigns. Implements `RebalanceHooks`.
+    """Membership in the group of updaters, and its terms. Implements `RebalanceHooks`.
 
     Args:
         election: how to reach Kafka as a member of the group.
@@ -77,15 +86,15 @@ class Leadership:
     def __init__(self, election: KafkaSettings, publishing: KafkaSettings, topic: str, group_id: str) -> None:
         self._publishing = publishing
         self._source = RecordSource(election, [topic], f"{group_id}.election", out_of_range="latest")
-        self._crown = TopicPartition(topic, 0)
+        self._leader_partition = TopicPartition(topic, 0)
         self._elected = False
-        self._reign: Reign | None = None
+        self._term: LeaderTerm | None = None
         self.group_id = group_id
 
     @property
-    def reign(self) -> Reign | None:
-        """The reign to publish in; None while another one leads."""
-        return None if self._reign is None or self._reign.over else self._reign
+    def term(self) -> LeaderTerm | None:
+        """The present term; None while this updater does not lead."""
+        return None if self._term is None or self._term.is_over else self._term
 
     async def start(self) -> None:
         """Joins the group.
@@ -96,41 +105,41 @@ class Leadership:
         await self._source.start(self)
 
     async def stop(self) -> None:
-        """Ends the reign and leaves the group, so that another one can lead at once."""
-        await self._end_reign()
+        """Ends the term and leaves the group, so that another updater can lead at once."""
+        await self._end_term()
         await self._source.stop()
 
     async def run(self) -> None:
-        """Plays its part in the group until cancelled.
+        """Takes part in elections until cancelled.
 
         Raises:
             BrokerError: on anything that waiting does not mend.
         """
         while True:
             await self._keep_membership()
-            if self._reign is not None and (self._reign.over or not self._elected):
-                await self._end_reign()
-            if self._reign is None and self._elected:
-                await self._begin_reign()
+            if self._term is not None and (self._term.is_over or not self._elected):
+                await self._end_term()
+            if self._term is None and self._elected:
+                await self._begin_term()
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Learns the outcome of an election."""
-        self._elected = self._crown in partitions
+        self._elected = self._leader_partition in partitions
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        """Nothing: who led goes on until the next assignment tells that another one does, or fences it off."""
+        """Does nothing: the leader continues until the next assignment names another one, or until it is fenced."""
 
     async def _keep_membership(self) -> None:
-        """Polls, as every member must, without reading: the records come by another way."""
+        """Polls, as every member must, without reading: records are read by the follower."""
         self._source.pause()
         await self._source.poll(max_records=1, timeout_ms=_POLL_MS)
 
-    async def _begin_reign(self) -> None:
-        """Takes the transactional id over, if the group agrees before and after.
+    async def _begin_term(self) -> None:
+        """Takes the transactional id over, if the group confirms the election before and after.
 
-        Before: one that lost its place unawares must not disturb the leader. After: the group may have changed its mind
-        meanwhile. Should both have taken over, the later one lets go, and the rightful one learns from its next
-        transaction that it was fenced off, and begins again.
+        Before: a member that lost its partition without noticing must not fence the leader. After: the group may have
+        elected another meanwhile. If both took the id, the later one releases it; the elected one fails in its next
+        transaction and begins a new term.
         """
         sink = TransactionalSink(self._publishing, f"{self.group_id}.publisher")
         try:
@@ -138,7 +147,7 @@ class Leadership:
                 return
             await sink.start()
             if await self._is_confirmed():
-                self._reign = Reign(sink)
+                self._term = LeaderTerm(sink)
                 log.info("leading: publishing from now on", group=self.group_id)
                 return
         except BrokerError as error:
@@ -147,13 +156,13 @@ class Leadership:
         await sink.stop()
 
     async def _is_confirmed(self) -> bool:
-        """Whether the group takes a commit from us: it refuses one of a member that has lost its place. The offset
-        itself means nothing: no record is read by way of this group.
+        """Whether the group accepts a commit from us, which it refuses to a member that has lost its partition. The
+        committed offset itself has no meaning: no records are read through this group.
         """
-        return bool(await self._source.commit({self._crown: 0}))
+        return bool(await self._source.commit({self._leader_partition: 0}))
 
-    async def _end_reign(self) -> None:
-        if self._reign is not None:
-            reign, self._reign = self._reign, None
+    async def _end_term(self) -> None:
+        if self._term is not None:
+            term, self._term = self._term, None
             log.info("not leading any more", group=self.group_id)
-            await reign.end()
+            await term.end()

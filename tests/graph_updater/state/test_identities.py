@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graph_updater.identities import ITEM, NOBODY, USER, Identities
+from graph_updater.state.identities import ITEM, NOBODY, USER, Identities
 
 
 def test_a_user_and_an_item_of_the_same_id_are_two_nodes():

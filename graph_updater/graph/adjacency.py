@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from graph_updater.lists import NO_BLOCK, Lists, free_block, is_full, take_block
+from graph_updater.graph.lists import NO_BLOCK, Lists, free_block, is_full, take_block
 
 _ABSENT: Final = -1
 

@@ -22,12 +22,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_updater.base_embeddings import BaseEmbeddings
-from graph_updater.config import GraphConfig
-from graph_updater.graph import Edges
-from graph_updater.histories import Entries
-from graph_updater.identities import USER
-from graph_updater.nodes import Nodes
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.bipartite import Edges
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state.histories import Entries
+from graph_updater.state.identities import USER
+from graph_updater.state.nodes import Nodes
+from graph_updater.state.published import PublishedStates
 
 SNAPSHOT_VERSION: Final = 1
 _EDGES: Final = "edge"
@@ -36,7 +37,7 @@ _HISTORY: Final = "history"
 Arrays = dict[str, NDArray[Any]]
 
 
-class ForeignSnapshot(ValueError):
+class IncompatibleSnapshot(ValueError):
     """The snapshot cannot be this updater's state; the text says why."""
 
 
@@ -80,20 +81,16 @@ class SnapshotCopy:
     Args:
         nodes: what is copied.
         alphas: the layers' weights, told in the metadata.
-        expired: the state's lists of users and items that left and are still to be published.
+        published: knows who left and still needs a tombstone.
     """
 
-    def __init__(self, nodes: Nodes, alphas: tuple[float, ...], expired: tuple[list[str], list[str]]) -> None:
+    def __init__(self, nodes: Nodes, alphas: tuple[float, ...], published: PublishedStates) -> None:
         self._source = nodes
         self._alphas = alphas
-        self._expired = expired
+        self._published = published
         self._parts: list[Part] = []
         self._walked = 0
-        self._marked: list[NDArray[np.int32]] = []
-
-    def mark(self, nodes: NDArray[np.int32]) -> None:
-        """Says that these nodes have changed."""
-        self._marked.append(nodes[nodes < self._walked])
+        nodes.marked = []
 
     def step(self, count: int = 4096) -> bool:
         """Copies the next `count` nodes; True when all have been copied."""
@@ -106,8 +103,9 @@ class SnapshotCopy:
         """Copies what is new or has changed since it was copied. The cut is the state of this moment."""
         while not self.step():
             pass
-        if self._marked:
-            self._parts.append(_copy(self._source, np.unique(np.concatenate(self._marked))))
+        marked, self._source.marked = self._source.marked, None
+        if marked:
+            self._parts.append(_copy(self._source, np.unique(np.concatenate(marked))))
         graph = self._source.graph
         metadata = {
             "version": SNAPSHOT_VERSION,
@@ -115,8 +113,8 @@ class SnapshotCopy:
             "alphas": list(self._alphas),
             "landmark_ms": graph.landmark_ms,
             "oldest_slice": graph.oldest_slice,
-            "expired_users": list(self._expired[0]),
-            "expired_items": list(self._expired[1]),
+            "expired_users": list(self._published.expired_users),
+            "expired_items": list(self._published.expired_items),
         }
         return Cut(self._parts, metadata)
 
@@ -127,7 +125,7 @@ def restore_nodes(
     """The tables that a merged cut holds.
 
     Raises:
-        ForeignSnapshot: see `UpdaterState.restore`.
+        IncompatibleSnapshot: see `UpdaterState.restore`.
     """
     _check(base, arrays, metadata)
     nodes = Nodes(config, base.dim, base.alphas)
@@ -183,9 +181,9 @@ def _check(base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: M
     """Refuses what this version and this model cannot continue."""
     version, dim = metadata.get("version"), metadata.get("dim")
     if version != SNAPSHOT_VERSION:
-        raise ForeignSnapshot(f"the snapshot has version {version}; this updater reads version {SNAPSHOT_VERSION}")
+        raise IncompatibleSnapshot(f"the snapshot has version {version}; this updater reads version {SNAPSHOT_VERSION}")
     if dim != base.dim:
-        raise ForeignSnapshot(f"the snapshot holds embeddings of {dim} numbers, the model bundle of {base.dim}")
+        raise IncompatibleSnapshot(f"the snapshot holds embeddings of {dim} numbers, the model bundle of {base.dim}")
     missing = {"names", "kind", "base", "edge_count", "history_count"} - arrays.keys()
     if missing:
-        raise ForeignSnapshot(f"the snapshot lacks {', '.join(sorted(missing))}")
+        raise IncompatibleSnapshot(f"the snapshot lacks {', '.join(sorted(missing))}")

@@ -16,9 +16,9 @@ from schemas.messages import Item
 
 def everything(state):
     """All that can be seen of a state, by id."""
-    changes = state.take_changes(force=True)
-    users = {user: state.user_state(user, 0) for user in changes.users}
-    items = {item: state.item_state(item, 0) for item in changes.items}
+    changes = state.published.take_changes(force=True)
+    users = {user: state.published.user_state(user, 0) for user in changes.users}
+    items = {item: state.published.item_state(item, 0) for item in changes.items}
     return (
         {user: (one.recent, one.impressions, one.positives, one.last_event_time_ms) for user, one in users.items()},
         {item: (one.impressions, one.positives, one.last_event_time_ms) for item, one in items.items()},
@@ -97,23 +97,23 @@ def test_what_counts_as_positive(kind, positive, makes_edge):
     state = exact_state()
     state.apply([interaction("anna", "item-0", 5, kind, positive=positive)])
     assert bool(state.user_embeddings(["anna"]).any()) == makes_edge
-    shown = state.user_state("anna", 0)
+    shown = state.published.user_state("anna", 0)
     assert [entry.positive for entry in shown.recent] == [makes_edge]
     assert (shown.impressions, shown.positives) == (1, int(makes_edge))
-    assert state.item_state("item-0", 0).positives == int(makes_edge)
+    assert state.published.item_state("item-0", 0).positives == int(makes_edge)
 
 
 def test_changes_name_what_is_new_or_moved_and_nothing_else():
     """All items at first; then the user and whoever turned; nothing when nothing happened."""
     state = exact_state(publish_min_cosine=0.999)
-    first = state.take_changes()
+    first = state.published.take_changes()
     assert (sorted(first.items), first.users) == (TRAINED, [])
     state.apply([interaction("anna", "item-0", 5)])
-    second = state.take_changes()
+    second = state.published.take_changes()
     assert second.users == ["anna"]
     assert "item-0" in second.items
     assert "item-4" not in second.items
-    assert state.take_changes() == type(second)([], [], [], [])
+    assert state.published.take_changes() == type(second)([], [], [], [])
 
 
 def test_versions_grow_with_every_publication():
@@ -121,8 +121,8 @@ def test_versions_grow_with_every_publication():
     state = exact_state()
     for version in range(1, 4):
         state.apply([interaction("anna", f"item-{version}", version)])
-        assert state.take_changes().users == ["anna"]
-        assert state.user_state("anna", 0).embedding.version == version
+        assert state.published.take_changes().users == ["anna"]
+        assert state.published.user_state("anna", 0).embedding.version == version
 
 
 def test_embeddings_are_published_in_the_number_format_asked_for():
@@ -130,8 +130,8 @@ def test_embeddings_are_published_in_the_number_format_asked_for():
     for dtype in ("float16", "float32"):
         state = exact_state(embedding_dtype=dtype)
         state.apply([interaction("anna", "item-2", 5)])
-        state.take_changes()
-        published = state.user_state("anna", 0).embedding
+        state.published.take_changes()
+        published = state.published.user_state("anna", 0).embedding
         read = np.frombuffer(published.data, dtype)
         assert (published.dtype, published.dim, read.size) == (dtype, SIZE, SIZE)
         np.testing.assert_allclose(read, state.user_embeddings(["anna"])[0], atol=1e-3)
@@ -141,8 +141,8 @@ def test_a_user_of_whom_nothing_is_known_has_no_embedding():
     """A user with impressions alone is published with history and counts, without a vector of zeros."""
     state = exact_state()
     state.apply([interaction("anna", "item-0", 5, "impression")])
-    assert state.take_changes().users == ["anna"]
-    assert state.user_state("anna", 0).embedding is None
+    assert state.published.take_changes().users == ["anna"]
+    assert state.published.user_state("anna", 0).embedding is None
 
 
 def test_new_items_get_their_base_from_their_text_whenever_it_comes():
@@ -172,16 +172,40 @@ def test_what_has_left_the_window_is_named_once_and_its_place_used_again():
     """Users and uncatalogued items expire with their last interaction; trained items stay; newcomers take the rows."""
     state = exact_state(window_ms=256_000)
     state.apply([interaction("anna", "new-1", 1_000), interaction("bert", "item-0", 900_000)])
-    state.take_changes()
+    state.published.take_changes()
     rows = len(state._nodes)
     state.advance_time(900_000)
-    gone = state.take_changes()
+    gone = state.published.take_changes()
     assert (gone.expired_users, gone.expired_items) == (["anna"], ["new-1"])
-    assert state.take_changes().expired_users == []
+    assert state.published.take_changes().expired_users == []
     state.apply([interaction("carl", "new-2", 900_000)])
     assert len(state._nodes) == rows
-    assert state.user_state("carl", 0).impressions == 1
+    assert state.published.user_state("carl", 0).impressions == 1
     assert not state.user_embeddings(["carl"]).any()  # the new item brings nothing yet
+
+
+def test_an_item_that_no_history_names_any_more_expires():
+    """Once a user's newer interactions have pushed the item out of the history, nothing holds it beyond the window."""
+    state = exact_state(window_ms=256_000, history_length=2)
+    late = [interaction("anna", f"item-{number}", 900_000 + number) for number in range(2)]
+    state.apply([interaction("anna", "new-1", 1_000), *late])
+    state.advance_time(900_000)
+    assert state.published.take_changes().expired_items == ["new-1"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(streams, st.integers(1, 12), st.sampled_from([0.9, 0.999]))
+def test_what_is_published_never_lags_behind_what_is(stream, batch, min_cosine):
+    """After every look for changes each published embedding is as near to the present one as the setting asks."""
+    state = exact_state(publish_min_cosine=min_cosine, history_length=3)
+    for begin in range(0, len(stream), batch):
+        feed(state, stream[begin : begin + batch])
+        state.published.take_changes()
+        facts, nodes = state._nodes.facts, state._nodes.all_nodes()
+        z, published = state._nodes.propagation.embeddings(nodes), facts.published[nodes]
+        norms = np.linalg.norm(z, axis=1) * np.linalg.norm(published, axis=1)
+        met = norms > 0
+        assert ((z * published).sum(1)[met] >= (min_cosine - 1e-5) * norms[met]).all()
 
 
 def test_who_returns_before_the_tombstone_is_not_buried():
@@ -190,7 +214,7 @@ def test_who_returns_before_the_tombstone_is_not_buried():
     state.apply([interaction("anna", "item-0", 1_000)])
     state.advance_time(900_000)
     state.apply([interaction("anna", "item-1", 900_000)])
-    changes = state.take_changes()
+    changes = state.published.take_changes()
     assert (changes.users, changes.expired_users) == (["anna"], [])
 
 
@@ -200,7 +224,7 @@ def test_withdrawn_items_expire_like_others():
     state.apply([interaction("anna", "item-0", 1_000)])
     state.withdraw_items(["item-0", "never-known"])
     state.advance_time(900_000)
-    assert state.take_changes().expired_items == ["item-0"]
+    assert state.published.take_changes().expired_items == ["item-0"]
 
 
 def test_memory_is_told_per_edge_node_and_entry():

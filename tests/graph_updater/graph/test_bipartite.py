@@ -7,8 +7,8 @@ from graph_parts import ITEMS, NODES, USERS, Fresh, PlainGraph, edge_ops, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_updater.config import GraphConfig
-from graph_updater.graph import BipartiteGraph
+from graph_updater.graph.bipartite import BipartiteGraph
+from graph_updater.graph.config import GraphConfig
 
 
 def one_sided(graph):

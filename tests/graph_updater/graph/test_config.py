@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from graph_updater.config import GraphConfig, InvalidGraphConfig
+from graph_updater.graph.config import GraphConfig
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from graph_updater.config import GraphConfig, InvalidGraphConfig
     ],
 )
 def test_a_setting_that_cannot_work_is_named(setting):
-    """The error names the setting, its value and what it may be."""
-    (name, value) = next(iter(setting.items()))
-    with pytest.raises(InvalidGraphConfig, match=f"{name} is {value}"):
+    """The error names the setting and what it may be."""
+    (name,) = setting
+    with pytest.raises(ValidationError, match=name):
         GraphConfig(**setting)

@@ -1,0 +1,1 @@
+"""The graph and its embeddings: adjacency, residual push, base embeddings."""

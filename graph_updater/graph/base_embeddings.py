@@ -1,0 +1,56 @@
+"""What the model bundle gives the graph: base embeddings, layer weights, and x⁽⁰⁾ of new items from their text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.graph_base import GraphBase
+from models.text import Text, item_text
+
+TextMap = Callable[[str | None, Mapping[str, str]], NDArray[np.float32]]
+"""Title and attributes of an item to its x⁽⁰⁾: (d,) float32."""
+
+
+@dataclass(frozen=True)
+class BaseEmbeddings:
+    """x⁽⁰⁾ of the items and users in the training data, and how to compute that of new items.
+
+    Attributes:
+        item_ids: the items that have a trained x⁽⁰⁾.
+        item_vectors: (items, d) float32.
+        alphas: the layer weights α₀ … α_L.
+        user_ids: the users that have a trained x⁽⁰⁾; others begin with 0.
+        user_vectors: (users, d) float32; None if there are none.
+        text_map: computes x⁽⁰⁾ of items without a trained one from their text; None leaves them 0.
+    """
+
+    item_ids: Sequence[str]
+    item_vectors: NDArray[np.float32]
+    alphas: tuple[float, ...]
+    user_ids: Sequence[str] = ()
+    user_vectors: NDArray[np.float32] | None = None
+    text_map: TextMap | None = None
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the embeddings."""
+        return int(self.item_vectors.shape[1])
+
+
+def bundled_base(graph: GraphBase, text: Text) -> BaseEmbeddings:
+    """Base embeddings from a bundle's `graph`; the bundle's tokenizer reads the texts of new items."""
+
+    def text_map(title: str | None, attributes: Mapping[str, str]) -> NDArray[np.float32]:
+        embedding = graph.from_text(text.encode(item_text(title, attributes)))
+        return np.zeros(graph.dim, np.float32) if embedding is None else embedding
+
+    return BaseEmbeddings(
+        item_ids=graph.item_ids,
+        item_vectors=graph.item_embeddings,
+        alphas=tuple(graph.alphas.tolist()),
+        text_map=text_map,
+    )

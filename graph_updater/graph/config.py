@@ -1,0 +1,29 @@
+"""The graph's settings, `[updater.graph]`: accuracy, bounds on memory, and when a change is worth publishing."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import Field
+
+from runtime.settings import SettingsSection
+from schemas.messages import EmbeddingDtype, InteractionKind
+
+DEFAULT_POSITIVE_KINDS: Final[frozenset[InteractionKind]] = frozenset({"click", "purchase", "like"})
+
+
+class GraphConfig(SettingsSection):
+    """The graph and its embeddings; the model bundle fixes their dimension and the layer weights."""
+
+    epsilon: float = Field(0.08, ge=0, lt=1, description="relative error allowed before a change is pushed; 0 is exact")
+    degree_cap: int = Field(4096, ge=0, description="edges kept per node, newest stay; 0: all")
+    window_ms: int = Field(0, ge=0, description="age at which an edge leaves; 0: never")
+    half_life_ms: int = Field(0, ge=0, description="age at which an edge counts half; 0: never")
+    history_length: int = Field(50, ge=1, le=10_000, description="interactions kept per user")
+    publish_min_cosine: float = Field(
+        0.999, ge=0, le=1, description="publish again once the cosine to the published embedding is below"
+    )
+    embedding_dtype: EmbeddingDtype = Field("float16", description="number format of published embeddings")
+    positive_kinds: frozenset[InteractionKind] = Field(
+        DEFAULT_POSITIVE_KINDS, description="interactions that make an edge unless their own `positive` says otherwise"
+    )

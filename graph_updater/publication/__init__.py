@@ -1,0 +1,1 @@
+"""Publishing state changes: batches awaiting confirmation, leader election, transactions."""

@@ -1,0 +1,150 @@
+"""What is worth publishing, and the user and item states to publish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state.identities import USER
+from graph_updater.state.nodes import Nodes
+from schemas.messages import Embedding, ItemState, PastInteraction, UserState
+
+_TOUCHED_BATCHES: Final = 256
+"""Micro-batches whose nodes are kept one by one before they are merged, so that a long backlog takes no more memory."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Ids whose state is worth publishing, and ids that have expired."""
+
+    users: list[str]
+    items: list[str]
+    expired_users: list[str]
+    expired_items: list[str]
+
+
+class PublishedStates:
+    """Tracks changes since the last publication and builds the states to publish.
+
+    Args:
+        config: settings of the graph.
+        nodes: the tables; their published embeddings are written here only.
+
+    Attributes:
+        expired_users: users that have left and still need a tombstone.
+        expired_items: the same for items.
+    """
+
+    def __init__(
+        self, config: GraphConfig, nodes: Nodes, *, expired_users: Iterable[str] = (), expired_items: Iterable[str] = ()
+    ) -> None:
+        self._config = config
+        self._nodes = nodes
+        self._touched = [np.flatnonzero(nodes.facts.changed).astype(np.int32)]
+        self.expired_users = list(expired_users)
+        self.expired_items = list(expired_items)
+
+    def touch(self, nodes: NDArray[np.int32]) -> None:
+        """Notes nodes whose facts or history changed."""
+        self._touched.append(nodes)
+        if len(self._touched) > _TOUCHED_BATCHES:
+            self._touched = [np.unique(np.concatenate(self._touched))]
+        self._nodes.mark(nodes)
+
+    def take_changes(self, *, force: bool = False) -> Changes:
+        """Ids whose state is worth publishing since the last call; they count as published from now on.
+
+        These are users whose history changed, items whose counts changed, new ids, and all whose embedding turned
+        further than the setting allows. With `force`, every id.
+        """
+        moved = self._nodes.propagation.take_dirty()
+        nodes = self._nodes.all_nodes() if force else np.unique(np.concatenate([moved, *self._touched]))
+        self._touched.clear()
+        named = self._publish(nodes[self._nodes.facts.kind[nodes] > 0], force=force)
+        is_user = self._nodes.facts.kind[named] == USER
+        ids, gone_users, gone_items = self._nodes.ids, self.expired_users, self.expired_items
+        self.expired_users, self.expired_items = [], []
+        return Changes(
+            users=self._nodes.names_of(named[is_user]),
+            items=self._nodes.names_of(named[~is_user]),
+            expired_users=[name for name in gone_users if name not in ids.users],
+            expired_items=[name for name in gone_items if name not in ids.items],
+        )
+
+    def user_state(self, user_id: str, published_time_ms: int) -> UserState:
+        """The embedding that `take_changes` last selected for publication, with the present history and counts.
+
+        Raises:
+            KeyError: the user is unknown.
+        """
+        node = self._nodes.ids.users[user_id]
+        names, facts = self._nodes.ids.names, self._nodes.facts
+        recent = [
+            PastInteraction(item_id=names[item], event_time_ms=time_ms, positive=positive, event_id=event_id)
+            for item, time_ms, positive, event_id in self._nodes.histories.entries(node)
+        ]
+        return UserState(
+            user_id=user_id,
+            embedding=self._embedding(node),
+            recent=recent,
+            impressions=int(facts.impressions[node]),
+            positives=int(facts.positives[node]),
+            last_event_time_ms=int(facts.last_event_ms[node]),
+            published_time_ms=published_time_ms,
+        )
+
+    def item_state(self, item_id: str, published_time_ms: int) -> ItemState:
+        """The embedding that `take_changes` last selected for publication, with the present counts.
+
+        Raises:
+            KeyError: the item is unknown.
+        """
+        node = self._nodes.ids.items[item_id]
+        facts = self._nodes.facts
+        return ItemState(
+            item_id=item_id,
+            embedding=self._embedding(node),
+            impressions=int(facts.impressions[node]),
+            positives=int(facts.positives[node]),
+            last_event_time_ms=int(facts.last_event_ms[node]),
+            published_time_ms=published_time_ms,
+        )
+
+    def _publish(self, nodes: NDArray[np.int32], *, force: bool) -> NDArray[np.int32]:
+        """Selects the nodes worth publishing; their present embedding becomes the published one."""
+        facts, propagation = self._nodes.facts, self._nodes.propagation
+        z = propagation.embeddings(nodes)
+        turned = _cosines(z, facts.published[nodes].astype(np.float32)) < self._config.publish_min_cosine
+        worth = turned | facts.changed[nodes] | (facts.version[nodes] == 0) | force
+        named = nodes[worth]
+        facts.published[named] = z[worth]
+        facts.version[named] += 1
+        facts.changed[named] = False
+        propagation.settle(nodes, z, facts.published[nodes].astype(np.float32))
+        self._nodes.mark(named)
+        return np.asarray(named)
+
+    def _embedding(self, node: int) -> Embedding | None:
+        """The published embedding; None for a node without x⁽⁰⁾ and edges."""
+        vector = self._nodes.facts.published[node]
+        if not vector.any():
+            return None
+        return Embedding(
+            data=vector.tobytes(),
+            dtype=self._config.embedding_dtype,
+            dim=self._nodes.dim,
+            version=max(1, int(self._nodes.facts.version[node])),
+        )
+
+
+def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine of each pair of rows: (rows,). Two zero vectors have cosine 1, a zero and another vector 0."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both_zero = ~(a.any(axis=1) | b.any(axis=1))
+    dots = np.einsum("ij,ij->i", a, b)
+    return np.where(norms > 0.0, dots / np.where(norms > 0.0, norms, 1.0), both_zero).astype(np.float32)

@@ -1,0 +1,213 @@
+"""The updater's state machine: takes interactions and catalogue entries in and keeps embeddings fresh. Knows no Kafka.
+
+The running updater and the replay that makes training examples drive the same object, so that training and serving
+compute every feature with the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_updater.graph.adjacency import EdgeOps
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.config import GraphConfig
+from graph_updater.state.histories import (
+    DROP_EDGE,
+    KEEP_EDGE,
+    NEGATIVE,
+    NEUTRAL,
+    POSITIVE,
+    WITHDRAWN,
+    Entries,
+    pack_event_ids,
+)
+from graph_updater.state.identities import ITEM, USER
+from graph_updater.state.nodes import MemoryReport, Nodes
+from graph_updater.state.published import PublishedStates
+from graph_updater.state.snapshot import Cut, SnapshotCopy, restore_nodes
+from schemas.messages import Interaction, Item
+
+
+class UpdaterState:
+    """Everything the updater knows, in memory.
+
+    Args:
+        config: settings of the graph.
+        base: base embeddings and layer weights, from the model bundle.
+
+    Attributes:
+        published: what is to be published, and the states that are.
+    """
+
+    def __init__(self, config: GraphConfig, base: BaseEmbeddings) -> None:
+        self._config = config
+        self._base = base
+        self._trained_items = frozenset(base.item_ids)
+        self._trained_users = {name: row for row, name in enumerate(base.user_ids)}
+        self._nodes = Nodes(config, base.dim, base.alphas)
+        self._copy: SnapshotCopy | None = None
+        items, _ = self._nodes.items(base.item_ids)
+        self._nodes.facts.in_catalogue[items] = True
+        self._nodes.propagation.set_base(items, np.asarray(base.item_vectors, np.float32))
+        self.published = PublishedStates(config, self._nodes)
+
+    def apply(self, interactions: Sequence[Interaction]) -> None:
+        """Takes interactions in, in order of arrival; repeated and late ones end in the same state."""
+        if not interactions:
+            return
+        users = self._users([i.user_id for i in interactions])
+        items, _ = self._nodes.items([i.item_id for i in interactions])
+        batch = Entries(
+            item=items,
+            time=np.array([i.event_time_ms for i in interactions], np.int64),
+            judgement=np.array([self._judge(i) for i in interactions], np.uint8),
+            event=pack_event_ids([i.event_id for i in interactions]),
+        )
+        verdicts = self._nodes.histories.record(users, batch)
+        facts = self._nodes.facts
+        for nodes in (users, items):
+            np.add.at(facts.impressions, nodes, verdicts.counted)
+            np.add.at(facts.positives, nodes, verdicts.gained)
+            np.maximum.at(facts.last_event_ms, nodes, batch.time)
+            facts.changed[nodes] = True
+            self.published.touch(nodes)
+        weights = np.array([i.weight for i in interactions], np.float32)
+        weights[verdicts.edge == DROP_EDGE] = 0.0
+        acts = verdicts.edge != KEEP_EDGE
+        self._change_edges(EdgeOps(users[acts], items[acts], weights[acts], batch.time[acts]))
+
+    def apply_items(self, items: Sequence[Item]) -> None:
+        """Takes catalogue entries in. Items without a trained x⁽⁰⁾ get theirs from their text."""
+        nodes, _ = self._nodes.items([item.item_id for item in items])
+        self._nodes.facts.in_catalogue[nodes] = True
+        self.published.touch(nodes)
+        if self._base.text_map is None:
+            return
+        mapped = {
+            node: self._base.text_map(item.title, item.attributes)
+            for node, item in zip(nodes.tolist(), items, strict=True)
+            if item.item_id not in self._trained_items
+        }
+        if mapped:
+            self._nodes.propagation.set_base(np.array(list(mapped), np.int32), np.stack(list(mapped.values())))
+
+    def withdraw_items(self, item_ids: Iterable[str]) -> None:
+        """Takes items out of the catalogue; each expires when its interactions have."""
+        table = self._nodes.ids.items
+        nodes = np.array([table[name] for name in item_ids if name in table], np.int32)
+        self._nodes.facts.in_catalogue[nodes] = False
+        self.published.touch(nodes)
+
+    def advance_time(self, now_ms: int) -> None:
+        """Removes edges that have left the window, then nodes without edges, history or a place in the catalogue."""
+        graph, expired = self._nodes.graph, False
+        for removals in graph.expired(now_ms):
+            self._change_edges(removals)
+            expired = True
+        if expired:
+            cutoff_ms = now_ms - graph.window_ms
+            self.published.expired_users += self._release(self._nodes.idle(cutoff_ms, USER), USER)
+            self.published.expired_items += self._release(self._nodes.idle(cutoff_ms, ITEM), ITEM)
+
+    def repair(self, count: int) -> None:
+        """Recomputes the sums of the next `count` nodes; called regularly, it keeps rounding errors from adding up."""
+        self._nodes.propagation.repair(count)
+
+    def user_embeddings(self, user_ids: Sequence[str]) -> NDArray[np.float32]:
+        """The users' present embeddings: (users, d); zero for unknown users."""
+        return self._embeddings(self._nodes.ids.users, user_ids)
+
+    def item_embeddings(self, item_ids: Sequence[str]) -> NDArray[np.float32]:
+        """The items' present embeddings: (items, d); zero for unknown items."""
+        return self._embeddings(self._nodes.ids.items, item_ids)
+
+    def memory_report(self) -> MemoryReport:
+        """Bytes held, in total and per edge, node and past interaction."""
+        return self._nodes.memory_report()
+
+    def start_snapshot(self) -> SnapshotCopy:
+        """Starts a copy that is made step by step between micro-batches; it replaces one begun before."""
+        self._copy = SnapshotCopy(self._nodes, self._base.alphas, self.published)
+        return self._copy
+
+    def finish_snapshot(self) -> Cut:
+        """The present state, from the copy started last."""
+        copy, self._copy = self._copy or self.start_snapshot(), None
+        return copy.finish()
+
+    def snapshot_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """The whole state as arrays and metadata, copied in one go."""
+        self.start_snapshot()
+        return self.finish_snapshot().merge()
+
+    @classmethod
+    def restore(
+        cls,
+        config: GraphConfig,
+        base: BaseEmbeddings,
+        arrays: Mapping[str, NDArray[Any]],
+        metadata: Mapping[str, Any],
+    ) -> UpdaterState:
+        """The state that a snapshot holds; embeddings are recomputed exactly from its edges.
+
+        What had been taken for publication counts as published.
+
+        Raises:
+            IncompatibleSnapshot: the snapshot was made for another model or by another version.
+        """
+        state = cls(config, base)
+        state._nodes = restore_nodes(config, base, arrays, metadata)
+        state.published = PublishedStates(
+            config,
+            state._nodes,
+            expired_users=metadata["expired_users"],
+            expired_items=metadata["expired_items"],
+        )
+        return state
+
+    def _judge(self, interaction: Interaction) -> int:
+        """What an interaction says about the pair. A mere impression or view does not revoke an earlier click."""
+        if interaction.kind == "removal":
+            return WITHDRAWN
+        if interaction.positive is not None:
+            return POSITIVE if interaction.positive else NEGATIVE
+        if interaction.kind in self._config.positive_kinds:
+            return POSITIVE
+        return NEGATIVE if interaction.kind == "dislike" else NEUTRAL
+
+    def _users(self, ids: list[str]) -> NDArray[np.int32]:
+        """The users' nodes; a user with a trained x⁽⁰⁾ gets it on first appearance."""
+        nodes, new = self._nodes.users(ids)
+        names, vectors = self._nodes.ids.names, self._base.user_vectors
+        trained = [(node, self._trained_users[names[node]]) for node in new if names[node] in self._trained_users]
+        if trained and vectors is not None:
+            known, rows = np.array(trained, np.int32).T
+            self._nodes.propagation.set_base(known, np.asarray(vectors[rows], np.float32))
+        return nodes
+
+    def _change_edges(self, ops: EdgeOps) -> None:
+        if ops.user.size == 0:
+            return
+        graph, propagation = self._nodes.graph, self._nodes.propagation
+        factor = graph.rescale_factor(int(ops.time.max()))
+        if factor != 1.0:
+            graph.rescale(factor)
+            propagation.rescale(factor)
+        changes = graph.apply(ops)
+        propagation.apply(changes)
+        self._nodes.mark(changes.user)
+        self._nodes.mark(changes.item)
+
+    def _release(self, nodes: NDArray[np.int32], kind: int) -> list[str]:
+        self.published.touch(nodes)
+        return self._nodes.release(nodes, kind)
+
+    def _embeddings(self, table: Mapping[str, int], ids: Sequence[str]) -> NDArray[np.float32]:
+        nodes = np.array([table.get(name, -1) for name in ids], np.int32)
+        z = np.zeros((nodes.size, self._base.dim), np.float32)
+        z[nodes >= 0] = self._nodes.propagation.embeddings(nodes[nodes >= 0])
+        return z

@@ -1,0 +1,190 @@
+"""Publishing while leading, following the leader while standing by."""
+
+from __future__ import annotations
+
+import pytest
+from updater_parts import CLICKS, NOW_MS
+
+from graph_updater.metrics import UpdaterMetrics
+from graph_updater.publication.outbox import Outbox, StateBatch
+from graph_updater.publication.publisher import Publisher, transact
+from graph_updater.publication.standby import LeaderTerm
+from runtime.clock import ManualClock
+from runtime.errors import Fenced, TransactionFailed
+from runtime.records import OutRecord
+
+
+class RecordingSink:
+    """Stands where a `TransactionalSink` would: keeps what is committed, refuses what is too large."""
+
+    def __init__(self, largest=100):
+        self.committed = []
+        self.offsets = {}
+        self.stopped = False
+        self.fails = False
+        self._largest = largest
+
+    def transaction(self):
+        return self
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *exc_info):
+        return None
+
+    def fits(self, record):
+        return len(record.value) <= self._largest
+
+    async def send_all(self, records):
+        if self.fails:
+            raise TransactionFailed("the broker said no")
+        self.committed += records
+
+    async def commit_offsets(self, group_id, offsets):
+        self.offsets[group_id] = offsets
+
+    async def stop(self):
+        self.stopped = True
+
+
+class Broker:
+    """Stands where `Leadership` and `TopicFollower` would: who leads, and what leaders have committed."""
+
+    group_id = "group"
+
+    def __init__(self):
+        self.offsets = {CLICKS: 0}
+        self.elected = None
+
+    @property
+    def term(self):
+        return None if self.elected is None or self.elected.is_over else self.elected
+
+    def elect(self):
+        self.elected = LeaderTerm(RecordingSink())
+        return self.elected._sink
+
+    def assignment(self):
+        return frozenset({CLICKS})
+
+    async def committed(self, _partitions):
+        return dict(self.offsets)
+
+
+async def encode(batch):
+    """A record per id, named after it."""
+    return [OutRecord("states", name.encode(), b"state") for name in batch.users]
+
+
+@pytest.fixture
+def broker():
+    """Nobody leads."""
+    return Broker()
+
+
+@pytest.fixture
+def publisher(broker):
+    """With two batches pending, up to offsets 3 and 6."""
+    of = Publisher(broker, Outbox(), broker, encode, UpdaterMetrics(), ManualClock(NOW_MS))
+    of.add(StateBatch({CLICKS: 3}, users=["early"]))
+    of.add(StateBatch({CLICKS: 6}, users=["late"], event_times_ms=[NOW_MS - 2000]))
+    return of
+
+
+def keys(sink):
+    """The ids written."""
+    return [record.key.decode() for record in sink.committed]
+
+
+async def test_a_standby_writes_nothing_and_drops_what_the_leader_published(broker, publisher):
+    """It keeps what committed offsets do not cover."""
+    assert not await publisher.flush()
+    assert publisher.pending == 2
+    broker.offsets[CLICKS] = 4
+    assert not await publisher.flush()
+    assert publisher.pending == 1
+    assert not publisher.is_leading
+
+
+async def test_a_leader_publishes_all_batches_with_the_last_offsets(broker, publisher):
+    """Everything is written in one go, counted, and its freshness measured."""
+    sink = broker.elect()
+    assert await publisher.flush()
+    assert keys(sink) == ["early", "late"]
+    assert sink.offsets == {"group": {CLICKS: 6}}
+    assert publisher.published == {CLICKS: 6}
+    assert publisher.pending == 0
+    assert publisher._metrics.value("exitstream_updater_published_total", kind="user") == 2
+    assert publisher._metrics.value("exitstream_updater_freshness_seconds_sum") == 2.0
+
+
+async def test_a_new_leader_begins_where_the_one_before_stopped(broker, publisher):
+    """What the committed offsets cover is not published again."""
+    broker.offsets[CLICKS] = 3
+    sink = broker.elect()
+    await publisher.flush()
+    assert keys(sink) == ["late"]
+
+
+async def test_a_failed_transaction_ends_the_term_and_loses_nothing(broker, publisher):
+    """Nothing more is written in that term; the next one asks first whether the failed one had got through."""
+    sink = broker.elect()
+    sink.fails = True
+    assert not await publisher.flush()
+    assert not publisher.is_leading
+    assert publisher.pending == 1
+    with pytest.raises(Fenced):
+        await transact(broker.elected, "group", [], {})
+
+    broker.offsets[CLICKS] = 6
+    again = broker.elect()
+    assert await publisher.flush()
+    assert again.committed == []
+    assert publisher.pending == 0
+
+
+async def test_committed_offsets_are_asked_for_once_per_term(broker, publisher):
+    """Within a term this updater alone writes: what it has not written is pending, whatever the offsets say."""
+    sink = broker.elect()
+    await publisher.flush()
+    broker.offsets[CLICKS] = 9
+    publisher.add(StateBatch({CLICKS: 9}, users=["more"]))
+    await publisher.flush()
+    assert keys(sink) == ["early", "late", "more"]
+
+
+async def test_a_full_republish_is_asked_for_by_a_leader_alone(broker):
+    """A standby need not build it: as long as somebody else leads, the leader's topics are complete."""
+    of = Publisher(broker, Outbox(full_republish=True), broker, encode, UpdaterMetrics(), ManualClock(NOW_MS))
+    assert not of.needs_full_republish
+    broker.elect()
+    assert of.needs_full_republish
+    of.add(StateBatch({CLICKS: 1}, users=["all"], full_republish=True))
+    await of.flush()
+    assert not of.needs_full_republish
+
+
+async def test_a_state_too_large_does_not_hold_up_the_rest():
+    """It is left out, told in the log; everything else and the offsets go."""
+    sink, offsets = RecordingSink(), {CLICKS: 3}
+    outbound = [OutRecord("t", b"k", b"x" * size) for size in (1, 101, 2)]
+
+    await transact(LeaderTerm(sink), "group", outbound, offsets)
+
+    assert [len(record.value) for record in sink.committed] == [1, 2]
+    assert sink.offsets == {"group": offsets}
+
+
+async def test_nothing_is_written_after_a_term():
+    """Once it is over its sink is stopped and further writing fails as if fenced off."""
+    sink = RecordingSink()
+    term = LeaderTerm(sink)
+
+    await term.end()
+
+    assert sink.stopped
+    assert term.is_over
+    with pytest.raises(Fenced):
+        await transact(term, "group", [OutRecord("t", b"k", b"v")], {})
+    assert sink.committed == []
