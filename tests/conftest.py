@@ -10,6 +10,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the numeric libraries ar
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault
+if settings.get_current_profile_name() == "default":  # CI and the mutation run have their own
+    settings.load_profile("no deadline")
 
 pytest_plugins = ("broker_fixtures",)  # in tests/support: `embedded_broker`, `docker_engine`
 
