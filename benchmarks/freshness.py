@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -151,10 +151,13 @@ def endless(interactions: Sequence[Interaction], random: random.Random) -> Itera
     """The interactions in random order, then again and again as those of new users: the same distribution, no repeats.
 
     The second round's users are other people who behave as those of the first; items stay, so the catalogue's graph
-    keeps growing by new edges. Event ids are new in every round; event times are the sender's to set.
+    keeps growing by new edges. Event ids are new in every round; event times are the sender's to set. Each round begins
+    at another place of the one random order: shuffling again would stop the sender for tens of milliseconds.
     """
+    order = random.sample(interactions, len(interactions))
     for cohort in count():
-        for event in random.sample(interactions, len(interactions)):
+        begin = random.randrange(len(order))
+        for event in chain(order[begin:], order[:begin]):
             again = {"user_id": f"{event.user_id}~{cohort}"} if cohort else {}
             yield msgspec.structs.replace(event, event_id=f"{cohort}:{event.event_id}", **again)
 
