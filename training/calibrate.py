@@ -31,7 +31,7 @@ MAX_EXCESS: Final = 1.0
 UNKNOWN_EVERY: Final = 10
 """One in this many held-out examples is repeated as of an unknown user or item when the graph score is fitted."""
 NEVER: Final = 1.0
-"""At this threshold everything goes to the final head: no early confidence reaches 1."""
+"""At this threshold everything goes to the final head, unless an early confidence is exactly 1."""
 
 Floats = NDArray[np.float64]
 

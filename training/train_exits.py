@@ -187,12 +187,11 @@ def joint_loss(logits: Tensor, labels: Tensor, distillation: float) -> Tensor:
 def with_dropout(batch: PromptBatch, options: ExitOptions, random: np.random.Generator) -> PromptBatch:
     """Replaces some embeddings of users and items by zeros (unknown) and some words by token 0.
 
-    Statistics stay, and so do the tokens at which answers are read.
+    Statistics, where answers are read, stay as they are.
     """
     embedded = batch.soft_kinds != SoftKind.STATISTICS
     dropped = torch.from_numpy(random.random(len(batch.soft_kinds)) < options.embedding_dropout) & embedded
     words = torch.from_numpy(random.random(tuple(batch.token_ids.shape)) < options.word_dropout)
-    words.view(-1)[batch.answer_index] = False
     return replace(
         batch,
         soft_values=batch.soft_values.masked_fill(dropped[:, None], 0.0),
