@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics` over HTTP, on loopback unless told otherwise."""
+"""`/healthz`, `/readyz` and `/metrics` over HTTP, on loopback by default."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Snapshot:
 
     Attributes:
         sequence: grows with every snapshot of its store.
-        arrays: by name; writable, ours alone.
+        arrays: by name; writable, not shared.
         metadata: what `save` was given.
     """
 
@@ -105,7 +105,7 @@ class SnapshotStore:
         return await asyncio.to_thread(self.load_latest_now)
 
     def load_latest_now(self) -> Snapshot | None:
-        """The newest snapshot that is whole and ours; each one refused is logged with the reason. None if none is left.
+        """The newest usable snapshot, or None; each refused one is logged with the reason.
 
         Raises:
             SnapshotError: if the address cannot be read at all.
@@ -138,7 +138,7 @@ class SnapshotStore:
         return Snapshot(sequence, arrays, header["metadata"])
 
     def sequences(self) -> list[int]:
-        """The sequence numbers that are there, whole or not.
+        """The sequence numbers that exist, usable or not.
 
         Raises:
             SnapshotError: if the address cannot be listed.
@@ -179,7 +179,7 @@ class SnapshotStore:
 
 
 def _write_atomically(path: Path, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Write beside, fsync, rename, fsync the folder: after a crash there is the whole file or none."""
+    """Write a temporary file, fsync, rename, fsync the folder: after a crash the file is complete or absent."""
     beside = path.with_suffix(".tmp")  # what a killed writer leaves is overwritten by the next, of the same sequence
     try:
         write_snapshot(beside, header, arrays)
