@@ -29,8 +29,8 @@ from models.bundle import Bundle
 from models.calibration import Criterion
 from models.exit_model import ExitModel
 from models.prompt import Prompt
-from runtime.allocator import keep_freed_memory
 from runtime.errors import ExitstreamError
+from runtime.process.allocator import keep_freed_memory
 from training.datasets.load import load_log
 from training.metrics import auc
 from worker.engine.records import EngineSettings, Precision

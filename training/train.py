@@ -12,7 +12,7 @@ from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.graph_base import GraphBase
 from models.text import Text
-from runtime.allocator import keep_freed_memory
+from runtime.process.allocator import keep_freed_memory
 from training.calibrate import HeldOut, calibrate
 from training.datasets.event_log import EventLog
 from training.evaluate import evaluate

@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 
 from runtime.clock import Clock
-from runtime.telemetry import Metrics
+from runtime.observability.telemetry import Metrics
 from worker.engine.records import GRAPH, MADE_BY, EngineCounters
 from worker.jobs import Job
 from worker.publishing import status_of, step_times

@@ -14,7 +14,7 @@ import structlog
 from programs.topics import TopicSettings
 from runtime.clock import Clock
 from runtime.kafka import TopicFollower
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
 from runtime.records import Record
 from runtime.settings import KafkaSettings
 from schemas.codec import MalformedRecord, MessageDecoder

@@ -8,7 +8,7 @@ import random
 
 from runtime.delivery import make_delivery
 from runtime.kafka import RecordSource
-from runtime.lifecycle import owned_tasks
+from runtime.process.lifecycle import owned_tasks
 from runtime.records import OutRecord
 
 _HANDS = 6

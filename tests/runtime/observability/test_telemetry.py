@@ -8,8 +8,8 @@ import logging
 import pytest
 import structlog
 
+from runtime.observability.telemetry import Metrics, configure_logging
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics, configure_logging
 
 
 @pytest.fixture(autouse=True)

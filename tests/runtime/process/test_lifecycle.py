@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from runtime.errors import DrainTimedOut
-from runtime.lifecycle import owned_tasks, run_service, watch_loop_lag
+from runtime.process.lifecycle import owned_tasks, run_service, watch_loop_lag
 
 
 async def for_ever():

@@ -6,11 +6,11 @@ import pytest
 
 from runtime.clock import ManualClock
 from runtime.errors import BrokerUnreachable, Stalled
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
+from runtime.observability.telemetry import Metrics
+from runtime.observability.watchdog import ProgressWatchdog, Reading, watch_progress
 from runtime.records import TopicPartition
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics
-from runtime.watchdog import ProgressWatchdog, Reading, watch_progress
 
 HERE = TopicPartition("t", 0)
 

@@ -16,10 +16,10 @@ import structlog
 from runtime.clock import Clock
 from runtime.errors import BrokerError, Stalled
 from runtime.kafka.reader import PartitionReader
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
+from runtime.observability.telemetry import Metrics
 from runtime.records import TopicPartition
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics
 
 CONDITION: Final = "progress"
 _ASK_LIMIT_S: Final = 10.0

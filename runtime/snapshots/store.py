@@ -1,7 +1,7 @@
 """Snapshots of state: arrays and metadata (offsets among it) in one file, written atomically, hashed and versioned.
 
 A folder or any fsspec address (`s3://...`, with the package that knows it) holds the newest few. Nobody may change the
-arrays while they are written; that runs in a thread and mostly releases the interpreter. `runtime.snapshot_file`
+arrays while they are written; that runs in a thread and mostly releases the interpreter. `runtime.snapshots.file`
 defines the file.
 """
 
@@ -22,7 +22,7 @@ import structlog
 from fsspec.implementations.local import LocalFileSystem
 
 from runtime.errors import SnapshotError
-from runtime.snapshot_file import Array, Corrupt, Incompatible, read_snapshot, write_snapshot
+from runtime.snapshots.file import Array, Corrupt, Incompatible, read_snapshot, write_snapshot
 
 _NAME: Final = re.compile(r"snapshot-(\d{12})\.exs")
 log = structlog.get_logger(__name__)

@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 
 from runtime.errors import SettingsError
-from runtime.http_status import http_status
-from runtime.readiness import Readiness
+from runtime.observability.http_status import http_status
+from runtime.observability.readiness import Readiness
+from runtime.observability.telemetry import Metrics
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics
 
 
 async def get(address):
