@@ -1,4 +1,4 @@
-"""Delivery at least once, on the embedded broker."""
+"""At-least-once delivery on the embedded broker."""
 
 from __future__ import annotations
 

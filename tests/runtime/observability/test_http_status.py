@@ -21,7 +21,7 @@ async def get(address):
 
 
 async def test_readiness_is_503_with_reasons_then_200():
-    """Who is not ready says why; health does not depend on it."""
+    """A program that is not ready says why; its health does not depend on it."""
     readiness = Readiness(["tables"])
     async with http_status(TelemetrySettings(), readiness, Metrics("test")) as address:
         assert address.startswith("http://127.0.0.1:")

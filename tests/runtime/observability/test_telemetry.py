@@ -14,7 +14,7 @@ from runtime.settings import TelemetrySettings
 
 @pytest.fixture(autouse=True)
 def restore_logging():
-    """Logging is the process's: put back what was."""
+    """Restores the process-wide logging configuration."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
