@@ -129,6 +129,16 @@ def test_every_mistake_is_one_line_that_names_the_key(file, text, environ, words
     assert "\n" not in str(raised.value).replace("\n)", ")")
 
 
+@pytest.mark.parametrize(("text", "where"), [("", "kafka: "), ("[worker]\nseed = 1\n", "kafka (")])
+def test_a_contradiction_within_a_section_is_blamed_on_no_single_variable(file, text, where):
+    """The line names the section, and the file if there is one."""
+    environ = {"EXITSTREAM_KAFKA__SECURITY_PROTOCOL": "SASL_SSL", "EXITSTREAM_KAFKA__SASL_USERNAME": "u"}
+    with pytest.raises(SettingsError, match="SASL_SSL needs sasl_username and sasl_password") as raised:
+        load_settings(Settings, file(text) if text else None, environ)
+    assert str(raised.value).startswith(where)
+    assert "EXITSTREAM_" not in str(raised.value)
+
+
 def test_a_missing_file_is_named(tmp_path):
     """The line says which file cannot be read."""
     with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read"):
