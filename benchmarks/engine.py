@@ -31,8 +31,8 @@ from models.bundle import Bundle
 from models.calibration import Criterion
 from models.exit_model import ExitModel
 from models.prompt import Prompt
-from runtime.allocator import keep_freed_memory
 from runtime.errors import ExitstreamError
+from runtime.process.allocator import keep_freed_memory
 from worker.budget.controller import FixedThreshold
 from worker.engine.settings import EngineSettings, Precision
 

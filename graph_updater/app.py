@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from graph_updater.settings import UpdaterSettings
 from runtime.clock import SystemClock
-from runtime.cpus import set_thread_counts
-from runtime.lifecycle import run_service
-from runtime.telemetry import configure_logging
+from runtime.observability.telemetry import configure_logging
+from runtime.process.cpus import set_thread_counts
+from runtime.process.lifecycle import run_service
 
 
 def run(settings: UpdaterSettings) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from graph_updater.state.nodes import MemoryReport
-from runtime.telemetry import Metrics
+from runtime.observability.telemetry import Metrics
 
 _SAMPLE: Final = 200
 

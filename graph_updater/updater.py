@@ -24,13 +24,13 @@ from models.bundle_files import GraphPart
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
 from runtime.errors import OffsetsOutOfRange
-from runtime.http_status import http_status
 from runtime.kafka import TopicFollower, probe, require_topics
-from runtime.lifecycle import owned_tasks, watch_loop_lag
-from runtime.readiness import Readiness
+from runtime.observability.http_status import http_status
+from runtime.observability.readiness import Readiness
+from runtime.observability.watchdog import watch_progress
+from runtime.process.lifecycle import owned_tasks, watch_loop_lag
 from runtime.records import OutRecord
 from runtime.snapshots import SnapshotStore
-from runtime.watchdog import watch_progress
 
 BACKLOG: Final = "backlog"
 """The readiness condition that holds once everything that was there at the start has been read."""

@@ -1,4 +1,4 @@
-"""The topics' names at one installation, and how they are made."""
+"""The topics' names in one installation, and how they are created."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TopicSettings(SettingsSection):
     partitions: int = Field(4, ge=1)
     replication_factor: int = Field(1, ge=1)
     min_insync_replicas: int = Field(1, ge=1)
-    retention_ms: int = Field(7 * 86_400_000, ge=-1, description="of the logs; -1: for ever")
+    retention_ms: int = Field(7 * 86_400_000, ge=-1, description="of the topics that are not compacted; -1: forever")
     dead_letter_retention_ms: int = Field(30 * 86_400_000, ge=-1)
     dead_letter_max_bytes: int = Field(4_194_304, ge=1_048_576, description="room for the largest record and headers")
     tombstone_retention_ms: int = Field(86_400_000, ge=0, description="how long compacted topics show a removal")

@@ -1,4 +1,4 @@
-"""Time as a parameter: wall time for what crosses machines, monotonic time for what is measured here."""
+"""Time as a parameter: wall time for what machines tell each other, monotonic time for durations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that cannot be used, kept as they came, with the reason in their headers.
+"""Dead letters: records that could not be used, unchanged, with the reason in their headers.
 
 A dead letter is an output like any other: the offset of its record is committed once the letter is delivered.
 """
@@ -25,7 +25,7 @@ class DeadLetters:
     """Makes dead letters for one program.
 
     Args:
-        program: who refuses, for the header.
+        program: the name that goes into the header.
         suffix: of the dead-letter topic's name.
         clock: for the time of refusal.
     """

@@ -22,8 +22,8 @@ class Deadline:
         at: monotonic seconds of the moment itself.
         intake: monotonic seconds at intake.
         wall_ms: the deadline as Unix milliseconds, for records and logs.
-        transit_ms: time from the created time until intake, as far as the clocks can be believed; never negative.
-        skew: whether and how the created time was bounded; to be counted by the owner.
+        transit_ms: time from the created time until intake, bounded where the clocks disagree; never negative.
+        skew: whether and how the created time was bounded; the caller counts it.
     """
 
     at: float
@@ -45,16 +45,16 @@ class Deadline:
         """The deadline of a request that arrived now.
 
         A created time up to `max_clock_skew_ms` ahead of our clock is taken as now (transit 0) without remark: clocks
-        of two machines differ. Further ahead it is taken as now as well and reported as `future`: a wrong clock must
-        not buy a longer budget. Older than `max_age_ms` it is taken as that old and reported as `past`: it is late in
-        any case, and no statistic should have to digest decades.
+        of two machines differ. Further ahead it is also taken as now, and reported as `future`: a wrong clock must not
+        extend the budget. Older than `max_age_ms` it is taken as that old and reported as `past`: it is late in any
+        case, and a transit time of decades would distort the metrics.
 
         Args:
             created_time_ms: when the request was made, Unix milliseconds of another machine's clock.
             budget_ms: how long the answer may take, counted from there.
-            clock: ours.
+            clock: this machine's.
             max_clock_skew_ms: how far ahead another machine's clock may be.
-            max_age_ms: the oldest that a request is believed to be.
+            max_age_ms: the greatest age that is believed.
         """
         now, wall_ms = clock.monotonic(), clock.wall_ms()
         transit_ms, skew = _bounded_transit(wall_ms - created_time_ms, max_clock_skew_ms, max_age_ms)

@@ -1,9 +1,9 @@
 """A Kafka broker without Kafka, for demos and tests: librdkafka's mock cluster in a process of its own, on loopback.
 
-It speaks the real protocol, but it is no store: a partition keeps about its newest 5 MB and forgets the rest, every
-topic has four partitions and appears when first asked about, nothing is compacted, nothing survives the process.
-Transactions go through, but bind nobody: no producer is fenced off, nothing is taken back, and offsets sent in them are
-not kept. Whatever needs more runs on real Kafka.
+It speaks the real protocol but stores little: a partition keeps about its newest 5 MB, every topic has four partitions
+and is created when first asked about, nothing is compacted, nothing survives the process. Transactions succeed but
+guarantee nothing: no producer is fenced, nothing is rolled back, and offsets sent in them are not kept. Anything that
+needs more must run on real Kafka.
 
     with EmbeddedBroker() as broker:
         settings = KafkaSettings(bootstrap_servers=broker.bootstrap_servers)
@@ -29,7 +29,7 @@ _STOP_LIMIT_S: Final = 5.0
 
 
 class EmbeddedBroker:
-    """The broker's process, as a context manager. It ends with the block, and with its parent, however that ends."""
+    """The broker's process, as a context manager. It ends with the block, or with its parent even if that is killed."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
@@ -75,10 +75,10 @@ class EmbeddedBroker:
         process = self._process
         if process is None or process.stdout is None or process.stderr is None:
             raise BrokerError("the embedded broker was not started")
-        impatience = threading.Timer(_START_LIMIT_S, process.kill)
-        impatience.start()
+        kill_timer = threading.Timer(_START_LIMIT_S, process.kill)
+        kill_timer.start()
         line = process.stdout.readline().strip()
-        impatience.cancel()
+        kill_timer.cancel()
         if not line:
             said = process.stderr.read().strip() or f"nothing within {_START_LIMIT_S:.0f} s"
             self.stop()

@@ -1,26 +1,26 @@
-"""Every error that ends a program of ours, for people: what was wrong, where, and what to do.
+"""Errors with a message for users: what is wrong, where, and what to do.
 
     ExitstreamError
     ├── SettingsError              a setting is unknown, malformed or contradicts another
-    ├── BundleError                a model bundle is missing, torn, or of another version
+    ├── BundleError                a model bundle is missing, corrupt, or of another version
     ├── DatasetError               a data set is not there, unknown, or mostly unreadable
     ├── SnapshotError              a snapshot cannot be written, or was asked for and cannot be read
     ├── MissingDependency          an optional package that this command needs is not installed
     ├── Stalled                    records wait, but nothing has moved for too long
     ├── DrainTimedOut              asked to stop, but work in flight did not finish in time
-    └── BrokerError                Kafka, or the way to it
-        ├── BrokerUnreachable      no connection: address, password, certificate
+    └── BrokerError                Kafka, or the connection to it
+        ├── BrokerUnreachable      no connection: wrong address, password or certificate
         ├── NotAuthorized          connected, but not allowed to
         ├── TopicMissing           a topic that must be there is not
         ├── TopicsNotCreated       the broker refused to create a topic
-        ├── OffsetsOutOfRange      what was to be read next is not kept any more
+        ├── OffsetsOutOfRange      the next offset is no longer retained
         ├── RecordTooLarge         one record exceeds what may be sent; the sink stays usable
-        ├── DeliveryFailed         the broker refused a record for good
+        ├── DeliveryFailed         the broker refused a record permanently
         └── TransactionFailed      a transaction did not happen, or its outcome is unknown
             ├── Fenced               another producer holds the transactional id now
             └── TransactionTimedOut  it did not finish in time
 
-The command line prints one line and exits with status 1 for any of them; a traceback is always a bug of ours.
+The command line prints one line and exits with status 1 for any of them; a traceback is always a bug.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from runtime.records import TopicPartition
 
 
 class ExitstreamError(Exception):
-    """Base of all errors for people. `str(error)` is one line, or one per finding."""
+    """Base of all errors with a message for users. `str(error)` is one line, or one per finding."""
 
 
 class SettingsError(ExitstreamError):
@@ -39,11 +39,11 @@ class SettingsError(ExitstreamError):
 
 
 class BundleError(ExitstreamError):
-    """A model bundle is missing, torn, or of a version that this program cannot read."""
+    """A model bundle is missing, corrupt, or of a version that this program cannot read."""
 
 
 class DatasetError(ExitstreamError):
-    """A data set is missing, of no known kind, or mostly unreadable. Says what was looked for."""
+    """A data set is missing, of no known kind, or mostly unreadable. Says what was expected."""
 
 
 class SnapshotError(ExitstreamError):
@@ -55,15 +55,15 @@ class MissingDependency(ExitstreamError):
 
 
 class Stalled(ExitstreamError):
-    """Records wait in a partition, but nothing has moved for too long: a restart is the remedy."""
+    """Records wait in a partition, but its offset has not advanced for too long; a restart helps."""
 
 
 class DrainTimedOut(ExitstreamError):
-    """A program did not finish its work in flight in time after it was asked to stop; it is done again later."""
+    """Work in flight did not finish in time after the program was asked to stop; it is processed again later."""
 
 
 class BrokerError(ExitstreamError):
-    """Something is wrong with Kafka or the way to it."""
+    """Something is wrong with Kafka or the connection to it."""
 
 
 class BrokerUnreachable(BrokerError):
@@ -83,7 +83,7 @@ class TopicsNotCreated(BrokerError):
 
 
 class OffsetsOutOfRange(BrokerError):
-    """The broker no longer keeps (or never had) what was to be read next.
+    """The broker no longer retains (or never had) the next offset.
 
     Attributes:
         offsets: the offset asked for, by partition.
@@ -93,8 +93,8 @@ class OffsetsOutOfRange(BrokerError):
         self.offsets = dict(offsets)
         places = ", ".join(f"{partition} at offset {offset}" for partition, offset in self.offsets.items())
         super().__init__(
-            f"not kept by the broker any more: {places}; read from the earliest again, and raise the topic's retention "
-            "above the longest time this program may be down"
+            f"no longer retained by the broker: {places}; read from the earliest again, and raise the topic's "
+            "retention above the longest time this program may be down"
         )
 
 
@@ -103,16 +103,16 @@ class RecordTooLarge(BrokerError):
 
 
 class DeliveryFailed(BrokerError):
-    """The broker refused a record for good. What depended on it has not been committed."""
+    """The broker refused a record permanently. No offset that depends on it has been committed."""
 
 
 class TransactionFailed(BrokerError):
-    """A transaction was rolled back, or its outcome is unknown until its id is initialised anew."""
+    """A transaction was rolled back, or its outcome is unknown until its id is initialised again."""
 
 
 class Fenced(TransactionFailed):
-    """Another producer holds the transactional id now, or the broker gave up on a transaction of ours."""
+    """Another producer holds the transactional id now, or the broker aborted our transaction."""
 
 
 class TransactionTimedOut(TransactionFailed):
-    """A transaction did not finish in time; only a new producer of the same id can tell whether it happened."""
+    """A transaction did not finish in time; only a new producer of the same id can tell whether it was committed."""

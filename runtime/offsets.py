@@ -1,4 +1,4 @@
-"""Which offsets may be committed while records finish out of order. Pure; knows nothing of Kafka.
+"""Decides which offsets may be committed while records finish out of order. Pure; knows nothing of Kafka.
 
 A partition's committable offset is the one after its longest unbroken run of finished records: committing anything
 later would lose an unfinished record when the process dies.
@@ -22,7 +22,7 @@ class OffsetTracker:
         self._partitions: dict[TopicPartition, PartitionProgress | SplitProgress] = {}
 
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Begins with these partitions, knowing nothing of what was in flight in them before."""
+        """Starts tracking these partitions, with nothing in flight."""
         for partition in partitions:
             self._partitions[partition] = PartitionProgress()
 
@@ -89,7 +89,7 @@ class PartitionProgress:
     __slots__ = ("_finished", "committed_offset", "in_flight", "next_offset")
 
     def __init__(self) -> None:
-        # Insertion order is offset order: the front is the oldest record that holds the others back.
+        # Insertion order is offset order: the first entry is the oldest record that blocks the others.
         self._finished: dict[int, bool] = {}
         self.in_flight = 0
         self.next_offset = -1
@@ -98,7 +98,7 @@ class PartitionProgress:
     def started(self, offset: int) -> None:
         """Notes a record as in flight."""
         if offset < self.next_offset or offset in self._finished:
-            return  # read again after a seek: already finished, or still in flight
+            return  # read again after a seek: finished already, or still in flight
         self._finished[offset] = False
         self.in_flight += 1
 
@@ -117,8 +117,8 @@ class PartitionProgress:
 
 
 class SplitProgress:
-    """One partition that is read in two places at once. What lies behind the split does not count before all that lies
-    before it is finished.
+    """One partition that is read in two places at once. Records from the split on count only once every record before
+    it is finished.
 
     Attributes:
         earlier_is_read: whether all records before the split have been started.
@@ -136,7 +136,7 @@ class SplitProgress:
 
     @property
     def in_flight(self) -> int:
-        """As in `PartitionProgress`, of both places."""
+        """As in `PartitionProgress`, for both places."""
         return self._earlier.in_flight + self._later.in_flight
 
     @property

@@ -1,4 +1,4 @@
-"""What crosses the adapter's border: plain records and partitions. Imports nothing, so anything may import it."""
+"""Plain records and partitions, as the Kafka adapter returns and accepts them. Imports nothing of ours."""
 
 from __future__ import annotations
 

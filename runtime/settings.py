@@ -1,6 +1,6 @@
-"""Settings shared by all programs: frozen groups, filled from one TOML file and the environment (which wins).
+"""Settings sections: frozen, filled from one TOML file and the environment (which wins).
 
-A program composes the groups with its own and loads the whole:
+A program composes them with its own and loads all of them:
 
     class WorkerSettings(ProgramSettings):
         kafka: KafkaSettings = KafkaSettings()
@@ -9,7 +9,7 @@ A program composes the groups with its own and loads the whole:
     settings = load_settings(WorkerSettings, config_path)
 
 One file may hold the sections of several programs. `[kafka] bootstrap_servers` is `EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS`
-in the environment; lists and tables are JSON there. Reading them is `runtime.settings_sources`' part.
+in the environment; lists and tables are JSON there. `runtime.settings_sources` reads them.
 """
 
 from __future__ import annotations
@@ -51,24 +51,26 @@ class KafkaSettings(SettingsSection):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     tls_ca_file: Path | None = Field(None, description="CA certificates (PEM); None: the system's")
-    tls_cert_file: Path | None = Field(None, description="our certificate for mutual TLS (PEM)")
-    tls_key_file: Path | None = Field(None, description="its key (PEM); None: in the certificate's file")
+    tls_cert_file: Path | None = Field(None, description="client certificate for mutual TLS (PEM)")
+    tls_key_file: Path | None = Field(None, description="its key (PEM); None: in tls_cert_file")
     tls_key_password: SecretStr | None = None
     tls_verify_hostname: bool = True
 
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
     wire_format: WireFormat = "msgpack"
     compression: Literal["none", "zstd", "gzip", "snappy"] = Field(
-        "none", description="lz4 is left out: its level here doubles latency"
+        "none", description="no lz4: this client's compression level doubles latency"
     )
-    max_record_bytes: int = Field(1_000_000, ge=1_024, description="longer ones are refused, in and out")
-    linger_ms: int = Field(2, ge=0, description="wait for more records to send together")
+    max_record_bytes: int = Field(1_000_000, ge=1_024, description="larger records are refused, read or written")
+    linger_ms: int = Field(2, ge=0, description="how long to wait for more records to send together")
     batch_bytes: int = Field(262_144, ge=1_024)
 
-    connect_timeout_s: float = Field(15.0, gt=0, description="until the start gives up on the broker")
+    connect_timeout_s: float = Field(15.0, gt=0, description="how long the start waits for the broker")
     request_timeout_ms: int = Field(20_000, ge=100)
     stop_timeout_s: float = Field(5.0, gt=0)
-    session_timeout_ms: int = Field(15_000, ge=1_000, description="a silent member leaves the group after this")
+    session_timeout_ms: int = Field(
+        15_000, ge=1_000, description="a member without heartbeats leaves the group after this"
+    )
     max_poll_interval_ms: int = Field(300_000, ge=1_000)
     fetch_max_wait_ms: int = Field(100, ge=1, description="how long the broker may hold an empty fetch")
     commit_interval_ms: int = Field(500, ge=1)
@@ -95,9 +97,9 @@ class TelemetrySettings(SettingsSection):
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    http_host: str = Field("127.0.0.1", description="loopback unless told otherwise")
+    http_host: str = Field("127.0.0.1", description="loopback by default")
     http_port: int = Field(0, ge=0, le=65_535, description="0: any free port")
     http_enabled: bool = True
-    stall_not_ready_s: float = Field(30.0, gt=0, description="lag without progress until not ready")
-    stall_exit_s: float = Field(120.0, gt=0, description="lag without progress until the program ends")
+    stall_not_ready_s: float = Field(30.0, gt=0, description="lag without progress before it is not ready")
+    stall_exit_s: float = Field(120.0, gt=0, description="lag without progress before the program exits")
     drain_limit_s: float = Field(20.0, gt=0, description="how long SIGTERM waits for work in flight")

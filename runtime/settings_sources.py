@@ -57,7 +57,7 @@ def load_settings(
         return cls.model_validate(_merged(_merged(from_file, from_environment), overrides or {}))
     except ValidationError as error:
         findings = error.errors(include_url=False, include_input=False)
-        sources = [(one, _source_of(one["loc"], from_environment, variables) or path) for one in findings]
+        sources = [(one, _variable_behind(one, from_environment, variables) or path) for one in findings]
         raise SettingsError("; ".join(_in_words(cls, one, source) for one, source in sources)) from error
 
 
@@ -180,16 +180,18 @@ def _in_words(cls: type[ProgramSettings], finding: ErrorDetails, source: str | P
     return f"{key} (environment variable {source}): {what}"
 
 
-def _source_of(location: Location, from_environment: Tree, variables: Mapping[str, str]) -> str | None:
-    """The variable that a value came from, or None if it did not come from the environment."""
+def _variable_behind(finding: ErrorDetails, from_environment: Tree, variables: Mapping[str, str]) -> str | None:
+    """The variable that a wrong value came from, or None if it did not come from one alone."""
     branch: Any = from_environment
-    for step in location:
+    for step in finding["loc"]:
         if not isinstance(branch, dict):
             break
         if step not in branch:
             return None
         branch = branch[step]
-    steps = [str(step) for step in location]
+    if isinstance(branch, dict) and finding["type"] == "value_error":
+        return None  # a contradiction within a section
+    steps = [str(step) for step in finding["loc"]]
     fitting = [name for name in variables if steps[: len(_path_of(name))] == _path_of(name)[: len(steps)]]
     return max(fitting, key=len, default=None)
 

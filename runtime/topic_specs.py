@@ -1,4 +1,4 @@
-"""What a topic should look like. Plain data, so that settings can make it and the adapter read it."""
+"""How a topic should be configured. Plain data: settings make it, the adapter reads it."""
 
 from __future__ import annotations
 

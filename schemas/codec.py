@@ -1,6 +1,6 @@
-"""Bytes to messages and back. Encoders and decoders are built once; which one reads a record is decided by its header.
+"""Encodes and decodes messages. Encoders and decoders are built once; a record's header decides which one reads it.
 
-Everything wrong with a record's bytes is a `MalformedRecord` whose message says what and where, fit for a dead letter.
+Any fault in a record's bytes is a `MalformedRecord` whose message says what and where, fit for a dead letter.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _ENCODERS: Final[dict[WireFormat, msgspec.msgpack.Encoder | msgspec.json.Encoder
     "msgpack": msgspec.msgpack.Encoder(),
     "json": msgspec.json.Encoder(),
 }
-_LONGEST_VERSION: Final = 9  # digits; Python refuses to read numbers of thousands of them
-_QUOTED: Final = 40  # how much of a strange header an error repeats
+_LONGEST_VERSION: Final = 9  # digits; Python refuses to parse numbers of thousands of them
+_QUOTED: Final = 40  # how much of an invalid header an error quotes
 
 M = TypeVar("M", bound=Message)
 Headers = Iterable[tuple[str, bytes | None]]
@@ -47,7 +47,7 @@ def encode(message: Message, wire_format: WireFormat = "msgpack") -> bytes:
 
 
 class _Nothing(msgspec.Struct, tag=""):
-    """Second member of every decoder's union: only where there is a choice does msgspec insist on the tag."""
+    """Second member of every decoder's union: msgspec requires the tag only in a union."""
 
 
 class MessageDecoder(Generic[M]):
@@ -55,7 +55,7 @@ class MessageDecoder(Generic[M]):
 
     Args:
         message_type: the Struct to expect.
-        max_bytes: records longer than this are refused unread.
+        max_bytes: larger records are refused without decoding.
     """
 
     def __init__(self, message_type: type[M], max_bytes: int = 1_048_576) -> None:

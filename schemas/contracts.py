@@ -1,4 +1,4 @@
-"""The contracts for people and tools outside: JSON Schemas and an AsyncAPI 3 document, made from the Structs.
+"""Generates the public contracts from the Structs: JSON Schemas and an AsyncAPI 3 document.
 
 Never edited by hand: `exitstream schemas generate` writes `schemas/generated/`, and a test holds them together.
 """

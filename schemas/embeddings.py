@@ -1,4 +1,4 @@
-"""Vectors to `Embedding` messages and back: little-endian bytes, finite numbers only, in both directions."""
+"""Converts vectors to `Embedding` messages and back: little-endian bytes, finite numbers only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def encode_embedding(vector: NDArray[np.floating], dtype: EmbeddingDtype, versio
 
     Args:
         vector: (dim,) finite numbers; those of float16 stay under 65,504.
-        dtype: how the numbers travel; float16 keeps three digits in half the bytes.
+        dtype: of the encoded numbers; float16 keeps three digits in half the bytes.
         version: number of this publication of the id, from 1.
 
     Raises:
@@ -29,7 +29,7 @@ def encode_embedding(vector: NDArray[np.floating], dtype: EmbeddingDtype, versio
     """
     if vector.ndim != 1:
         raise ValueError(f"an embedding has one dimension, not the shape {vector.shape}")
-    with np.errstate(over="ignore"):  # told by the check below
+    with np.errstate(over="ignore"):  # reported by the check below
         numbers = vector.astype(_WIRE[dtype])
     if not np.isfinite(numbers).all():
         raise ValueError(f"an embedding must hold finite {dtype} numbers; its largest is {np.abs(vector).max()}")

@@ -1,4 +1,4 @@
-"""One full and one smallest instance of every message: for the generated documents and the tests' golden bytes."""
+"""A full and a minimal instance of every message, for the generated documents and the tests' golden bytes."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.graph_base import GraphBase
 from models.text import Text
-from runtime.allocator import keep_freed_memory
+from runtime.process.allocator import keep_freed_memory
 from training.calibrate import HeldOut, calibrate
 from training.evaluate import evaluate
 from training.examples import ExampleSets, graph_end, make_examples

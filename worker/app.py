@@ -8,11 +8,11 @@ import sys
 from functools import partial
 from typing import Final
 
-from runtime.allocator import keep_freed_memory
-from runtime.cpus import set_thread_counts
 from runtime.kafka import require_topics
-from runtime.lifecycle import run_service
-from runtime.telemetry import configure_logging
+from runtime.observability.telemetry import configure_logging
+from runtime.process.allocator import keep_freed_memory
+from runtime.process.cpus import set_thread_counts
+from runtime.process.lifecycle import run_service
 from worker.settings import WorkerSettings
 
 _SWITCH_INTERVAL_S: Final = 0.001

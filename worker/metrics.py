@@ -10,7 +10,7 @@ import structlog
 
 from runtime.clock import Clock
 from runtime.deadline import Deadline
-from runtime.telemetry import Metrics
+from runtime.observability.telemetry import Metrics
 from worker.engine.engine import EngineCounters
 from worker.engine.scoring_job import GRAPH, MADE_BY
 from worker.job import Job

@@ -14,11 +14,11 @@ import torch
 from models.bundle import Bundle
 from runtime.clock import Clock, SystemClock
 from runtime.delivery import Delivery, make_delivery
-from runtime.http_status import http_status
 from runtime.kafka import RecordSource, TopicFollower
-from runtime.lifecycle import Spawn, owned_tasks, watch_loop_lag
-from runtime.readiness import Readiness
-from runtime.watchdog import watch_progress
+from runtime.observability.http_status import http_status
+from runtime.observability.readiness import Readiness
+from runtime.observability.watchdog import watch_progress
+from runtime.process.lifecycle import Spawn, owned_tasks, watch_loop_lag
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel

@@ -10,7 +10,7 @@ import structlog
 
 from runtime.clock import Clock
 from runtime.kafka import TopicFollower
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
 from runtime.records import Record
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics

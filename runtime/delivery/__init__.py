@@ -1,13 +1,13 @@
-"""From record in to outputs delivered and offset committed: at least once, or exactly once, behind one interface.
+"""Commits a record's offset once its outputs are delivered: at least once or exactly once, behind one interface.
 
     delivery = make_delivery(settings, source)
     async with delivery:
-        await source.start(delivery)                      # it holds the rebalance hooks
+        await source.start(delivery)                      # the delivery is the rebalance hooks
         if delivery.started(record):                      # at intake
             await delivery.finished(record, outputs)      # once, in any order; outputs may be none
         await delivery.drain(limit_s)                     # at the end
 
-`delivery.run()` is to be run beside: it commits, and raises what made committing impossible.
+Run `delivery.run()` as a background task: it commits offsets, and raises once that has become impossible.
 """
 
 from runtime.delivery.at_least_once import AtLeastOnceDelivery
@@ -20,6 +20,6 @@ __all__ = ["Delivery", "make_delivery"]
 
 
 def make_delivery(settings: KafkaSettings, source: RecordSource) -> Delivery:
-    """The delivery that `kafka.delivery` asks for. To be called inside the event loop."""
+    """The delivery that `kafka.delivery` selects. Call it inside the event loop."""
     kind = ExactlyOnceDelivery if settings.delivery == "exactly_once" else AtLeastOnceDelivery
     return kind(settings, source)

@@ -1,4 +1,4 @@
-"""At least once: outputs through one idempotent producer, offsets behind them in their own time."""
+"""At-least-once delivery."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from runtime.settings import KafkaSettings
 
 
 class AtLeastOnceDelivery(Delivery):
-    """Outputs through one idempotent producer; offsets in their own time.
+    """One idempotent producer writes the outputs; offsets are committed periodically.
 
     The order that loses nothing:
         1. all outputs of a record are acknowledged by all replicas in sync;
         2. the record is done;
         3. every `commit_interval_ms`, the offset after each partition's unbroken run of done records is committed.
-    A crash between 1 and 3 has the record done again: duplicates, recognisable by their key.
+    After a crash between 1 and 3 the record is processed again; duplicate outputs have the same key.
     """
 
     def __init__(self, settings: KafkaSettings, source: RecordSource) -> None:

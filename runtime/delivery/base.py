@@ -1,4 +1,4 @@
-"""What both guarantees share: records in flight, waiting for them, failing once and for all."""
+"""What both delivery guarantees share."""
 
 from __future__ import annotations
 
@@ -17,14 +17,11 @@ from runtime.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 _SHARE_FOR_FINISHING = 0.8
-"""Of the time that a rebalance waits; the rest is for the commit."""
+"""Share of `revocation_limit_s` spent waiting for work in flight; the rest is for the commit."""
 
 
 class Delivery(ABC):
-    """What both guarantees share: records in flight, waiting for them, failing once and for all.
-
-    Implements `RebalanceHooks`.
-    """
+    """Tracks records in flight, waits for them, stays failed after a failure. Implements `RebalanceHooks`."""
 
     def __init__(self, settings: KafkaSettings, source: RecordSource) -> None:
         self._settings = settings
@@ -45,7 +42,7 @@ class Delivery(ABC):
             on_delivered: called when readers can have the outputs.
 
         Raises:
-            RecordTooLarge: if one of them exceeds `max_record_bytes`; none was taken over, so the owner can finish the
+            RecordTooLarge: if one of them exceeds `max_record_bytes`; nothing was sent, so the caller can finish the
                 record with other outputs.
             BrokerError: if delivering has become impossible.
         """
@@ -71,38 +68,38 @@ class Delivery(ABC):
         """Closes the connections."""
 
     def started(self, record: Record) -> bool:
-        """Notes a record as in flight. False if its partition was taken away meanwhile: drop it, others will do it."""
+        """Notes a record as in flight. False if its partition was revoked meanwhile: drop it, the new owner has it."""
         return self._tracker.started(record.source, record.offset)
 
     def in_flight(self, partitions: Iterable[TopicPartition] | None = None) -> int:
-        """Records taken in and not yet done, of these partitions or of all."""
+        """Records started and not yet done, of these partitions or of all."""
         return self._tracker.in_flight(partitions)
 
     async def drain(self, limit_s: float) -> bool:
-        """Waits until everything in flight is done, then commits. False if the limit came first: the rest is done again
-        after the restart.
+        """Waits until everything in flight is done, then commits. False if the limit passed first: the rest is
+        processed again after the restart.
         """
         drained = await self._until_idle(None, limit_s)
         await self._settle(None)
         return drained
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Begins with these partitions."""
+        """Starts tracking these partitions."""
         self._tracker.assign(partitions)
 
     def split(self, partition: TopicPartition, offset: int) -> None:
-        """As `runtime.kafka.backlog.SplitTracker` wants it."""
+        """See `SplitTracker` in `runtime.kafka.backlog`."""
         self._tracker.split(partition, offset)
 
     def earlier_read(self, partition: TopicPartition) -> None:
-        """As `runtime.kafka.backlog.SplitTracker` wants it."""
+        """See `SplitTracker` in `runtime.kafka.backlog`."""
         self._tracker.earlier_read(partition)
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Waits for work in flight, commits, forgets the partitions."""
         limit_s = self._settings.revocation_limit_s * _SHARE_FOR_FINISHING
         if not await self._until_idle(partitions, limit_s):
-            log.warning("records in flight will be done again", records=self._tracker.in_flight(partitions))
+            log.warning("records in flight will be processed again", records=self._tracker.in_flight(partitions))
         try:
             await self._settle(partitions)
         finally:
@@ -125,7 +122,7 @@ class Delivery(ABC):
     def _fail(self, error: BaseException) -> None:
         if not self._failure.done():
             self._failure.set_exception(error)
-            self._failure.exception()  # marks it as seen: it is raised by `run`, or by the next call
+            self._failure.exception()  # marks it as retrieved: `run` or the next call raises it
 
     def _raise_failure(self) -> None:
         if self._failure.done():

@@ -1,8 +1,8 @@
-"""Exactly once: the outputs of a run of records and the offset after it, in one transaction.
+"""Exactly-once delivery: the outputs of a run of records and the offset after it, in one transaction.
 
-Each input partition has a lane: a transactional producer of its own, and a task that always commits what has become
-committable since its last transaction. While one transaction is on its way the next one's records gather, so the batch
-grows with the load by itself. A record that is done waits for the unfinished ones before it in its partition.
+Each input partition has a lane: a transactional producer of its own, and a task that commits what has become
+committable since its last transaction. While one transaction is in flight the next one's records accumulate, so batches
+grow with the load. A finished record waits for the unfinished ones before it in its partition.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ log = structlog.get_logger(__name__)
 class ExactlyOnceDelivery(Delivery):
     """Outputs and offsets in transactions, one lane per input partition.
 
-    The order that neither loses nor repeats:
-        1. at assignment the lane takes over the partition's transactional id, which ends what an earlier owner had
-           open and fences it off; only then the source reads the committed offset;
+    The order that neither loses nor repeats anything:
+        1. at assignment the lane initialises the partition's transactional id, which aborts an earlier owner's open
+           transaction and fences that owner; only then does the source read the committed offset;
         2. a transaction holds all outputs of an unbroken run of finished records and the offset after it;
-        3. when one fails or its outcome is unknown, the lane takes over its own id anew, asks for the committed offset
-           and repeats the transaction only if that lies before it.
+        3. when one fails or its outcome is unknown, the lane initialises its id again, asks for the committed offset
+           and repeats the transaction only if that offset lies before it.
     """
 
     def __init__(self, settings: KafkaSettings, source: RecordSource) -> None:
@@ -67,7 +67,7 @@ class ExactlyOnceDelivery(Delivery):
         for output in outputs:
             check_size(output, self._settings)
         lane = self._lanes.get(record.source)
-        if lane is not None:  # else the partition has a new owner, who does it again
+        if lane is not None:  # else the partition's new owner processes the record
             lane.finished(record.offset, outputs, on_delivered)
 
     async def run(self) -> None:
@@ -76,14 +76,14 @@ class ExactlyOnceDelivery(Delivery):
         self._raise_failure()
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Takes over the transactional ids."""
+        """Initialises the partitions' transactional ids."""
         await super().on_assigned(partitions)
         lanes = [_Lane(partition, self._settings, self._source) for partition in partitions]
         self._lanes.update({lane.partition: lane for lane in lanes})
         await asyncio.gather(*(lane.open(self._committed, self._fail) for lane in lanes))
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        """Waits for work in flight and its transactions, then lets go of the ids."""
+        """Waits for work in flight and its transactions, then closes the lanes."""
         await super().on_revoked(partitions)
         await self._close(partitions)
 
@@ -100,7 +100,7 @@ class ExactlyOnceDelivery(Delivery):
 
 
 class _Lane:
-    """The transactions of one input partition, one after the other."""
+    """The transactions of one input partition, one at a time."""
 
     def __init__(self, partition: TopicPartition, settings: KafkaSettings, source: RecordSource) -> None:
         self.partition = partition
@@ -113,7 +113,7 @@ class _Lane:
         self._task: asyncio.Task[None] | None = None
 
     async def open(self, committed: _OnCommitted, failed: Callable[[BaseException], None]) -> None:
-        """Takes over the transactional id and begins to work."""
+        """Initialises the transactional id and starts committing."""
         await self._sink.start()
         self._task = asyncio.create_task(self._work(committed), name=f"transactions of {self.partition}")
 
@@ -124,7 +124,7 @@ class _Lane:
         self._task.add_done_callback(report)
 
     async def close(self) -> None:
-        """Ends the work, in the middle of a transaction if need be: the next owner's takes that back."""
+        """Stops, even inside a transaction: the broker aborts that one when the next owner initialises the id."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -166,7 +166,7 @@ class _Lane:
                 log.warning("transaction failed", partition=str(self.partition), attempt=attempt, cause=str(error))
                 if attempt == _ATTEMPTS:
                     raise
-                if await self._happened_after_all(offsets):
+                if await self._was_committed(offsets):
                     return
             else:
                 return
@@ -178,8 +178,8 @@ class _Lane:
                     await transaction.send(output)
             await transaction.commit_offsets(self._source.group_id, {self.partition: offsets[-1] + 1})
 
-    async def _happened_after_all(self, offsets: list[int]) -> bool:
-        """Takes the id over anew, which decides the fate of the failed transaction, and looks what it was."""
+    async def _was_committed(self, offsets: list[int]) -> bool:
+        """Initialises the id again, which completes or aborts the failed transaction, then asks for the offset."""
         await self._sink.stop()
         await self._sink.start()
         committed = (await self._source.committed([self.partition]))[self.partition]
@@ -187,4 +187,4 @@ class _Lane:
 
 
 def _nothing() -> None:
-    """For records that nobody waits for."""
+    """In place of an `on_delivered` that was not given."""

@@ -1,10 +1,10 @@
 """The Kafka adapter: the only package that imports aiokafka. Records and errors that leave it are ours.
 
 RecordSource        a member of a consumer group: batches of records, explicit commits, rebalance hooks
-Backlog             what is old in a member's partitions, read beside it so that fresh records need not wait
-TopicFollower       all partitions of some topics without a group: from given offsets or the earliest, for ever
+Backlog             a member's old records, read in parallel so that fresh ones need not wait
+TopicFollower       all partitions of some topics without a group: from given offsets or the earliest
 RecordSink          idempotent producer, every delivery awaited
-TransactionalSink   records and offsets together or not at all; fences older holders of its id
+TransactionalSink   records and offsets committed together or not at all; fences earlier holders of its id
 probe, create_missing_topics, require_topics    before the start
 """
 

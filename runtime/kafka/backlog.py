@@ -1,9 +1,9 @@
-"""What had come in long before a partition was assigned, read beside the group member that begins behind it.
+"""A partition's backlog at its assignment, read in parallel to the group member, which starts behind it.
 
-Whoever comes back after an outage finds old records before the fresh ones in every partition. Read in order, the fresh
-ones would be old as well when their turn comes. So the member begins with the fresh ones, and this reader fetches the
-others meanwhile. Nothing behind the backlog is committed before the backlog is done: a crash has the fresh records done
-again, which at-least-once delivery allows and exactly-once does not.
+After an outage every partition holds old records before the fresh ones. Read in order, the fresh ones would be old too
+by the time they are read. So the member starts with the fresh ones, and this reader fetches the old ones meanwhile. No
+offset behind the backlog is committed before the backlog is done: after a crash the fresh records are processed again,
+which at-least-once delivery allows and exactly-once does not.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from runtime.kafka.translation import translated
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
-_WORTH_IT: Final = 1_000
+_LEAST_RECORDS: Final = 1_000
 log = structlog.get_logger(__name__)
 
 
 class SplitTracker(Protocol):
-    """Who keeps account of offsets."""
+    """Tracks the offsets that may be committed."""
 
     def split(self, partition: TopicPartition, offset: int) -> None:
         """From now on the partition is read in two places: up to this offset, and from it on."""
@@ -37,7 +37,7 @@ class SplitTracker(Protocol):
 
 
 class Backlog(PartitionReader):
-    """Reads what lies before the fresh records of a group member's partitions.
+    """Reads the records before the fresh ones in a group member's partitions.
 
         backlog = Backlog(settings, topics, delivery, clock, older_than_ms=200)
         await source.start(delivery, backlog)     # splits partitions when they are assigned
@@ -49,10 +49,10 @@ class Backlog(PartitionReader):
     Args:
         settings: how to reach Kafka.
         topics: those of the member.
-        tracker: is told of splits.
+        tracker: is told where partitions are split.
         clock: the time, to tell fresh from old.
-        older_than_ms: records written so long before a partition's assignment are its backlog.
-        least_records: fewer are not worth it: the member reads them itself.
+        older_than_ms: records written longer than this before a partition's assignment are its backlog.
+        least_records: a smaller backlog is left to the member.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Backlog(PartitionReader):
         clock: Clock,
         *,
         older_than_ms: int,
-        least_records: int = _WORTH_IT,
+        least_records: int = _LEAST_RECORDS,
     ) -> None:
         super().__init__(settings, topics, group_id=None, start_from="earliest", out_of_range="earliest")
         self._tracker = tracker
@@ -71,11 +71,11 @@ class Backlog(PartitionReader):
         self._older_than_ms = older_than_ms
         self._least_records = least_records
         self._ranges: dict[TopicPartition, tuple[int, int]] = {}  # next offset to be read, offset of the split
-        # A rebalance comes in the middle of whatever is going on here.
+        # A rebalance may interrupt any of the methods.
         self._lock = asyncio.Lock()
 
-    async def take(self, member: PartitionReader, partitions: Iterable[TopicPartition]) -> None:
-        """Takes over what is old in partitions that were just assigned to the member, and moves the member behind it.
+    async def assign(self, member: PartitionReader, partitions: Iterable[TopicPartition]) -> None:
+        """Takes over the backlog of partitions just assigned to the member, and moves the member behind it.
 
         Raises:
             BrokerError: if the broker cannot be asked.
@@ -91,24 +91,24 @@ class Backlog(PartitionReader):
         if not split:
             return
         for partition, (start, end) in split.items():
-            log.info("reading a backlog beside", partition=str(partition), first=start, behind=end)
+            log.info("reading a backlog in parallel", partition=str(partition), first=start, split=end)
             self._tracker.split(partition, end)
             member.seek(partition, end)
         async with self._lock:
             self._ranges |= split
-            await self._read_on()
+            await self._reassign()
 
-    async def drop(self, partitions: Iterable[TopicPartition]) -> None:
-        """Reads no more of these: they are somebody else's."""
+    async def revoke(self, partitions: Iterable[TopicPartition]) -> None:
+        """Stops reading these: another member has them."""
         async with self._lock:
             dropped = self._ranges.keys() & set(partitions)
             for partition in dropped:
                 del self._ranges[partition]
-            await self._rest(dropped)
+            await self._pause(dropped)
 
     @property
     def left(self) -> bool:
-        """Whether there is something to poll for."""
+        """Whether there is something left to poll for."""
         return bool(self._ranges)
 
     def records_left(self) -> dict[TopicPartition, int]:
@@ -116,9 +116,9 @@ class Backlog(PartitionReader):
         return {partition: end - start for partition, (start, end) in self._ranges.items()}
 
     async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
-        """The next old records, in order within each partition. The call says that those before it are started."""
+        """The next old records, in order within each partition. Those returned before must be started by now."""
         async with self._lock:
-            await self._let_go([partition for partition, (position, end) in self._ranges.items() if position >= end])
+            await self._finish([partition for partition, (position, end) in self._ranges.items() if position >= end])
             if not self._ranges:
                 return []
             records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
@@ -128,16 +128,16 @@ class Backlog(PartitionReader):
             }
             return [record for record in records if record.offset < self._ranges.get(record.source, (0, 0))[1]]
 
-    async def _let_go(self, read: Collection[TopicPartition]) -> None:
-        """Of partitions that were read to the split."""
+    async def _finish(self, read: Collection[TopicPartition]) -> None:
+        """Ends the backlog of partitions that were read up to the split."""
         for partition in read:
-            log.info("backlog read", partition=str(partition))
+            log.info("backlog finished", partition=str(partition))
             del self._ranges[partition]
             self._tracker.earlier_read(partition)
-        await self._rest(read)
+        await self._pause(read)
 
-    async def _read_on(self) -> None:
-        """Assigns all ranges anew, each from where it stands."""
+    async def _reassign(self) -> None:
+        """Assigns all ranges to the consumer, each at its position."""
         if self._consumer is None:
             self._consumer = self._make_consumer(await require_topics(self._settings, self._topics))
             with translated(f"preparing to read a backlog of {', '.join(self._topics)}"):
@@ -146,7 +146,7 @@ class Backlog(PartitionReader):
         for partition, (start, _) in self._ranges.items():
             self.seek(partition, start)
 
-    async def _rest(self, partitions: Iterable[TopicPartition]) -> None:
+    async def _pause(self, partitions: Iterable[TopicPartition]) -> None:
         if self._ranges:
             self.pause(partitions)
         elif self._consumer is not None:

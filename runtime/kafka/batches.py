@@ -1,7 +1,7 @@
-"""Many records at once: put into batches per partition here, instead of by the client library, record by record.
+"""Writes many records at once: batches them per partition here, instead of one by one in the client library.
 
-The library's own way looks at the cluster, hashes the key in Python, waits for room and makes a future for every single
-record; this one takes about a third of its time.
+For every single record the library looks at the cluster, hashes the key in Python, waits for room and makes
+a future; this takes about a third of that time.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class Batches:
         self._open: dict[tuple[str, int], Any] = {}
 
     async def add(self, record: OutRecord) -> list[asyncio.Future[Any]]:
-        """Puts a record into its batch; where that one was full it is handed over, and its future returned."""
+        """Adds a record to its batch. A full batch is sent first, and its future returned."""
         place = record.topic, await self._partition_of(record)
         if place not in self._open:
             self._open[place] = self._producer.create_batch()
         if self._append(place, record):
             return []
-        handed_over = await self._hand_over(place)
+        sent = await self._send(place)
         self._open[place] = self._producer.create_batch()
         self._append(place, record)  # a batch takes its first record whatever its size
-        return [handed_over]
+        return [sent]
 
     async def finish(self) -> list[asyncio.Future[Any]]:
-        """Hands all open batches over; their futures."""
-        return [await self._hand_over(place) for place in list(self._open)]
+        """Sends all open batches; returns their futures."""
+        return [await self._send(place) for place in list(self._open)]
 
     def _append(self, place: tuple[str, int], record: OutRecord) -> bool:
         added = self._open[place].append(
@@ -53,7 +53,7 @@ class Batches:
         )
         return added is not None
 
-    async def _hand_over(self, place: tuple[str, int]) -> asyncio.Future[Any]:
+    async def _send(self, place: tuple[str, int]) -> asyncio.Future[Any]:
         batch = self._open.pop(place)
         batch.close()
         topic, partition = place

@@ -1,7 +1,7 @@
-"""The way to the broker: connection arguments, TLS, and a probe that tells why there is no connection.
+"""Connecting: arguments for the client, TLS, and a probe that says why a connection fails.
 
-aiokafka only says "Unable to bootstrap" and leaves the cause in its log. The probe opens the connections itself and so
-has the cause at hand.
+aiokafka only says "Unable to bootstrap" and leaves the cause in its log. The probe opens the connections itself, so it
+knows the cause.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from runtime.settings import KafkaSettings
 
 _RETRY_PAUSE_S = 0.25
 _Address = tuple[str, int]
-_SAID_OF: Final = (
+_EXPLANATIONS: Final = (
     (SaslAuthenticationFailed, "wrong user name or password (kafka.sasl_username, kafka.sasl_password)"),
     (UnsupportedSaslMechanismError, "the broker does not offer this kafka.sasl_mechanism"),
     (ConnectionRefusedError, "connection refused; is a broker running there?"),
@@ -37,7 +37,7 @@ _SAID_OF: Final = (
         "it closed the connection; do kafka.security_protocol and client certificate fit the listener?",
     ),
 )
-"""The first that fits is said, so the narrow kinds come first."""
+"""The first match counts, so narrow types come first."""
 log = structlog.get_logger(__name__)
 
 
@@ -62,18 +62,18 @@ def connection_arguments(settings: KafkaSettings) -> dict[str, Any]:
 
 
 async def probe(settings: KafkaSettings) -> None:
-    """Connects to the bootstrap servers and to the brokers that they name, with patience for a broker that is starting.
+    """Connects to the bootstrap servers and to the brokers that they name, waiting for a broker that is still starting.
 
     Raises:
         BrokerUnreachable: the cause per address, in words, once `connect_timeout_s` is over; at once for a wrong
-            password, mechanism or certificate, which no waiting mends.
+            password, mechanism or certificate, where waiting does not help.
         SettingsError: if a TLS file cannot be used.
     """
     arguments = connection_arguments(settings)
     addresses = [(host, port) for host, port, _ in collect_hosts(arguments.pop("bootstrap_servers"))]
     arguments.pop("metadata_max_age_ms")
     arguments["request_timeout_ms"] = int(settings.connect_timeout_s * 1000)
-    advertised = await _patient_answer(addresses, arguments, settings.connect_timeout_s)
+    advertised = await _retry_until_answered(addresses, arguments, settings.connect_timeout_s)
     reachable, causes = await _first_answer(advertised, arguments)
     if not reachable:
         raise BrokerUnreachable(
@@ -82,20 +82,20 @@ async def probe(settings: KafkaSettings) -> None:
         ) from next(iter(causes.values()))
 
 
-async def _patient_answer(addresses: list[_Address], arguments: dict[str, Any], limit_s: float) -> list[_Address]:
+async def _retry_until_answered(addresses: list[_Address], arguments: dict[str, Any], limit_s: float) -> list[_Address]:
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + limit_s
-    told = False
+    logged = False
     while True:
         advertised, causes = await _first_answer(addresses, arguments)
         if advertised:
             return advertised
-        waiting_helps = any(_may_mend(cause) for cause in causes.values())
+        waiting_helps = any(_may_be_transient(cause) for cause in causes.values())
         if not waiting_helps or loop.time() > give_up_at:
             raise BrokerUnreachable(_no_answer(causes)) from next(iter(causes.values()))
-        if not told:
+        if not logged:
             log.info("waiting for the broker", cause=_no_answer(causes), limit_s=limit_s)
-            told = True
+            logged = True
         await asyncio.sleep(_RETRY_PAUSE_S)
 
 
@@ -120,7 +120,7 @@ async def _first_answer(
     return [], causes
 
 
-def _may_mend(cause: BaseException) -> bool:
+def _may_be_transient(cause: BaseException) -> bool:
     return not isinstance(cause, SaslAuthenticationFailed | UnsupportedSaslMechanismError | ssl.SSLError)
 
 
@@ -134,7 +134,7 @@ def in_words(cause: BaseException) -> str:
         return f"its certificate is not trusted ({cause.verify_message}); set kafka.tls_ca_file to its CA's"
     if isinstance(cause, ssl.SSLError):
         return f"TLS failed ({cause.reason or cause}); do kafka.security_protocol and the certificates fit?"
-    said = next((words for kinds, words in _SAID_OF if isinstance(cause, kinds)), None)
+    said = next((words for kinds, words in _EXPLANATIONS if isinstance(cause, kinds)), None)
     return said or str(cause) or repr(cause)
 
 

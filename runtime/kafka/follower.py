@@ -1,4 +1,4 @@
-"""All partitions of some topics, without a group: up to where they ended at the start, then on for ever."""
+"""Reads all partitions of some topics, without a consumer group."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
 _QUIET_MS: Final = 2_000
-"""A partition that answered fetches for so long without giving a record is at its end, whatever the end offset says:
-behind it may lie only transaction markers, aborted records or what compaction removed.
+"""A partition whose fetches return no record for this long has been read to its end, whatever the end offset says: only
+transaction markers, aborted records or compacted ones may remain.
 """
 
 log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class TopicFollower(PartitionReader):
         start_offsets: where to go on, for example from a snapshot; partitions not named begin at `start_from`.
         start_from: where a partition without a start offset begins.
         out_of_range: what to do when the next offset is not kept any more. `raise` (the default) also applies to
-            `start_offsets` at the start: state that stands for records which are gone cannot be brought up to date.
+            `start_offsets` at the start: state whose next records are gone cannot be brought up to date.
         group_id: the group whose offsets `committed` tells. It is not joined.
         look_again_s: how often to look for partitions added to the topics; they are followed from their beginning.
     """
@@ -102,7 +102,7 @@ class TopicFollower(PartitionReader):
         }
 
     async def poll(self, *, max_records: int = 2_000, timeout_ms: int = 100) -> list[Record]:
-        """As in `PartitionReader`; keeps `caught_up` current and takes up partitions added meanwhile."""
+        """As in `PartitionReader`; keeps `caught_up` current and follows partitions added meanwhile."""
         if asyncio.get_running_loop().time() >= self._look_again_at:
             await self._follow_added_partitions()
         records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
@@ -112,16 +112,16 @@ class TopicFollower(PartitionReader):
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that was there at the start has been handed out by `poll`."""
+        """Whether `poll` has returned everything that was there at the start."""
         return not self._unread
 
     def progress(self) -> tuple[int, int]:
-        """Offsets handed out and offsets to hand out until caught up, as far as known."""
+        """Offsets read and offsets to read until caught up, as far as known."""
         left = sum(end - self._seen.get(partition, (end, 0))[0] for partition, end in self._unread.items())
         return self._to_read - left, self._to_read
 
     async def _follow_added_partitions(self) -> None:
-        """A table that lacks a partition would be wrong for ever, without a sign."""
+        """Without it, a table would lack new partitions forever and nothing would show it."""
         wanted = _all_of(await require_topics(self._settings, self._topics))
         added = set(wanted) - self._consumer.assignment()
         if added:
@@ -141,7 +141,7 @@ class TopicFollower(PartitionReader):
                 del self._unread[partition]
 
     def _is_quiet(self, partition: TopicPartition, position: int) -> bool:
-        """Whether the broker has kept answering without moving this position. Its silence proves nothing."""
+        """Whether the broker has kept answering without new records. No answer proves nothing."""
         answered_ms = self._consumer.last_poll_timestamp(VendorPartition(*partition)) or 0
         before, since_ms = self._seen.get(partition, (-1, 0))
         if position != before or since_ms == 0:

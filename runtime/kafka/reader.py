@@ -1,4 +1,4 @@
-"""What the group member and the follower share: polling, pausing, positions, lag, a stop that cannot hang."""
+"""What group members and followers share: polling, pausing, positions, lag, a stop that cannot hang."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ log = structlog.get_logger(__name__)
 class PartitionReader:
     """Base of `RecordSource` and `TopicFollower`.
 
-    Isolation is always `read_committed`: nothing that a transaction took back is ever seen. Offsets are never reset by
-    the client library, which does it silently; what happens when they are out of range is `out_of_range`'s to say.
+    Isolation is always `read_committed`: records of aborted transactions are never seen. The client library never
+    resets offsets, which it does silently; `out_of_range` decides what happens when one is out of range.
 
     Attributes:
-        resets: how many times a partition was read anew because its offset was out of range.
+        resets: how many times a partition's offset was out of range and had to be reset.
     """
 
     def __init__(
@@ -77,17 +77,17 @@ class PartitionReader:
         try:
             await asyncio.wait_for(consumer.stop(), self._settings.stop_timeout_s)
         except (TimeoutError, KafkaError) as error:
-            log.warning("the consumer did not stop in order", topics=self._topics, cause=repr(error))
+            log.warning("the consumer did not stop cleanly", topics=self._topics, cause=repr(error))
 
     async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
         """The next records, in order within each partition; an empty list if none came within `timeout_ms`.
 
-        To be called all the time, also when every partition is paused: a member that does not poll loses its place. It
-        may take longer than `timeout_ms` while the group rebalances.
+        Keep calling it, also while every partition is paused: a member that does not poll loses its partitions. It may
+        take longer than `timeout_ms` while the group rebalances.
 
         Raises:
-            OffsetsOutOfRange: if the next offset is not kept any more and `out_of_range` is "raise".
-            BrokerError: on anything that waiting does not mend.
+            OffsetsOutOfRange: if the next offset is no longer retained and `out_of_range` is "raise".
+            BrokerError: on any error that waiting does not fix.
         """
         try:
             batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
@@ -139,7 +139,7 @@ class PartitionReader:
         return frozenset(_ours(partition) for partition in self._consumer.assignment())
 
     def pause(self, partitions: Iterable[TopicPartition] | None = None) -> None:
-        """Takes in nothing more from these partitions (None: from any) until `resume`; `poll` must go on."""
+        """Returns no more records of these partitions (None: of any) until `resume`; keep calling `poll`."""
         self._consumer.pause(*self._theirs(partitions))
 
     def resume(self, partitions: Iterable[TopicPartition] | None = None) -> None:
@@ -151,7 +151,7 @@ class PartitionReader:
         return frozenset(_ours(partition) for partition in self._consumer.paused())
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Goes on reading from this offset."""
+        """Continues at this offset."""
         self._consumer.seek(VendorPartition(*partition), offset)
 
     async def positions(self) -> dict[TopicPartition, int]:
@@ -165,7 +165,7 @@ class PartitionReader:
         return found
 
     async def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
-        """The offsets that the reader's group has committed, by members or in transactions; None where there is none.
+        """The offsets that the reader's group has committed, directly or in transactions; None where there is none.
 
         Raises:
             BrokerError: if the broker cannot be asked.
@@ -202,7 +202,7 @@ class PartitionReader:
         }
 
     def backlog_lag(self) -> dict[TopicPartition, int]:
-        """Records before the position that somebody else is still reading for this one."""
+        """Records before the position that are still being read as a backlog."""
         return {}
 
     async def lag(self) -> dict[TopicPartition, int]:

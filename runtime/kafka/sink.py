@@ -1,4 +1,4 @@
-"""Records out: an idempotent producer whose every delivery is awaited by someone."""
+"""Writes records with an idempotent producer and reports the outcome of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.records import OutRecord
 from runtime.settings import KafkaSettings
 
 _MAX_REQUEST_BYTES: Final = 64 * 1_048_576
-"""Beyond what any broker takes: the limit of single records is checked here, by the setting."""
+"""More than any broker accepts: `check_size` enforces the configured limit."""
 log = structlog.get_logger(__name__)
 
 
@@ -36,7 +36,7 @@ def make_producer(settings: KafkaSettings, **more: Any) -> AIOKafkaProducer:  # 
 
 
 class ProducerOwner:
-    """What sinks share: a producer that is there between start and stop.
+    """What sinks share: a producer that exists between start and stop.
 
     Args:
         settings: how to reach Kafka.
@@ -65,14 +65,14 @@ class ProducerOwner:
             raise
 
     async def stop(self) -> None:
-        """Sends what is buffered, then closes; gives up after `stop_timeout_s`: the library's own stop can hang."""
+        """Sends what is buffered, then closes; gives up after `stop_timeout_s`, because the library's stop can hang."""
         if self._producer is None:
             return
         producer, self._producer = self._producer, None
         try:
             await asyncio.wait_for(producer.stop(), self._settings.stop_timeout_s)
         except (TimeoutError, KafkaError) as error:
-            log.warning("the producer did not stop in order", cause=repr(error))
+            log.warning("the producer did not stop cleanly", cause=repr(error))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -83,7 +83,7 @@ class ProducerOwner:
 
 
 def check_size(record: OutRecord, settings: KafkaSettings) -> None:
-    """Refuses a record before anything is done with it.
+    """Checks a record's size before it is sent.
 
     Raises:
         RecordTooLarge: if it exceeds `max_record_bytes` and is not exempt.
@@ -120,8 +120,8 @@ class RecordSink(ProducerOwner):
             delivery = await sink.send(record)   # in the buffer
             await delivery                       # acknowledged by all replicas in sync
 
-    While the broker is away deliveries wait; they fail only for good. The first failure that concerns more than its
-    own record also comes out of every later `send` and `flush`: what follows it must not be taken for delivered.
+    While the broker is unreachable deliveries wait; a failure is final. The first failure that concerns more than its
+    own record is also raised by every later `send` and `flush`: nothing after it may be taken for delivered.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
@@ -179,10 +179,10 @@ class RecordSink(ProducerOwner):
             delivery.set_result(None)
         else:
             delivery.set_exception(failure)
-            delivery.exception()  # marks it as seen: flush reports it where nobody awaits this one
+            delivery.exception()  # marks it as retrieved: `flush` raises it if nobody awaits this future
 
     def raise_failure(self) -> None:
-        """Raises what an earlier delivery failed of.
+        """Raises the error of an earlier failed delivery.
 
         Raises:
             DeliveryFailed: if one did.

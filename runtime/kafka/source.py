@@ -1,4 +1,4 @@
-"""A member of a consumer group: records in, explicit commits, and a say in every rebalance."""
+"""A consumer group member: polls records, commits offsets explicitly, calls hooks at every rebalance."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = structlog.get_logger(__name__)
 
 
 class RebalanceHooks(Protocol):
-    """What the owner of a source does when partitions come and go. Every rebalance revokes all, then assigns anew."""
+    """Called when partitions come and go. Every rebalance revokes all partitions, then assigns the new ones."""
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        """Finish and commit work in flight. Called while commits are still accepted; cut off after a limit."""
+        """Finish and commit work in flight. Called while commits are still accepted; cancelled after a time limit."""
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Prepare for these. No record of theirs is read before this returns."""
+        """Prepare for these partitions. None of their records is read before this returns."""
 
 
 class RecordSource(PartitionReader):
@@ -40,7 +40,7 @@ class RecordSource(PartitionReader):
         topics: what to read; all of them must exist.
         group_id: members of one group share the partitions.
         start_from: where a partition without a committed offset begins.
-        out_of_range: what to do when the committed offset is not kept any more.
+        out_of_range: what to do when the committed offset is no longer retained.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RecordSource(PartitionReader):
 
         Args:
             hooks: the owner's.
-            backlog: takes over what is old in partitions when they are assigned; None: everything is read in order.
+            backlog: reads the old records of newly assigned partitions in parallel; None: everything is read in order.
 
         Raises:
             TopicMissing: if one of the topics is not there.
@@ -93,14 +93,14 @@ class RecordSource(PartitionReader):
         return records
 
     def backlog_lag(self) -> dict[TopicPartition, int]:
-        """Records of the backlog that have not been read yet."""
+        """Records of the backlog that have not been read yet, per partition."""
         return {} if self._backlog is None else self._backlog.records_left()
 
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Commits the next offset to be read for each partition that is still ours; tells which these were.
+        """Commits the next offset of each partition that is still ours; returns those committed.
 
-        A rebalance may take partitions away at any time. What could not be committed for that reason is not lost: it
-        is read again by the next owner, so this is no error.
+        A rebalance may revoke partitions at any time. What could not be committed for that reason is read again by the
+        next owner, so this is no error.
 
         Raises:
             BrokerError: if the broker refuses for another reason or does not answer in time.
@@ -123,19 +123,19 @@ class RecordSource(PartitionReader):
     async def _revoked(self, partitions: frozenset[TopicPartition]) -> None:
         self._settled.clear()
         if self._backlog is not None:
-            await self._backlog.drop(partitions)
+            await self._backlog.revoke(partitions)
         if self._hooks is None or not partitions:
             return
         try:
             async with asyncio.timeout(self._settings.revocation_limit_s):
                 await self._hooks.on_revoked(partitions)
         except TimeoutError:
-            log.warning("work in flight outlasted a rebalance and will be done again", group=self.group_id)
+            log.warning("work in flight outlasted a rebalance and will be processed again", group=self.group_id)
         except Exception as error:  # noqa: BLE001 - aiokafka would log and forget it; the next poll raises it
             self._failure = error
 
     async def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        # Nothing can have been fetched yet: between the assignment and this pause the library has not waited once.
+        # Nothing can have been fetched yet: the library has not yielded between the assignment and this pause.
         self.pause(partitions)
         try:
             with translated(f"preparing for {len(partitions)} partitions of {', '.join(self._topics)}"):
@@ -144,7 +144,7 @@ class RecordSource(PartitionReader):
                         await self._hooks.on_assigned(partitions)
                     await self._start_at_committed(partitions)
                     if self._backlog is not None:
-                        await self._backlog.take(self, partitions)
+                        await self._backlog.assign(self, partitions)
         except Exception as error:  # noqa: BLE001 - aiokafka would log and forget it; the next poll raises it
             self._failure = error
         else:
@@ -152,8 +152,8 @@ class RecordSource(PartitionReader):
         self._settled.set()
 
     async def _start_at_committed(self, partitions: Iterable[TopicPartition]) -> None:
-        """Goes to the offsets committed as of now. The library asked before the hooks ran, when an earlier owner might
-        still have been committing; by now the hooks have fenced it off.
+        """Seeks to the offsets committed as of now. The library asked before the hooks ran, when an earlier owner might
+        still have been committing; by now the hooks have fenced that owner.
         """
         for partition, offset in (await self.committed(partitions)).items():
             if offset is None:

@@ -1,4 +1,4 @@
-"""Topics: what is there, what is missing, what differs. Adds; never deletes, never changes."""
+"""Creates missing topics and reports how the others differ. Never deletes or changes a topic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TopicReport:
     Attributes:
         created: names of the topics made now.
         present: names of those that were there.
-        differences: one line for each thing that is not as specified; nothing of it was changed.
+        differences: one line for each deviation from the specification; none was changed.
     """
 
     created: tuple[str, ...]
@@ -38,7 +38,7 @@ class TopicReport:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What there is to read.
+    """A cluster and the topics asked for.
 
     Attributes:
         id: the cluster's own; offsets count only there. Empty where a broker does not tell.
@@ -52,10 +52,10 @@ class Cluster:
 
 
 async def create_missing_topics(settings: KafkaSettings, specs: Sequence[TopicSpec]) -> TopicReport:
-    """Makes the topics that are missing and reports how those that are there differ.
+    """Creates the missing topics and reports how the existing ones differ.
 
-    The embedded broker knows no request for it and makes every topic that is asked about, its own way: the differences
-    tell.
+    The embedded broker has no such request; it creates every topic that is asked about, with its own settings, which
+    the differences show.
 
     Raises:
         BrokerUnreachable: if there is no connection.
@@ -80,7 +80,7 @@ async def create_missing_topics(settings: KafkaSettings, specs: Sequence[TopicSp
 
 
 async def require_topics(settings: KafkaSettings, topics: Sequence[str]) -> Cluster:
-    """Makes sure that the topics are there.
+    """Checks that the topics exist.
 
     All topics are listed instead of asking for these: asking makes many brokers create what is missing, with one
     partition and without compaction.

@@ -1,8 +1,8 @@
-"""Records and offsets together or not at all.
+"""Transactions: records and offsets are committed together or not at all.
 
-One transactional producer per input partition, its id made of group, topic and partition: whoever is assigned the
-partition next initialises the same id, which ends the transaction of an owner of before and fences it off (the client
-library lacks the group's own fencing, KIP-447).
+There is one transactional producer per input partition, its id made of group, topic and partition: the partition's next
+owner initialises the same id, which aborts the earlier owner's open transaction and fences that owner (the client
+library lacks the fencing by group of KIP-447).
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from runtime.records import OutRecord, TopicPartition
 from runtime.settings import KafkaSettings
 
 _DEFINITE: Final = (TransactionFailed, RecordTooLarge, NotAuthorized, TopicMissing)
-"""Errors that say what became of the transaction."""
+"""Errors after which the transaction's outcome is known."""
 
 _RETRY_BACKOFF_MS: Final = 20
-"""Brokers often refuse for some milliseconds what belongs to a transaction whose last step they still write down. With
-the library's 100 ms one transaction in twenty-five took that much longer.
+"""For a few milliseconds brokers often refuse a transaction's next step while they still write the last one. With the
+library's default of 100 ms one transaction in 25 took that much longer.
 """
 log = structlog.get_logger(__name__)
 
 
 class Transaction:
-    """What can be done inside a transaction. Made by `TransactionalSink.transaction`."""
+    """The operations inside a transaction. Made by `TransactionalSink.transaction`."""
 
     def __init__(self, producer: AIOKafkaProducer, settings: KafkaSettings) -> None:
         self._producer = producer
@@ -91,7 +91,7 @@ class Transaction:
             )
 
     async def delivered(self) -> None:
-        """Waits for every record. The library would commit a transaction of which the broker refused a part.
+        """Waits for every record: the library would commit a transaction even if the broker refused part of it.
 
         Raises:
             BrokerError: if the broker refused one.
@@ -101,8 +101,8 @@ class Transaction:
 
 
 class TransactionalSink(ProducerOwner):
-    """A producer with a transactional id. Its start ends an open transaction of the id's earlier holder and fences that
-    one off; what it leaves open when it stops is taken back by the broker.
+    """A producer with a transactional id. Starting it aborts an open transaction of the id's earlier holder and
+    fences that holder. The broker aborts what it leaves open when it stops.
 
         async with sink.transaction() as transaction:
             await transaction.send(record)
@@ -110,7 +110,7 @@ class TransactionalSink(ProducerOwner):
 
     Args:
         settings: how to reach Kafka.
-        transactional_id: whoever starts with this id last fences all others off.
+        transactional_id: the last to start with this id fences all others.
     """
 
     def __init__(self, settings: KafkaSettings, transactional_id: str) -> None:
@@ -126,16 +126,16 @@ class TransactionalSink(ProducerOwner):
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """One transaction: committed at the end of the block, taken back if it raises. All of it under a time-out.
+        """One transaction: committed at the end of the block, aborted if it raises, all under one time-out.
 
-        What the block raises comes out of it once the transaction has been taken back; the sink stays usable.
+        An error of the block is raised once the transaction has been aborted; the sink stays usable.
 
         Raises:
-            Fenced: another producer holds the id now, or the broker gave up on us: nothing of it happened.
+            Fenced: another producer holds the id now, or the broker aborted the transaction: nothing was committed.
             TransactionTimedOut: it did not finish in time.
-            TransactionFailed: any other failure that leaves the outcome open. After each of these three build a new
-                sink, if this one's work is still ours, and ask for the committed offset.
-            BrokerError: the broker refused a record or the user: nothing of it happened, the sink stays usable.
+            TransactionFailed: any other failure that leaves the outcome unknown. After any of these three, restart the
+                sink if the work is still ours, and ask for the committed offset.
+            BrokerError: the broker refused a record or the user: nothing was committed, the sink stays usable.
         """
         doing = f"a transaction of {self.transactional_id}"
         try:
@@ -158,7 +158,7 @@ class TransactionalSink(ProducerOwner):
             raise
 
     async def _abort(self) -> None:
-        """Takes the open transaction back. A failure here is of no interest: the broker does the same in time."""
+        """Aborts the open transaction. A failure does not matter: the broker aborts it after its time-out."""
         try:
             await self._producer.abort_transaction()
         except (KafkaError, AssertionError) as error:
@@ -167,9 +167,9 @@ class TransactionalSink(ProducerOwner):
 
 @contextmanager
 def _usable(doing: str) -> Iterator[None]:
-    """Translates, and turns what leaves the transaction's outcome open into `TransactionFailed`.
+    """Translates errors; those that leave the transaction's outcome unknown become `TransactionFailed`.
 
-    A producer that was fenced in the background refuses further calls by assertions and usage errors.
+    A producer that was fenced in the background raises assertion and usage errors on further calls.
     """
     try:
         with translated(doing):
@@ -177,6 +177,6 @@ def _usable(doing: str) -> Iterator[None]:
     except _DEFINITE:
         raise
     except BrokerError as error:
-        raise TransactionFailed(f"{error}; whether it happened is to be asked anew") from error
+        raise TransactionFailed(f"{error}; ask for the committed offset to learn the outcome") from error
     except (AssertionError, IllegalOperation) as error:
-        raise Fenced(f"{doing}: the producer was fenced off or failed before ({error})") from error
+        raise Fenced(f"{doing}: the producer was fenced or failed before ({error})") from error

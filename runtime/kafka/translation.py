@@ -1,4 +1,4 @@
-"""aiokafka's exceptions as ours. Done once, here; the vendor's exception stays attached as the cause."""
+"""Translates aiokafka's exceptions into ours, once, here; the original stays attached as the cause."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _TRANSLATIONS: Final[tuple[tuple[tuple[type[BaseException], ...], type[BrokerErr
             vendor.TransactionCoordinatorFenced,
         ),
         Fenced,
-        "another producer took over, or the broker gave up waiting",
+        "another producer took over, or the broker aborted the transaction",
     ),
     (
         (
@@ -87,6 +87,6 @@ def translate(error: BaseException, doing: str) -> BrokerError:
 
 
 def _detail(error: BaseException) -> str:
-    """What the library says, with the name of its exception, which it does not always say itself."""
+    """The library's message, with the name of its exception, which the message does not always contain."""
     name, text = type(error).__name__, str(error)
     return text if name in text else f"{name}: {text}".removesuffix(": ")

@@ -114,7 +114,7 @@ def test_tests_mirror_the_source():
     """A test file stands in the folder of its package; none is for a package that does not exist."""
     folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
 
-    assert folders <= {*PACKAGES, "architecture", "deploy", "golden", "integration", "support"}
+    assert folders <= {*PACKAGES, "architecture", "deploy", "golden", "integration", "mutation", "support"}
 
 
 def _parameters(function):

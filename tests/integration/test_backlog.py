@@ -86,7 +86,7 @@ async def committed(reader, topic):
 
 
 async def test_fresh_records_are_read_first_and_committed_last(broker, topic):
-    """Both are read whole; until the backlog is done, the commit stands within it."""
+    """Both are read completely; until the backlog is done, the committed offset lies within it."""
     async with Reader(broker, topic, broker.name("group")) as reader:
         for _ in range(20):
             await reader.read(old=False)
@@ -141,7 +141,7 @@ async def both_are_done(first, second, topic):
 
 
 async def test_a_short_backlog_is_read_in_order(broker, topic):
-    """Below the limit a second reader is not worth it."""
+    """A backlog below the limit is left to the member."""
     async with Reader(broker, topic, broker.name("group"), least_records=OLD) as reader:
         assert not reader.backlog.left
         await reader.read_until(lambda: len(reader.fresh) == OLD + FRESH)

@@ -1,4 +1,4 @@
-"""What the two guarantees promise when programs die, hand over and lose their place."""
+"""Both delivery guarantees when programs die, hand over and are fenced."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_everything_is_copied_and_committed(broker, topics, guarantee):
 
 @GUARANTEES
 async def test_a_program_that_dies_in_mid_stream_loses_nothing(broker, topics, guarantee):
-    """After a death without draining, the next one goes on: at least once, or exactly once, as set."""
+    """After a crash without draining the next program continues, at least once or exactly once, as set."""
     settings, group = broker.settings(delivery=guarantee), broker.name("group")
     for seed in range(3):
         dying = Copier(settings, topics, group, seed)
@@ -88,7 +88,7 @@ async def test_a_lane_that_was_fenced_off_finds_out_what_happened_and_goes_on(br
 
 
 async def test_a_record_that_the_broker_refuses_ends_the_program(broker, topics):
-    """A delivery that fails for good is not passed over: nothing behind it would ever be committed."""
+    """A permanently failed delivery ends `run`: nothing behind it could ever be committed."""
     narrow = TopicSpec(broker.name("narrow"), PARTITIONS, config={"max.message.bytes": "500"})
     await create_missing_topics(broker.settings(), [narrow])
     source = RecordSource(broker.settings(), [topics[0]], broker.name("group"))

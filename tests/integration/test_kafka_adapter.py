@@ -139,7 +139,7 @@ async def test_offsets_commit_with_their_records(broker):
 
 
 async def test_the_last_to_take_an_id_fences_the_others(broker):
-    """The earlier holder's open transaction is taken back and every further one of his fails as fenced."""
+    """The earlier holder's open transaction is aborted, and every further one of it fails as fenced."""
     topic, identity = await broker.topic(), broker.name("id")
     async with TransactionalSink(broker.settings(), identity) as old:
         with pytest.raises(Fenced):  # noqa: PT012 - the block is what raises

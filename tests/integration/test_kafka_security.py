@@ -1,4 +1,4 @@
-"""Getting into a secured Kafka, and being told in one line why not."""
+"""Connecting to a secured Kafka, and one-line errors when that fails."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def test_a_jump_of_the_wall_clock_moves_no_deadline():
 
 
 def test_a_request_that_was_late_before_it_came_says_so():
-    """Late at intake is another matter than becoming late here."""
+    """A deadline that passes after intake was not late at intake."""
     clock = ManualClock(NOW_MS)
     late, timely = deadline(clock, age_ms=500), deadline(clock, age_ms=0)
     clock.advance(1)
@@ -50,7 +50,7 @@ def test_a_request_that_was_late_before_it_came_says_so():
     [(-900, 0, "none"), (-1_500, 0, "future"), (9_000, 9_000, "none"), (50_000, 10_000, "past")],
 )
 def test_clocks_that_disagree_are_bounded_and_reported(age_ms, transit_ms, skew):
-    """A future created time buys no budget; a far past one is only as old as the bound; both are reported."""
+    """A future created time does not extend the budget, one in the far past is bounded, and both are reported."""
     made = deadline(ManualClock(NOW_MS), age_ms=age_ms, max_clock_skew_ms=1_000, max_age_ms=10_000)
     assert (made.transit_ms, made.skew) == (transit_ms, skew)
     assert made.at - made.intake == pytest.approx((200 - transit_ms) / 1000)

@@ -45,7 +45,7 @@ def wait_until_gone(pid):
 
 
 async def test_it_answers_on_loopback_and_ends_with_its_block():
-    """Inside the block there is a broker; behind it there is no process."""
+    """The broker runs inside the block, and its process ends with it."""
     with EmbeddedBroker() as broker:
         assert broker.bootstrap_servers.startswith("127.0.0.1:")
         await probe(KafkaSettings(bootstrap_servers=broker.bootstrap_servers))
@@ -66,7 +66,7 @@ def test_it_does_not_outlive_a_killed_parent():
 
 
 def test_without_the_package_the_line_names_the_extra(monkeypatch):
-    """Who has not installed it learns what to install."""
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
     with pytest.raises(MissingDependency, match=r"exitstream\[demo\]"):
         EmbeddedBroker().start()

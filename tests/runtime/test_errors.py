@@ -9,7 +9,7 @@ from runtime.records import TopicPartition
 
 
 def test_the_tree_in_the_docstring_is_the_tree_in_the_code():
-    """The drawing names every error, under the right parent."""
+    """The tree in the module's docstring shows every error under its parent."""
     drawn, path = {}, []
     for line in errors.__doc__.splitlines():
         match = re.match(r"([\s│├└─]*)([A-Z]\w+)\s{2,}|^    (ExitstreamError)$", line)
@@ -26,7 +26,7 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code():
 
 
 def test_offsets_out_of_range_names_the_places_and_what_to_do():
-    """The error carries the offsets for the program and the words for people."""
+    """The error carries the offsets for the program and a message for users."""
     error = errors.OffsetsOutOfRange({TopicPartition("items", 2): 17})
     assert error.offsets == {TopicPartition("items", 2): 17}
     assert "items[2] at offset 17" in str(error)

@@ -1,4 +1,4 @@
-"""Which offsets may be committed: examples, and the promise itself as a property."""
+"""Which offsets may be committed: examples, and property tests against a plain reference."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_an_unfinished_record_holds_back_those_behind_it():
 
 
 def test_what_was_committed_is_not_offered_again():
-    """Only progress is committable, also when an earlier commit is told of late."""
+    """Only progress is committable, even if an older commit is reported late."""
     tracker = tracking(HERE)
     tracker.started(HERE, 0)
     tracker.done(HERE, 0)
@@ -53,7 +53,7 @@ def test_a_record_of_a_partition_taken_away_is_not_worked_on():
 
 
 def test_a_partition_that_comes_back_begins_anew():
-    """Late work of the time before does not count for records read again and still in flight."""
+    """Work finished from before the revocation does not count for records read again."""
     tracker = tracking(HERE)
     tracker.started(HERE, 0)
     tracker.revoke([HERE])
@@ -116,7 +116,7 @@ def test_what_lies_behind_a_split_waits_for_what_lies_before_it():
 
 
 def test_a_split_counts_only_for_partitions_that_are_held():
-    """Told of one that was taken away meanwhile, nothing happens."""
+    """Splitting a revoked partition has no effect."""
     tracker = tracking(HERE)
     tracker.split(THERE, 5)
     tracker.earlier_read(THERE)
@@ -125,13 +125,13 @@ def test_a_split_counts_only_for_partitions_that_are_held():
 
 
 class PlainSplit:
-    """A split partition told in sets, for the comparison: slow, and plain to see."""
+    """Reference for a split partition, kept in sets: slow but obvious."""
 
     def __init__(self, split):
         self.split, self.started, self.finished, self.earlier_is_read = split, set(), set(), False
 
     def next_offset(self):
-        """Behind the finished records that no unfinished or unread one precedes; -1 before there is any."""
+        """After the last finished record that no unfinished or unread one precedes; -1 if there is none."""
         earlier = sorted(offset for offset in self.started if offset < self.split)
         if not self.earlier_is_read or not self.finished >= set(earlier):
             return self._behind_run(earlier, -1)

@@ -24,7 +24,7 @@ def test_kafka_settings_that_contradict_each_other_are_refused(contradiction, wo
 
 
 def test_a_password_is_never_shown():
-    """Neither printing the settings nor an error about them tells the secret."""
+    """Neither the settings' repr nor an error about them contains the secret."""
     settings = KafkaSettings(security_protocol="SASL_SSL", sasl_username="u", sasl_password="hunter2")
     assert "hunter2" not in repr(settings)
     with pytest.raises(ValidationError) as raised:
@@ -33,6 +33,6 @@ def test_a_password_is_never_shown():
 
 
 def test_settings_are_frozen():
-    """Nobody changes settings behind another's back."""
+    """Assigning to a setting raises."""
     with pytest.raises(ValidationError, match="frozen"):
         KafkaSettings().linger_ms = 3

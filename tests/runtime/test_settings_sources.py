@@ -67,7 +67,7 @@ def test_the_environment_wins_over_the_file_and_both_over_the_defaults(file):
 
 
 def test_lists_tables_and_sections_are_json_in_the_environment():
-    """What a single line of text cannot hold comes as JSON; an empty text is None where None is allowed."""
+    """Structured values are JSON; an empty variable is None where None is allowed."""
     environ = {
         "EXITSTREAM_WORKER__KINDS": '["click", "purchase"]',
         "EXITSTREAM_WORKER__WEIGHTS": '{"click": 0.5}',
@@ -82,7 +82,7 @@ def test_lists_tables_and_sections_are_json_in_the_environment():
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_variable_of_a_key_wins_over_its_section_as_json(order):
-    """In whatever order the environment holds them."""
+    """The order of the variables in the environment does not matter."""
     section = '{"depth": 5, "seed_of_limits": [1]}'
     environ = {"EXITSTREAM_WORKER__LIMITS": section, "EXITSTREAM_WORKER__LIMITS__DEPTH": "6"}
     worker = load_settings(Settings, None, dict(list(environ.items())[::order])).worker
@@ -129,6 +129,16 @@ def test_every_mistake_is_one_line_that_names_the_key(file, text, environ, words
     assert "\n" not in str(raised.value).replace("\n)", ")")
 
 
+@pytest.mark.parametrize(("text", "where"), [("", "kafka: "), ("[worker]\nseed = 1\n", "kafka (")])
+def test_a_contradiction_within_a_section_is_blamed_on_no_single_variable(file, text, where):
+    """The line names the section, and the file if there is one."""
+    environ = {"EXITSTREAM_KAFKA__SECURITY_PROTOCOL": "SASL_SSL", "EXITSTREAM_KAFKA__SASL_USERNAME": "u"}
+    with pytest.raises(SettingsError, match="SASL_SSL needs sasl_username and sasl_password") as raised:
+        load_settings(Settings, file(text) if text else None, environ)
+    assert str(raised.value).startswith(where)
+    assert "EXITSTREAM_" not in str(raised.value)
+
+
 def test_a_missing_file_is_named(tmp_path):
     """The line says which file cannot be read."""
     with pytest.raises(SettingsError, match=r"nowhere\.toml cannot be read"):
@@ -136,7 +146,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_error_never_quotes_a_value():
-    """A secret in the wrong place does not end up in a log."""
+    """A secret in the wrong variable does not reach the log."""
     with pytest.raises(SettingsError) as raised:
         load_settings(Settings, None, {"EXITSTREAM_KAFKA__LINGER_MS": "hunter2"})
     assert "hunter2" not in str(raised.value)
@@ -171,7 +181,7 @@ def test_a_renamed_key_still_counts_and_one_warning_names_both(file, caplog, tex
     ],
 )
 def test_a_key_may_have_moved_to_another_section(file, text, environ):
-    """Its value is read as the new key's, and nothing of the old place is left."""
+    """Its value is read as the new key's, and the old key is gone."""
     settings = load_settings(Settings, file(text), environ)
     assert settings.worker.limits == Limits(seed_of_limits=(1, 2))
 
@@ -193,12 +203,12 @@ def test_a_key_may_have_moved_to_another_section(file, text, environ):
     ],
 )
 def test_the_old_and_the_new_name_at_once_are_refused(file, text, environ, words):
-    """Which of them should count would be a guess."""
+    """The error names both and says which to remove."""
     with pytest.raises(SettingsError, match=words):
         load_settings(Settings, file(text), environ)
 
 
 def test_settings_without_former_names_warn_of_nothing(file, caplog):
-    """Current names are read without remark."""
+    """Current names cause no warning."""
     load_settings(Settings, file("[worker.limits]\ndepth = 4\n"), {"EXITSTREAM_WORKER__SEED": "3"})
     assert caplog.messages == []

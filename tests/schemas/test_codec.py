@@ -303,7 +303,7 @@ def test_nan_deep_inside_is_refused():
 
 @pytest.mark.parametrize("candidates", [[], ["i"], ["i", "i"], [f"i{n}" for n in range(5_000)]])
 def test_any_number_of_candidates_is_a_valid_request(candidates):
-    """None, one, the same twice and thousands decode; what they mean is the worker's to say."""
+    """None, one, the same twice and thousands decode; the worker decides what they mean."""
     request = ImpressionRequest(request_id="r", user_id="u", candidate_item_ids=candidates, created_time_ms=0)
 
     assert MessageDecoder(ImpressionRequest).decode(codec.encode(request)).candidate_item_ids == candidates

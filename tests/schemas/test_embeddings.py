@@ -41,13 +41,13 @@ def test_the_wire_is_little_endian():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_numbers_that_are_not_finite_are_never_written(bad):
-    """A poisoned vector stops at its source."""
+    """A vector with NaN or infinity is not encoded."""
     with pytest.raises(ValueError, match="finite"):
         encode_embedding(np.array([0.0, bad], dtype=np.float32), "float32", version=1)
 
 
 def test_a_number_too_large_for_float16_is_refused():
-    """It would become infinite on the way."""
+    """A number beyond float16's range is not encoded."""
     with pytest.raises(ValueError, match="finite float16"):
         encode_embedding(np.array([1e5], dtype=np.float32), "float16", version=1)
 

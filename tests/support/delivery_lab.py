@@ -1,4 +1,4 @@
-"""A small program around a delivery: copies every record of a topic to another one, at its own pace."""
+"""A small program around a delivery: copies every record of one topic to another, out of order."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import random
 
 from runtime.delivery import make_delivery
 from runtime.kafka import RecordSource
-from runtime.lifecycle import owned_tasks
+from runtime.process.lifecycle import owned_tasks
 from runtime.records import OutRecord
 
-_HANDS = 6
-"""Records worked on at once: few, so that a few hundred of them last for a while."""
+_CONCURRENT = 6
+"""Records copied concurrently: few, so that a few hundred of them take a while."""
 
 
 class Copier:
@@ -30,7 +30,7 @@ class Copier:
         self._topic, self._output = topics
         self._source = RecordSource(settings, [self._topic], group)
         self._random = random.Random(seed)
-        self._hands = asyncio.Semaphore(_HANDS)
+        self._slots = asyncio.Semaphore(_CONCURRENT)
         self._stopping = asyncio.Event()
         self.copied = 0
         self.delivered = 0
@@ -58,7 +58,7 @@ class Copier:
         self._stopping.set()
 
     async def _copy(self, delivery, record):
-        async with self._hands:
+        async with self._slots:
             await asyncio.sleep(self._random.random() * 0.03)
         await delivery.finished(record, [OutRecord(self._output, record.key, record.value)], self._note_delivery)
         self.copied += 1

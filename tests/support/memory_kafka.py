@@ -1,7 +1,7 @@
-"""Kafka as aiokafka shows it, in memory: the test decides what is acknowledged, refused, committed or lost.
+"""An in-memory stand-in for aiokafka and its broker: the test decides what is acknowledged, refused or lost.
 
-It stands in for the client library alone; sinks, sources, offsets and deliveries around it are the product's. Unlike
-the embedded broker it keeps offsets sent in transactions, takes transactions back and fences producers off.
+It replaces the client library only; sinks, sources, offsets and deliveries around it are the product's. Unlike the
+embedded broker it keeps offsets sent in transactions, rolls transactions back and fences producers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runtime.records import TopicPartition
 
 
 class MemoryBroker:
-    """What is readable, and what waits for the test.
+    """The broker's log, and the acknowledgements that wait for the test.
 
     Attributes:
         log: everything that became readable, in order: ("output", value) and ("offset", partition, next offset).
@@ -59,7 +59,7 @@ class MemoryBroker:
         future.set_exception(error)
 
     def sent(self, value):
-        """A new acknowledgement; `value` None: what it is of becomes readable in another way."""
+        """The acknowledgement of a new record; `value` None: the record belongs to a transaction."""
         future = asyncio.get_running_loop().create_future()
         self.waiting.append((value, future))
         if not self.holds:
@@ -67,7 +67,7 @@ class MemoryBroker:
         return future
 
     def producer(self, **arguments):
-        """In the place of `AIOKafkaProducer`."""
+        """Replaces `AIOKafkaProducer`."""
         return _Producer(self, arguments.get("transactional_id"))
 
 
@@ -125,7 +125,7 @@ class _Producer:
 
 
 class MemorySource(RecordSource):
-    """A group's member whose partitions the test gives and takes; the records are the test's own."""
+    """A group member whose partitions the test assigns and revokes; the test makes the records itself."""
 
     def __init__(self, settings, topic, group, broker):
         super().__init__(settings, [topic], group)
@@ -185,6 +185,6 @@ class _Consumer:
 
 
 async def turns(count=100):
-    """Lets everything that can go on go on."""
+    """Lets pending tasks run."""
     for _ in range(count):
         await asyncio.sleep(0)

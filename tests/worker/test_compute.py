@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from runtime.lifecycle import owned_tasks
+from runtime.process.lifecycle import owned_tasks
 from worker.compute import ComputeThread
 
 

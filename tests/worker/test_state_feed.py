@@ -8,8 +8,8 @@ import pytest
 
 from programs.topics import TopicSettings
 from runtime.clock import ManualClock
-from runtime.lifecycle import owned_tasks
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
+from runtime.process.lifecycle import owned_tasks
 from runtime.records import Record
 from schemas.codec import encode
 from worker.compute import ComputeThread

@@ -1,4 +1,4 @@
-"""Delivery at least once, on the embedded broker."""
+"""At-least-once delivery on the embedded broker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from brokers import TestBroker, read
 from runtime.delivery import make_delivery
 from runtime.errors import RecordTooLarge
 from runtime.kafka import RecordSource
-from runtime.lifecycle import owned_tasks
+from runtime.process.lifecycle import owned_tasks
 from runtime.records import OutRecord, TopicPartition
 
 

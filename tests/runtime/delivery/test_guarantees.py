@@ -1,4 +1,4 @@
-"""What a delivery promises, checked acknowledgement by acknowledgement on a broker in memory, for both guarantees."""
+"""Both delivery guarantees on an in-memory broker whose acknowledgements the tests control one by one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def member(broker, guarantee, *partitions, **changes):
 
 
 async def ends_with(error, delivery):
-    """`run` raises this, and does not go on for ever instead."""
+    """`run` raises this error within the time-out."""
     with pytest.raises(error):
         async with asyncio.timeout(10):
             await delivery.run()
@@ -57,7 +57,7 @@ async def ends_with(error, delivery):
 
 @BOTH
 async def test_a_record_is_done_when_the_last_of_its_outputs_is_delivered(broker, guarantee):
-    """Neither its offset nor the word to its owner comes at an earlier acknowledgement, in whatever order they come."""
+    """No earlier acknowledgement commits its offset or calls `on_delivered`, whatever their order."""
     broker.holds = True
     told = []
     async with member(broker, guarantee, HERE) as (_, delivery):
@@ -77,7 +77,7 @@ async def test_a_record_is_done_when_the_last_of_its_outputs_is_delivered(broker
 @BOTH
 @pytest.mark.parametrize("refused", [0, 1])
 async def test_a_failed_delivery_ends_the_program_and_its_record_never_counts(broker, guarantee, refused):
-    """Whichever of the outputs fails: `run` raises why, nothing behind the record is committed, nothing more taken."""
+    """Whichever output fails: `run` raises the error, nothing from the record on is committed or accepted."""
     broker.holds = True
     told = []
     async with member(broker, guarantee, HERE) as (_, delivery):
@@ -134,7 +134,7 @@ async def test_a_revocation_waits_for_work_in_flight_and_commits_it(broker, guar
 
 @BOTH
 async def test_what_was_revoked_is_forgotten_and_the_rest_goes_on(broker, guarantee):
-    """Records of a partition taken away are neither begun nor committed any more, also when it comes back."""
+    """Records of a revoked partition are neither started nor committed, even once the partition is assigned again."""
     async with member(broker, guarantee, HERE, THERE, revocation_limit_s=0.05) as (source, delivery):
         for one in (record(0), record(1), record(0, THERE)):
             assert delivery.started(one)
@@ -197,7 +197,7 @@ async def test_no_offset_is_ever_readable_before_the_outputs_before_it(broker, g
 
 
 async def test_a_commit_that_a_rebalance_refuses_is_made_up_for(broker):
-    """What was not committed is offered again; any other refusal ends the program."""
+    """It is committed the next time; any other refusal ends the program."""
     async with member(broker, "at_least_once", HERE) as (_, delivery):
         assert delivery.started(record(0))
         await delivery.finished(record(0), [])
@@ -232,7 +232,7 @@ async def test_fresh_records_read_ahead_of_a_backlog_wait_for_it(broker):
 
 
 async def test_outputs_and_the_offset_behind_them_are_one_transaction(broker):
-    """Of every transaction readers see all outputs and the offset after them, or nothing."""
+    """Readers see all outputs of a transaction and the offset after them, or nothing."""
     async with member(broker, "exactly_once", HERE, THERE) as (_, delivery):
         for offset in range(4):
             for partition in (HERE, THERE):
@@ -252,7 +252,7 @@ async def test_outputs_and_the_offset_behind_them_are_one_transaction(broker):
 
 @pytest.mark.parametrize("outcome", ["lost", "unknown"])
 async def test_a_transaction_of_unknown_outcome_is_neither_lost_nor_repeated(broker, outcome):
-    """The committed offset tells whether it happened: only if it did not, it is done again."""
+    """The committed offset tells whether it was committed; it is repeated only if not."""
     told = []
     async with member(broker, "exactly_once", HERE) as (_, delivery):
         for offset in range(2):
@@ -264,7 +264,7 @@ async def test_a_transaction_of_unknown_outcome_is_neither_lost_nor_repeated(bro
 
 
 async def test_a_lane_that_was_fenced_off_takes_its_id_back_and_repeats_the_transaction(broker):
-    """Somebody who held the id for a moment costs nothing."""
+    """After another producer held the id for a moment, nothing is lost or repeated."""
     async with member(broker, "exactly_once", HERE) as (_, delivery):
         assert delivery.started(record(0))
         async with TransactionalSink(KafkaSettings(), "group.in.0"):

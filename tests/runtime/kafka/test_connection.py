@@ -1,4 +1,4 @@
-"""Why there is no connection, in words."""
+"""The causes of a failed connection, in words."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ async def test_a_refused_connection_is_called_so():
 
 
 async def test_an_unknown_host_is_called_so():
-    """A name that nobody knows points to the setting."""
+    """An unresolvable host name points to the setting."""
     with pytest.raises(BrokerUnreachable, match="the host name is unknown; check kafka"):
         await probe(nowhere("nobody.invalid:9092"))
 
 
 async def test_a_listener_that_says_nothing_does_not_hold_the_start_for_ever():
-    """Something that accepts but never answers ends in the time-out, which the line names."""
+    """A listener that accepts but never answers ends in the time-out, which the error names."""
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,
         pytest.raises(BrokerUnreachable, match="no answer in time"),

@@ -21,7 +21,7 @@ class TestEmbedded(AdapterContract):
 
 
 async def test_the_report_says_what_the_embedded_broker_cannot_tell(broker):
-    """Retention and compaction asked for are not silently taken as granted."""
+    """The report says that retention and compaction could not be checked."""
     spec = TopicSpec(broker.name("compacted"), 4, config={"cleanup.policy": "compact"})
     report = await create_missing_topics(broker.settings(), [spec])
     assert report.differences == ("this broker tells nothing of retention or compaction",)

@@ -32,6 +32,6 @@ def test_each_becomes_one_of_ours_in_one_line_with_the_cause_attached(theirs, ou
 
 
 def test_what_is_not_kafkas_passes_untouched():
-    """A mistake of ours is not dressed up as the broker's."""
+    """Our own errors are not translated into broker errors."""
     with pytest.raises(ZeroDivisionError), translated("computing"):
         1 / 0  # noqa: B018 - raises

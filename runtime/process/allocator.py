@@ -1,7 +1,7 @@
-"""Lets glibc keep the memory that tensors free, instead of returning it to the kernel only to ask for it again.
+"""Makes glibc keep the memory that tensors free instead of returning it to the kernel.
 
-A pass through a model allocates and frees the same few megabytes over and over. By default glibc hands blocks of that
-size back each time, and the kernel clears every page anew: up to a third of the time of small models.
+A pass through a model allocates and frees the same few megabytes over and over. By default glibc returns blocks of
+that size to the kernel, which zeroes every page when they are allocated again: up to a third of a small model's time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KEPT_BYTES: Final = 1 << 28
 
 
 def keep_freed_memory() -> bool:
-    """Sets glibc's limits for this process; tells whether it could. Other C libraries stay as they are."""
+    """Sets glibc's limits for this process; returns whether it could. Other C libraries are left alone."""
     if sys.platform != "linux":
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

@@ -18,7 +18,7 @@ LATENCY_BUCKETS_S: Final = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2),
     *(0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
 )
-"""Fine around the usual budgets, up to what a backlog shows."""
+"""Fine around the usual budgets, and up to the latencies of a backlog."""
 
 
 def configure_logging(settings: TelemetrySettings, program: str) -> None:
@@ -63,7 +63,7 @@ def _naming(program: str) -> structlog.typing.Processor:
 def _adopt_standard_logging(
     shared: list[structlog.typing.Processor], rendering: list[structlog.typing.Processor], level: int
 ) -> None:
-    """Libraries' own lines in our format. aiokafka's, chatty about every reconnection, from warnings on."""
+    """Libraries' log lines in our format; aiokafka, which logs every reconnection, only from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

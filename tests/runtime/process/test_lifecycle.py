@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from runtime.errors import DrainTimedOut
-from runtime.lifecycle import owned_tasks, run_service, watch_loop_lag
+from runtime.process.lifecycle import owned_tasks, run_service, watch_loop_lag
 
 
 async def for_ever():
@@ -32,7 +32,7 @@ async def test_a_dying_child_ends_the_block_with_its_error():
 
 
 async def test_children_are_cancelled_and_awaited_at_the_end_of_the_block():
-    """The block's end is the children's; their cleaning up is waited for."""
+    """Background tasks are cancelled at the end of the block, which waits for their clean-up."""
     cleaned = []
 
     async def child():
@@ -58,7 +58,7 @@ async def test_the_blocks_own_error_comes_out_unwrapped():
 
 
 async def test_a_blocked_event_loop_shows_as_lag():
-    """Whoever blocks the loop is measured."""
+    """Blocking the event loop shows in the measured lag."""
     lags = []
     async with owned_tasks() as spawn:
         spawn(watch_loop_lag(lags.append, interval_s=0.01), "lag")
@@ -87,7 +87,7 @@ def test_a_signal_asks_to_drain(number):
 
 
 def test_a_second_signal_cuts_off():
-    """Who asks twice does not want to wait; that is no error."""
+    """A second signal cancels at once; that is no error."""
 
     async def main(stopping):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -121,7 +121,7 @@ def test_the_error_of_the_main_coroutine_comes_out():
 
 
 def test_futures_left_behind_become_log_lines(capsys):
-    """An exception that nobody awaited is a line of ours, not a bare traceback on the terminal."""
+    """An exception that nobody awaited becomes a log line."""
 
     async def main(_):
         future = asyncio.get_running_loop().create_future()

@@ -8,13 +8,13 @@ import logging
 import pytest
 import structlog
 
+from runtime.observability.telemetry import Metrics, configure_logging
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics, configure_logging
 
 
 @pytest.fixture(autouse=True)
 def restore_logging():
-    """Logging is the process's: put back what was."""
+    """Restores the process-wide logging configuration."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

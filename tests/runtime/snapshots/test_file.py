@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from safetensors.numpy import load
 
-from runtime.snapshot_file import Corrupt, Incompatible, read_snapshot, write_snapshot
+from runtime.snapshots.file import Corrupt, Incompatible, read_snapshot, write_snapshot
 
 DTYPES = st.sampled_from(["u1", "<u8", "<i4", "<i8", "<f4", "<f2", "<f8", "?"])
 ARRAYS = DTYPES.flatmap(

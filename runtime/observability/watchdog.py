@@ -1,7 +1,7 @@
-"""Notices a consumer that is stuck: records wait, nothing moves.
+"""Detects a stalled consumer: records are waiting, but no offset advances.
 
-The client library can hang after a broker's restart without any public sign. The remedy is a restart of the process, so
-the watchdog first says "not ready", then ends the program.
+The client library can hang after a broker's restart without its API showing it. Only restarting the process helps, so
+the watchdog first reports "not ready", then ends the program.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import structlog
 from runtime.clock import Clock
 from runtime.errors import BrokerError, Stalled
 from runtime.kafka.reader import PartitionReader
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
+from runtime.observability.telemetry import Metrics
 from runtime.records import TopicPartition
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics
 
 CONDITION: Final = "progress"
 _ASK_LIMIT_S: Final = 10.0
@@ -40,9 +40,9 @@ class _Since:
 
 
 class ProgressWatchdog:
-    """Pure: fed with readings, tells for how long each partition has lagged without moving.
+    """Computes from readings how long each partition has lagged without progress. Does no I/O.
 
-    Without readings, because the broker does not answer, everything watched grows older as well.
+    While the broker does not answer there are no readings, and the time without progress grows as well.
 
     Args:
         clock: monotonic time.
@@ -55,7 +55,7 @@ class ProgressWatchdog:
     def observe(
         self, readings: Mapping[TopicPartition, Reading], exempt: frozenset[TopicPartition] = frozenset()
     ) -> None:
-        """Takes in where the partitions stand. Those not named, and the exempt ones (paused by us), begin anew."""
+        """Records where the partitions stand. Those not named, and the exempt ones (paused by us), start over."""
         now = self._clock.monotonic()
         watched = {partition: reading for partition, reading in readings.items() if partition not in exempt}
         self._since = {
@@ -82,7 +82,7 @@ async def watch_progress(
     metrics: Metrics,
     interval_s: float = 5.0,
 ) -> None:
-    """Watches a reader for ever: its lag goes into the metrics, a stall into the readiness.
+    """Watches a reader until cancelled: puts its lag into the metrics and a stall into the readiness.
 
     Raises:
         Stalled: after `stall_exit_s` without progress although records wait.
@@ -104,7 +104,7 @@ async def _readings(reader: PartitionReader) -> dict[TopicPartition, Reading] | 
         async with asyncio.timeout(_ASK_LIMIT_S):
             ends, positions = await reader.end_offsets(), await reader.positions()
     except (BrokerError, TimeoutError) as error:
-        log.warning("the broker does not tell how far its topics reach", cause=str(error) or type(error).__name__)
+        log.warning("the broker does not answer with its end offsets", cause=str(error) or type(error).__name__)
         return None
     return {
         partition: Reading(position, ends[partition]) for partition, position in positions.items() if partition in ends

@@ -6,11 +6,11 @@ import pytest
 
 from runtime.clock import ManualClock
 from runtime.errors import BrokerUnreachable, Stalled
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
+from runtime.observability.telemetry import Metrics
+from runtime.observability.watchdog import ProgressWatchdog, Reading, watch_progress
 from runtime.records import TopicPartition
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics
-from runtime.watchdog import ProgressWatchdog, Reading, watch_progress
 
 HERE = TopicPartition("t", 0)
 
@@ -22,7 +22,7 @@ def clock():
 
 
 def test_lag_without_progress_grows_old(clock):
-    """A partition that does not move although records wait is stalled for as long as that."""
+    """A partition counts as stalled for as long as records wait and its position does not move."""
     watchdog = ProgressWatchdog(clock)
     for _ in range(4):
         watchdog.observe({HERE: Reading(position=5, end=9)})
@@ -41,7 +41,7 @@ def test_progress_or_nothing_to_read_begins_anew(clock, later):
 
 
 def test_a_partition_paused_by_us_is_not_stalled(clock):
-    """Backpressure is no fault."""
+    """A partition paused by backpressure is not stalled."""
     watchdog = ProgressWatchdog(clock)
     watchdog.observe({HERE: Reading(5, 9)})
     clock.advance(100)
@@ -50,7 +50,7 @@ def test_a_partition_paused_by_us_is_not_stalled(clock):
 
 
 class Reader:
-    """A reader that is asked, without a broker."""
+    """A reader without a broker."""
 
     def __init__(self, clock, position=5, end=9, error=None):
         self._clock, self._position, self._end, self._error = clock, position, end, error
@@ -73,7 +73,7 @@ class Reader:
         return frozenset()
 
     def backlog_lag(self):
-        """Three records are read by somebody else."""
+        """Three records are still in the backlog."""
         return {HERE: 3}
 
 

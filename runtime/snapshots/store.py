@@ -1,7 +1,7 @@
 """Snapshots of state: arrays and metadata (offsets among it) in one file, written atomically, hashed and versioned.
 
 A folder or any fsspec address (`s3://...`, with the package that knows it) holds the newest few. Nobody may change the
-arrays while they are written; that runs in a thread and mostly releases the interpreter. `runtime.snapshot_file`
+arrays while they are written; that runs in a thread and mostly releases the interpreter. `runtime.snapshots.file`
 defines the file.
 """
 
@@ -22,7 +22,7 @@ import structlog
 from fsspec.implementations.local import LocalFileSystem
 
 from runtime.errors import SnapshotError
-from runtime.snapshot_file import Array, Corrupt, Incompatible, read_snapshot, write_snapshot
+from runtime.snapshots.file import Array, Corrupt, Incompatible, read_snapshot, write_snapshot
 
 _NAME: Final = re.compile(r"snapshot-(\d{12})\.exs")
 log = structlog.get_logger(__name__)
@@ -34,7 +34,7 @@ class Snapshot:
 
     Attributes:
         sequence: grows with every snapshot of its store.
-        arrays: by name; writable, ours alone.
+        arrays: by name; writable, not shared.
         metadata: what `save` was given.
     """
 
@@ -105,7 +105,7 @@ class SnapshotStore:
         return await asyncio.to_thread(self.load_latest_now)
 
     def load_latest_now(self) -> Snapshot | None:
-        """The newest snapshot that is whole and ours; each one refused is logged with the reason. None if none is left.
+        """The newest usable snapshot, or None; each refused one is logged with the reason.
 
         Raises:
             SnapshotError: if the address cannot be read at all.
@@ -138,7 +138,7 @@ class SnapshotStore:
         return Snapshot(sequence, arrays, header["metadata"])
 
     def sequences(self) -> list[int]:
-        """The sequence numbers that are there, whole or not.
+        """The sequence numbers that exist, usable or not.
 
         Raises:
             SnapshotError: if the address cannot be listed.
@@ -179,7 +179,7 @@ class SnapshotStore:
 
 
 def _write_atomically(path: Path, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Write beside, fsync, rename, fsync the folder: after a crash there is the whole file or none."""
+    """Write a temporary file, fsync, rename, fsync the folder: after a crash the file is complete or absent."""
     beside = path.with_suffix(".tmp")  # what a killed writer leaves is overwritten by the next, of the same sequence
     try:
         write_snapshot(beside, header, arrays)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
 
 
 def test_it_is_ready_when_every_condition_holds():

@@ -10,7 +10,7 @@ import pytest
 
 FREED_TWICE = """
 import ctypes, resource, sys
-from runtime.allocator import keep_freed_memory
+from runtime.process.allocator import keep_freed_memory
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
 if sys.argv[1] == "keep":

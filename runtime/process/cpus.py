@@ -1,7 +1,7 @@
-"""How many CPUs this process may use, and telling the numeric libraries before they are imported.
+"""How many CPUs this process may use; sets the numeric libraries' thread counts before they are imported.
 
-In a container the machine's CPU count lies: libraries that start one thread per CPU of a 64-CPU host under a quota of 2
-spend their time being throttled.
+In a container the machine's CPU count is misleading: a library that starts 64 threads under a quota of 2 CPUs is
+throttled most of the time.
 """
 
 from __future__ import annotations

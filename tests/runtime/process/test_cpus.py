@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runtime.cpus import available_cpus, set_thread_counts
+from runtime.process.cpus import available_cpus, set_thread_counts
 
 
 def write(folder, files):

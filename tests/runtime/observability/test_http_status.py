@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 
 from runtime.errors import SettingsError
-from runtime.http_status import http_status
-from runtime.readiness import Readiness
+from runtime.observability.http_status import http_status
+from runtime.observability.readiness import Readiness
+from runtime.observability.telemetry import Metrics
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics
 
 
 async def get(address):
@@ -21,7 +21,7 @@ async def get(address):
 
 
 async def test_readiness_is_503_with_reasons_then_200():
-    """Who is not ready says why; health does not depend on it."""
+    """A program that is not ready says why; its health does not depend on it."""
     readiness = Readiness(["tables"])
     async with http_status(TelemetrySettings(), readiness, Metrics("test")) as address:
         assert address.startswith("http://127.0.0.1:")

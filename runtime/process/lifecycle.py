@@ -1,13 +1,15 @@
-"""Start, drain, stop. SIGTERM or SIGINT asks a program to finish what it has; a second one, or the limit, cuts it off.
+"""Start, drain, stop.
 
-async def main(stopping: asyncio.Event) -> None:
-async with owned_tasks() as spawn:
-spawn(delivery.run(), "commits")
-while not stopping.is_set():
-...
-# drain: stop taking in, finish, deliver, commit, leave
+SIGTERM or SIGINT asks a program to finish its work in flight; a second one, or the time limit, cancels it.
 
-run_service(main, drain_limit_s=20)
+    async def main(stopping: asyncio.Event) -> None:
+        async with owned_tasks() as spawn:
+            spawn(delivery.run(), "commits")
+            while not stopping.is_set():
+                ...
+            # drain: stop reading, finish, deliver, commit, leave the group
+
+    run_service(main, drain_limit_s=20)
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ def run_service(main: Main, drain_limit_s: float = 20.0) -> None:
 
 @asynccontextmanager
 async def owned_tasks() -> AsyncIterator[Spawn]:
-    """Background tasks with an owner: when one dies the block is cancelled and its error comes out of it; at the end of
-    the block all of them are cancelled and awaited.
+    """Background tasks with an owner: when one fails the block is cancelled and raises its error; at the end of the
+    block all of them are cancelled and awaited.
 
-    Unlike a bare TaskGroup it raises the first error itself, so that an error for people stays one line.
+    Unlike a bare TaskGroup it raises the first error itself, so that an error for users stays one line.
     """
     children: set[asyncio.Task[None]] = set()
     try:
@@ -71,7 +73,7 @@ async def owned_tasks() -> AsyncIterator[Spawn]:
 
 
 async def watch_loop_lag(observe: Callable[[float], None], interval_s: float = 0.1) -> None:
-    """Tells, for ever, how many seconds late the event loop woke this task: what blocks the loop shows here."""
+    """Measures, until cancelled, how many seconds late the event loop wakes this task: blocking it shows here."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + interval_s
@@ -124,7 +126,7 @@ async def _until_done(work: asyncio.Task[None], stopping: asyncio.Event, drain_l
 
 
 async def _result(work: Awaitable[None]) -> None:
-    """The task's error; being cut off by a second signal is the user's wish, not an error."""
+    """Raises the task's error; cancellation by a second signal is the user's wish, not an error."""
     try:
         await work
     except asyncio.CancelledError:
@@ -132,7 +134,7 @@ async def _result(work: Awaitable[None]) -> None:
 
 
 def _log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What nobody awaited. aiokafka leaves futures of a failed producer behind, after it has told us by other ways."""
+    """Logs errors that nobody awaited. aiokafka leaves futures of a failed producer behind, reported or not."""
     error = context.get("exception")
     if error is not None and type(error).__module__.startswith("aiokafka."):
         log.debug(context["message"], cause=repr(error))

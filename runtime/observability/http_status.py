@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics` over HTTP, on loopback unless told otherwise."""
+"""`/healthz`, `/readyz` and `/metrics` over HTTP, on loopback by default."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from runtime.errors import SettingsError
-from runtime.readiness import Readiness
+from runtime.observability.readiness import Readiness
+from runtime.observability.telemetry import Metrics
 from runtime.settings import TelemetrySettings
-from runtime.telemetry import Metrics
 
 _STOP_LIMIT_S: Final = 1.0
 log = structlog.get_logger(__name__)
