@@ -9,14 +9,8 @@ from typing import Final
 
 from runtime.clock import Clock
 from runtime.records import OutRecord, Record
+from schemas.topics import OFFSET, PARTITION, PROGRAM, REASON, RECORD_TIME, TIME, TOPIC
 
-REASON: Final = "dead-letter-reason"
-PROGRAM: Final = "dead-letter-program"
-TOPIC: Final = "dead-letter-topic"
-PARTITION: Final = "dead-letter-partition"
-OFFSET: Final = "dead-letter-offset"
-TIME: Final = "dead-letter-time-ms"
-RECORD_TIME: Final = "dead-letter-record-time-ms"
 NULL_VALUE: Final = "dead-letter-null-value"
 _REASON_LIMIT: Final = 1_000
 

@@ -15,20 +15,10 @@ import msgspec
 from schemas.codec import CONTENT_TYPES, FORMAT_HEADER, VERSION_HEADER
 from schemas.examples import FULL
 from schemas.messages import SCHEMA_VERSION, Message
-from schemas.topics import CHANNELS, DEAD_LETTER_SUFFIX, Channel
+from schemas.topics import CHANNELS, DEAD_LETTER_HEADERS, DEAD_LETTER_SUFFIX, Channel
 
 GENERATED: Final = Path(__file__).parent / "generated"
 MESSAGES: Final[tuple[type[Message], ...]] = tuple(channel.message for channel in CHANNELS)
-
-DEAD_LETTER_HEADERS: Final = {
-    "dead-letter-reason": "What was wrong, for people.",
-    "dead-letter-program": "Which program refused it.",
-    "dead-letter-topic": "The topic it was read from.",
-    "dead-letter-partition": "The partition it was read from.",
-    "dead-letter-offset": "Its offset there.",
-    "dead-letter-time-ms": "When it was refused, Unix milliseconds.",
-    "dead-letter-record-time-ms": "The record's own timestamp, Unix milliseconds.",
-}
 
 Json = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""The topics as contracts: what each carries, under which key, who writes it, how it is kept."""
+"""The topics as contracts: what each carries, its key, its writer, how it is kept; and the headers of dead letters."""
 
 from __future__ import annotations
 
@@ -48,3 +48,20 @@ ITEM_STATES: Final = Channel(
 CHANNELS: Final = (INTERACTIONS, ITEMS, IMPRESSION_REQUESTS, CTR_SCORES, USER_STATES, ITEM_STATES)
 DEAD_LETTER_SUFFIX: Final = ".dead-letter"
 """Of the topic that keeps what could not be read from an input; the default."""
+REASON: Final = "dead-letter-reason"
+PROGRAM: Final = "dead-letter-program"
+TOPIC: Final = "dead-letter-topic"
+PARTITION: Final = "dead-letter-partition"
+OFFSET: Final = "dead-letter-offset"
+TIME: Final = "dead-letter-time-ms"
+RECORD_TIME: Final = "dead-letter-record-time-ms"
+DEAD_LETTER_HEADERS: Final = {
+    REASON: "What was wrong, for people.",
+    PROGRAM: "Which program refused it.",
+    TOPIC: "The topic it was read from.",
+    PARTITION: "The partition it was read from.",
+    OFFSET: "Its offset there.",
+    TIME: "When it was refused, Unix milliseconds.",
+    RECORD_TIME: "The record's own timestamp, Unix milliseconds.",
+}
+"""What each header of a dead letter says."""

@@ -136,6 +136,11 @@ class MemorySource(RecordSource):
         self._hooks, self._backlog = hooks, backlog
         self._consumer = _Consumer(self._broker)
 
+    @property
+    def starts(self):
+        """Where reading starts, per partition."""
+        return dict(self._consumer.sought)
+
     async def give(self, *partitions):
         """A rebalance assigns these in addition."""
         self._consumer.assigned |= {VendorPartition(*partition) for partition in partitions}
@@ -153,21 +158,26 @@ class _Consumer:
     def __init__(self, broker):
         self._broker = broker
         self.assigned = set()
+        self.paused_now = set()
+        self.sought = {}
 
     def assignment(self):
         return frozenset(self.assigned)
 
     def pause(self, *partitions):
-        """Nothing is read here."""
+        self.paused_now |= set(partitions)
 
     def resume(self, *partitions):
-        """Nothing is read here."""
+        self.paused_now -= set(partitions)
+
+    def paused(self):
+        return frozenset(self.paused_now)
 
     def seek(self, partition, offset):
-        """Nothing is read here."""
+        self.sought[TopicPartition(*partition)] = offset
 
     async def seek_to_beginning(self, partition):
-        """Nothing is read here."""
+        self.seek(partition, 0)
 
     async def committed(self, partition):
         return self._broker.offsets.get(TopicPartition(*partition))

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from models.prompt import PromptLimits
-from runtime.dead_letters import REASON
 from schemas.codec import VERSION_HEADER, encode, headers_for
 from schemas.messages import ImpressionRequest, Item
+from schemas.topics import REASON
 from worker.intake import BUDGET_HEADER
 from worker.retrieval import Retriever
 
