@@ -22,6 +22,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from schemas.codec import WireFormat
 
+DeliveryMode = Literal["at_least_once", "exactly_once"]
+
 
 class SettingsSection(BaseModel):
     """Base of every section: frozen, unknown keys rejected, values never printed in errors."""
@@ -56,7 +58,7 @@ class KafkaSettings(SettingsSection):
     tls_key_password: SecretStr | None = None
     tls_verify_hostname: bool = True
 
-    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    delivery: DeliveryMode = "at_least_once"
     wire_format: WireFormat = "msgpack"
     compression: Literal["none", "zstd", "gzip", "snappy"] = Field(
         "none", description="no lz4: this client's compression level doubles latency"

@@ -26,7 +26,6 @@ class Job(ScoringJob):
         evidence: by place, what was retrieved for candidates that a head was asked about.
         embedding_version: of the user's embedding that it was scored with; 0 for none.
         embedding_time_ms: event time of the newest interaction that this embedding includes.
-        scored_time_ms: when its last candidate was answered, Unix milliseconds.
         retrieve_s: seconds of retrieval.
         prompt_s: seconds of prompt building.
     """
@@ -48,7 +47,6 @@ class Job(ScoringJob):
         self.evidence: dict[int, CandidateEvidence] = {}
         self.embedding_version = 0
         self.embedding_time_ms: int | None = None
-        self.scored_time_ms = 0
         self.retrieve_s = 0.0
         self.prompt_s = 0.0
 
@@ -60,6 +58,11 @@ class Job(ScoringJob):
     def lateness_ms(self) -> float:
         """By how much it was scored after its deadline; 0 if it was in time."""
         return max(0.0, (self.scored_s - self.deadline.at) * 1000)
+
+    @property
+    def scored_time_ms(self) -> int:
+        """When its last candidate was answered, Unix milliseconds."""
+        return round(self.deadline.wall_ms + (self.scored_s - self.deadline.at) * 1000)
 
     @property
     def latency_s(self) -> float:

@@ -1,21 +1,26 @@
 """READ FIRST. One impression request, from the record to its scores:
 
-    decode → deadline → queue → retrieve → prompt → infer → publish → done
+    event loop      accept    decode → deadline → queue       malformed: dead letter
+    compute thread  infer     one round of the engine over the queue; for candidates whose turn it is the engine calls
+                    prepare     retrieve → prompt             then stage after stage, until a head is confident
+                    graph_ctr   instead, where no head can answer before the deadline
+    event loop      publish   scores → done                   the delivery commits the offset once they are written
 
-`accept` and `publish` run in the event loop; `prepare` and `infer` run in the compute thread, which owns torch, FAISS
-and the tables. Whatever happens to a request, it ends in exactly one record: its scores or a dead letter.
+The engine decides whose turn it is and when to fall back (`worker.engine.queue`), the delivery when to commit
+(`runtime.delivery`). Every request whose partition is still ours ends in one record: its scores or a dead letter. With
+at-least-once delivery that record may be written again after a crash.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from models.evidence import Evidence
@@ -25,6 +30,7 @@ from runtime.dead_letters import DeadLetters
 from runtime.delivery import Delivery
 from runtime.errors import RecordTooLarge
 from runtime.records import OutRecord, Record
+from runtime.settings import DeliveryMode
 from schemas.codec import MalformedRecord
 from worker.budget.delivery_margin import DeliveryMargin
 from worker.compute import ComputeThread
@@ -36,19 +42,28 @@ from worker.model import ServingModel
 from worker.publishing import Publisher
 from worker.settings import WorkerSettings
 
+log = structlog.get_logger(__name__)
 Places = NDArray[np.int64]
+"""(n,) positions among a request's distinct candidates."""
+
+PUBLISHED_IN_A_ROW: Final = 16
+"""After so many the event loop gets a turn for everything else."""
+WRITING_S: Final[dict[DeliveryMode, float]] = {"at_least_once": 0.01, "exactly_once": 0.06}
+"""What writing scores is assumed to take until that has been measured."""
+MOST_MARGIN: Final = 0.4
+"""Share of the default budget that is at most kept back for writing and reading."""
 
 
 class Pipeline:
-    """The way of a request through a worker.
+    """The way of a request through a worker; the engine's `PromptSource`.
 
     Args:
         settings: of the worker.
         model: the bundle that serves.
-        thread: the compute thread.
+        thread: the compute thread; it owns torch, FAISS and the tables.
         delivery: writes outputs and commits offsets.
         metrics: what is counted.
-        clock: ours.
+        clock: of deadlines and measurements.
     """
 
     def __init__(
@@ -66,23 +81,25 @@ class Pipeline:
         self._metrics = metrics
         self._clock = clock
         self._intake = Intake(settings, clock)
-        self._letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
+        self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
         self._publisher = Publisher(
             settings.topics.ctr_scores, settings.kafka.wire_format, model.version, settings.worker.neighbours
         )
         self._log = RequestLog(settings.worker, clock)
-        self._margin = DeliveryMargin(
+        self._delivery_margin = DeliveryMargin(
             reading_s=settings.worker.reading_margin_ms / 1000,
-            writing_s=_WRITING_S[settings.kafka.delivery],
-            most_s=settings.worker.budget_ms / 1000 * _MOST_MARGIN,
+            writing_s=WRITING_S[settings.kafka.delivery],
+            most_s=settings.worker.budget_ms / 1000 * MOST_MARGIN,
         )
-        self._arrived: deque[Job] = deque()
-        self._answered = AnsweredJobs(thread)
+        self._accepted: deque[Job] = deque()  # from the event loop to the compute thread
+        self._answered = AnsweredJobs(thread)  # and back
+
+    # In the event loop.
 
     async def accept(self, record: Record) -> None:
-        """Decode → deadline → queue."""
+        """Decodes the record and queues the request with its deadline. To be called for every record read."""
         if not self._delivery.started(record):
-            return  # its partition has a new owner by now, who reads it again
+            return  # the partition has a new owner by now, who reads the record again
         try:
             request = self._intake.decode(record)
             deadline, budget_s = self._intake.deadline(request, record)
@@ -90,50 +107,32 @@ class Pipeline:
             await self._refuse(record, str(error))
         else:
             self._metrics.note_deadline(deadline)
-            self._arrived.append(Job(record, request, deadline, budget_s))
+            self._accepted.append(Job(record, request, deadline, budget_s))
             self._thread.wake()
 
+    # In the compute thread.
+
     def infer(self) -> bool:
-        """One round of the engine over the queue; calls `prepare` for those whose turn it is. True: there is more."""
-        for _ in range(len(self._arrived)):
-            self._model.engine.enqueue(self._arrived.popleft())
-        answered = self._model.engine.step(self, self._margin.seconds)
-        for job in answered:
-            job.scored_time_ms = self._clock.wall_ms()
-        self._answered.put(answered)
-        return self._model.engine.busy or bool(self._arrived)
+        """One round of the engine: it prepares the requests that are next and runs one stage of the most urgent ones.
+
+        The thread calls it again while it returns True, and after each `wake`.
+        """
+        engine = self._model.engine
+        for _ in range(len(self._accepted)):
+            engine.enqueue(self._accepted.popleft())
+        self._answered.put(engine.step(self, self._delivery_margin.seconds))
+        return engine.busy or bool(self._accepted)
 
     def prepare(self, job: Job, places: Places) -> Prompt:
-        """Retrieve → prompt, for some of the request's candidates."""
+        """Retrieves the evidence for some of a request's candidates and builds their prompt."""
         evidence = self._retrieve(job, places)
         return self._build_prompt(job, evidence)
 
     def graph_ctr(self, asked: Sequence[tuple[Job, Places]]) -> list[NDArray[np.float64]]:
-        """Instead of `prepare` and the heads, for candidates that no head can answer in time."""
+        """Rates from the graph alone, without evidence and prompt."""
         for job, _ in asked:
             self._note_embedding(job)
         return self._model.graph.score([(job.request.user_id, job.items_at(places)) for job, places in asked])
-
-    async def publish(self, job: Job) -> None:
-        """Publish → done."""
-        await self._deliver(job)
-        self._metrics.note_answer(job)
-        self._log.write(job)
-
-    async def publish_all(self) -> None:
-        """Publishes what the compute thread answers, until cancelled."""
-        while True:
-            await self._answered.wait()
-            await self.publish_answered()
-
-    async def publish_answered(self) -> None:
-        """Publishes what has been answered so far."""
-        for number in itertools.count(1):
-            if (job := self._answered.pop()) is None:
-                return
-            await self.publish(job)
-            if number % _PUBLISHED_IN_A_ROW == 0:
-                await asyncio.sleep(0)  # a backlog must not keep the event loop from everything else
 
     def _retrieve(self, job: Job, places: Places) -> Evidence:
         started_s = self._clock.monotonic()
@@ -150,35 +149,56 @@ class Pipeline:
         return prompt
 
     def _note_embedding(self, job: Job) -> None:
-        """Which embedding of the user it is scored with."""
+        """Which embedding of the user the job was scored with; of a request in parts, the last one counts."""
         stamp = self._model.tables.users.embedding_stamp(job.request.user_id)
         if stamp is not None:
             job.embedding_version, job.embedding_time_ms = stamp
 
-    async def _deliver(self, job: Job) -> None:
-        """Writes the scores; if they are too large, without their neighbours."""
+    # In the event loop again.
+
+    async def publish_all(self) -> None:
+        """Publishes what the compute thread answers, until cancelled."""
+        while True:
+            await self._answered.wait()
+            await self.publish_answered()
+
+    async def publish_answered(self) -> None:
+        """Publishes what has been answered so far."""
+        published = 0
+        while (job := self._answered.pop()) is not None:
+            await self.publish(job)
+            published += 1
+            if published % PUBLISHED_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+
+    async def publish(self, job: Job) -> None:
+        """Hands the scores to the delivery, without their neighbours if they are too large with them."""
         try:
-            await self._finish(job, self._publisher.record(job))
+            await self._write(job, self._publisher.record(job))
         except RecordTooLarge:
             try:
-                await self._finish(job, self._publisher.record(job, with_neighbours=False))
+                await self._write(job, self._publisher.record(job, with_neighbours=False))
             except RecordTooLarge as error:
                 await self._refuse(job.record, f"its scores cannot be written: {error}")
+                return
+        self._metrics.note_answer(job)
+        self._log.write(job)
 
-    async def _finish(self, job: Job, output: OutRecord) -> None:
-        await self._delivery.finished(job.record, [output], partial(self._note_delivery, job))
+    async def _write(self, job: Job, output: OutRecord) -> None:
+        """The record is done once the delivery has written the output.
 
-    def _note_delivery(self, job: Job) -> None:
-        if not job.deadline.late_at_intake:  # late ones wait until others are written
-            self._margin.observe(self._clock.monotonic() - job.scored_s)
+        Raises:
+            RecordTooLarge: nothing was handed over.
+        """
+        await self._delivery.finished(job.record, [output], partial(self._observe_writing, job))
+
+    def _observe_writing(self, job: Job) -> None:
+        """Learns how long writing takes. Jobs that came late say nothing of it: they are published after all others."""
+        if not job.deadline.late_at_intake:
+            self._delivery_margin.observe(self._clock.monotonic() - job.scored_s)
 
     async def _refuse(self, record: Record, reason: str) -> None:
-        await self._delivery.finished(record, [self._letters.letter(record, reason)])
+        """Ends the record as a dead letter."""
+        await self._delivery.finished(record, [self._dead_letters.letter(record, reason)])
         self._metrics.dead_letters.labels(record.topic).inc()
-
-
-_PUBLISHED_IN_A_ROW: Final = 16
-_WRITING_S: Final = {"at_least_once": 0.01, "exactly_once": 0.06}
-"""What writing scores is assumed to take until that has been measured."""
-_MOST_MARGIN: Final = 0.4
-"""Share of the default budget that is at most kept back for writing and reading."""
+        log.warning("request refused", place=str(record), reason=reason)

@@ -271,7 +271,7 @@ async def test_what_came_late_is_written_after_what_can_still_be_in_time(desk):
 async def test_the_margin_is_learned_from_those_that_can_be_in_time(desk):
     """What came late waits to be written, which says nothing about how long writing takes."""
     observed = []
-    desk.pipeline._margin.observe = observed.append
+    desk.pipeline._delivery_margin.observe = observed.append
     await desk.answer(desk.request("i1", created_time_ms=0, budget_ms=200))
     assert observed == []
 

@@ -228,7 +228,7 @@ async def test_admission_expects_the_lowest_threshold_not_full_depth(simulate):
 async def test_the_time_for_delivery_is_kept_back(simulate):
     """Of two workers the one whose scores take 150 ms to deliver has answered that much before the deadline."""
     quick, slow = simulate(controller={"base_threshold": 1.0}), simulate(controller={"base_threshold": 1.0})
-    slow.desk.pipeline._margin.seconds = 0.15
+    slow.desk.pipeline._delivery_margin.seconds = 0.15
     for simulation in (quick, slow):
         await simulation.accept(*(simulation.request(f"r{number}", budget_ms=300) for number in range(30)))
         while simulation.round():
