@@ -33,9 +33,13 @@ class Intake:
         """The request in a record.
 
         Raises:
-            MalformedRecord: there is none; says why.
+            MalformedRecord: there is none, or it names too many candidates; says why.
         """
-        return self._decoder.decode(record.value, record.headers)
+        request = self._decoder.decode(record.value, record.headers)
+        candidates, most = len(request.candidate_item_ids), self._settings.max_candidates
+        if candidates > most:
+            raise MalformedRecord(f"{candidates} candidates; at most {most} are scored (worker.max_candidates)")
+        return request
 
     def deadline(self, request: ImpressionRequest, record: Record) -> tuple[Deadline, float]:
         """The request's deadline, and its budget in seconds: its own, its record's header's, or the setting's.
@@ -59,6 +63,7 @@ class Intake:
         named = dict(record.headers).get(BUDGET_HEADER)
         if named is None:
             return self._settings.budget_ms
-        if not named.isdigit() or int(named) > LARGEST_BUDGET_MS:
-            raise MalformedRecord(f"the header {BUDGET_HEADER} holds {named!r}, not milliseconds up to an hour")
+        # The length first: Python refuses to read numbers of thousands of digits.
+        if not named.isdigit() or len(named) > len(str(LARGEST_BUDGET_MS)) or int(named) > LARGEST_BUDGET_MS:
+            raise MalformedRecord(f"the header {BUDGET_HEADER} holds {named[:40]!r}, not milliseconds up to an hour")
         return int(named)

@@ -105,6 +105,9 @@ class Pipeline:
             deadline, budget_s = self._intake.deadline(request, record)
         except MalformedRecord as error:
             await self._refuse(record, str(error))
+        except Exception as error:  # no record may end a worker: it would come back after every restart
+            log.exception("a request could not be read", place=str(record))
+            await self._refuse(record, f"it could not be read: {error!r}")
         else:
             self._metrics.note_deadline(deadline)
             self._accepted.append(Job(record, request, deadline, budget_s))

@@ -32,6 +32,9 @@ class WorkerSection(SettingsSection):
     fresh_first: bool = Field(
         True, description="requests older than budget_ms are read beside newer ones; not with exactly_once"
     )
+    max_candidates: int = Field(
+        10_000, ge=1, description="a request with more becomes a dead letter: its scores would not fit into a record"
+    )
     max_in_flight: int = Field(4_096, ge=1, description="requests accepted and not answered; beyond, reading pauses")
     poll_records: int = Field(500, ge=1)
 

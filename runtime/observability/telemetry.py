@@ -19,6 +19,9 @@ LATENCY_BUCKETS_S: Final = (
     *(0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
 )
 """Fine around the usual budgets, and up to the latencies of a backlog."""
+LONGEST_VALUE: Final = 200
+LONGEST_EVENT: Final = 1_000
+"""Characters of a log line's values and of its text; the rest is cut."""
 
 
 def configure_logging(settings: TelemetrySettings, program: str) -> None:
@@ -35,6 +38,7 @@ def configure_logging(settings: TelemetrySettings, program: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
+        _cut_long_values,
     ]
     rendering: list[structlog.typing.Processor] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
@@ -58,6 +62,15 @@ def _naming(program: str) -> structlog.typing.Processor:
         return event
 
     return add
+
+
+def _cut_long_values(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Bounds what a single line can become: values may come from records, which may hold a megabyte."""
+    for key, value in event.items():
+        longest = LONGEST_EVENT if key == "event" else LONGEST_VALUE
+        if isinstance(value, str) and len(value) > longest:
+            event[key] = f"{value[:longest]}… ({len(value)} characters)"
+    return event
 
 
 def _adopt_standard_logging(

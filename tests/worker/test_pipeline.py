@@ -216,6 +216,8 @@ GOOD = encode(ImpressionRequest(request_id="r", user_id="u1", candidate_item_ids
         ),
         (GOOD, [(VERSION_HEADER, b"999")], "newer"),
         (GOOD, [(BUDGET_HEADER, b"soon")], "budget-ms"),
+        (GOOD, [(BUDGET_HEADER, b"9" * 5_000)], "budget-ms"),
+        (GOOD, [(BUDGET_HEADER, b"3600001")], "budget-ms"),
         (b"x" * 1_300_000, (), "1300000 bytes"),
     ],
 )
@@ -230,6 +232,35 @@ async def test_what_cannot_be_decoded_becomes_a_dead_letter(desk, value, headers
     assert reason in dict(letter.headers)[REASON].decode()
     assert len(desk.scores()) == 1
     assert desk.delivery.in_flight() == 0
+
+
+async def test_a_request_with_too_many_candidates_becomes_a_dead_letter(make_desk):
+    """Refused before any work, with the setting that bounds it; exactly as many are scored."""
+    desk = make_desk(max_candidates=3)
+    await desk.accept(*(desk.record(encode(desk.request(*(f"i{n}" for n in range(count))))) for count in (4, 3)))
+    await desk.work()
+
+    [letter] = desk.letters()
+    assert b"4 candidates; at most 3 are scored (worker.max_candidates)" in dict(letter.headers)[REASON]
+    assert [len(scores.scores) for scores in desk.scores()] == [3]
+
+
+async def test_a_fault_while_reading_a_request_costs_only_that_request(desk, monkeypatch):
+    """Whatever is raised: the record becomes a dead letter, what follows is answered."""
+    decode = desk.pipeline._intake.decode
+
+    def faulty(record):
+        if record.offset == 1:
+            raise RuntimeError("a fault")
+        return decode(record)
+
+    monkeypatch.setattr(desk.pipeline._intake, "decode", faulty)
+    await desk.accept(*(desk.record(encode(desk.request("i1"))) for _ in range(2)))
+    await desk.work()
+
+    [letter] = desk.letters()
+    assert b"a fault" in dict(letter.headers)[REASON]
+    assert len(desk.scores()) == 1
 
 
 async def test_a_request_in_json_is_answered_in_the_workers_own_format(desk):

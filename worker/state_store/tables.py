@@ -71,9 +71,10 @@ class Tables:
         """Stores an item's embedding and counts.
 
         Raises:
-            MalformedRecord: the embedding is not finite, or not of this table's width.
+            MalformedRecord: the embedding is not finite or not of this table's width, or a number is beyond 64 bits.
         """
         embedding = self._vector(state.embedding)
+        _check_range(state.impressions, state.positives)
         row = self.items.intern(state.item_id)
         self.items.set_embedding(row, embedding)
         self.items.counts[row] = state.impressions, state.positives
@@ -83,13 +84,15 @@ class Tables:
         """Stores a user's embedding, counts and history.
 
         Raises:
-            MalformedRecord: the embedding is not finite, or not of this table's width.
+            MalformedRecord: the embedding is not finite or not of this table's width, or a number is beyond 64 bits.
         """
         embedding = self._vector(state.embedding)
+        version = state.embedding.version if state.embedding is not None else 0
+        _check_range(state.impressions, state.positives, version, state.last_event_time_ms)
         row = self.users.intern(state.user_id)
         self.users.set_embedding(row, embedding)
         self.users.counts[row] = state.impressions, state.positives
-        self.users.versions[row] = state.embedding.version if state.embedding is not None else 0
+        self.users.versions[row] = version
         self.users.event_times_ms[row] = state.last_event_time_ms
         self._set_history(row, state.recent[-self._settings.history_length :])
         self._changed_users.add(row)
@@ -148,6 +151,17 @@ class Tables:
         history[: len(packed)] = packed
         history[len(packed) :] = NO_PAST
         self.users.history_lengths[row] = len(packed)
+
+
+def _check_range(*numbers: int) -> None:
+    """Before anything is stored, so that a refused state leaves the previous one whole.
+
+    Raises:
+        MalformedRecord: a number does not fit into the columns.
+    """
+    for number in numbers:
+        if not -(2**63) <= number < 2**63:
+            raise MalformedRecord(f"the number {number} is beyond 64 bits")
 
 
 def normalised(vectors: Matrix) -> Matrix:

@@ -43,6 +43,19 @@ def test_the_level_holds_for_all_and_aiokafka_is_quiet(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_value_from_a_record_cannot_blow_up_a_line(capsys, log_format):
+    """A megabyte in a value or in the text is cut, and the line says how long it was."""
+    configure_logging(TelemetrySettings(log_format=log_format), "worker")
+    structlog.get_logger().info("refused", reason="x" * 1_000_000)
+    logging.getLogger("theirs").warning("y" * 1_000_000)
+    ours, theirs = capsys.readouterr().err.splitlines()
+    assert "x" * 200 in ours
+    assert "(1000000 characters)" in ours
+    assert len(ours) < 500
+    assert len(theirs) < 1_500
+
+
 def test_exceptions_become_part_of_the_json_line(capsys):
     """A traceback does not break the one-object-per-line format."""
     configure_logging(TelemetrySettings(), "worker")

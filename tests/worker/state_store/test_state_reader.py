@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+import pytest
 
 from programs.topics import TopicSettings
 from runtime.records import Record
-from schemas.codec import encode
+from schemas.codec import encode, headers_for
 from schemas.embeddings import encode_embedding
 from schemas.messages import Item
 from worker.state_store.state_reader import StateReader
@@ -86,3 +87,29 @@ def test_what_cannot_be_used_is_counted_and_changes_nothing(tables, user_state):
 
     assert applied.refused[TOPICS.user_states] == 5
     assert tables.users.counts[tables.users.ids.row("u")].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("field", ["impressions", "positives"])
+def test_numbers_beyond_64_bits_are_refused_and_change_nothing(tables, user_state, item_state, field):
+    """A JSON number can be of any size; the state of before stays, and the reader goes on."""
+    user, item = user_state("u", [1, 0, 0, 0], ["+a"]), item_state("a", [1, 0, 0, 0])
+    READER.apply(tables, [_record(TOPICS.user_states, "u", user), _record(TOPICS.item_states, "a", item)])
+    before = tables.users.embeddings.copy(), tables.users.counts.copy(), tables.items.embeddings.copy()
+    huge = [
+        Record(
+            topic,
+            0,
+            0,
+            b"k",
+            encode(state, "json").replace(b'"%s":' % field.encode(), b'"%s":%d,"was":' % (field.encode(), 2**63)),
+            tuple(headers_for("json")),
+        )
+        for topic, state in (
+            (TOPICS.user_states, user_state("u", [0, 1, 0, 0], ["+a"])),
+            (TOPICS.item_states, item_state("a", [0, 1, 0, 0])),
+        )
+    ]
+    applied = READER.apply(tables, huge)
+    assert (applied.refused[TOPICS.user_states], applied.refused[TOPICS.item_states]) == (1, 1)
+    for array, now in zip(before, (tables.users.embeddings, tables.users.counts, tables.items.embeddings), strict=True):
+        np.testing.assert_array_equal(now, array)
