@@ -12,7 +12,7 @@ from runtime.errors import ExitstreamError
 
 
 def main() -> None:
-    """Runs the updater; what a user got wrong ends in one line and status 1."""
+    """Runs the updater; errors end in one line and status 1."""
     parser = argparse.ArgumentParser(prog="graph_updater", description="Interactions in, fresh embeddings out.")
     parser.add_argument("--config", type=Path, help="TOML file; EXITSTREAM_* variables win over it")
     try:

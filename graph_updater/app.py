@@ -13,7 +13,7 @@ def run(settings: UpdaterSettings) -> None:
     """Runs until asked to stop.
 
     Raises:
-        ExitstreamError: whatever keeps it from running, in one line.
+        ExitstreamError: on anything that keeps it from running, in one line.
     """
     configure_logging(settings.telemetry, "updater")
     set_thread_counts(1)

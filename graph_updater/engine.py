@@ -21,7 +21,7 @@ from graph_updater.intake import Batch, Intake
 from graph_updater.publication.encoder import StateEncoder
 from graph_updater.publication.outbox import DeadLetter, Offsets, StateBatch
 from graph_updater.state.nodes import MemoryReport
-from graph_updater.state.snapshot import Cut, SnapshotCopy
+from graph_updater.state.snapshot import SnapshotCopy, StateCopy
 from graph_updater.state.updater_state import UpdaterState
 from runtime.dead_letters import DeadLetters
 from runtime.records import OutRecord, Record
@@ -39,7 +39,7 @@ _TIMED_EVENTS: Final = 10_000
 class Capture:
     """A copy of the state with its offsets."""
 
-    cut: Cut
+    copy: StateCopy
     offsets: Offsets
 
 

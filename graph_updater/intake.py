@@ -1,4 +1,4 @@
-"""Records to what the engine takes in. What cannot be taken in gets a reason instead, fit for a dead letter."""
+"""Decodes records. A record that cannot be decoded is rejected with a reason, for its dead letter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.messages import Interaction, Item
 
 
 class Reject(NamedTuple):
-    """A record that cannot be taken in, and why."""
+    """A record that cannot be decoded, and why."""
 
     record: Record
     reason: str
@@ -20,7 +20,7 @@ class Reject(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a poll brought, in order of arrival."""
+    """The decoded records of a poll, in order of arrival."""
 
     interactions: list[Interaction] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
@@ -32,11 +32,11 @@ class Intake:
     """Reads both input topics.
 
     Args:
-        items_topic: its records are `Item`s; those of the other topic are `Interaction`s.
+        items_topic: topic of `Item`s; records of the other topic are `Interaction`s.
         max_bytes: longer records are rejected unread.
-        max_event_lead_ms: an interaction dated further ahead of its record's own time is rejected. It would stay the
-            latest word on its pair, and the newest entry of its history, until that time has come. Measured against
-            the record, not against the clock, so that reading it again gives the same answer.
+        max_event_lead_ms: an interaction dated further ahead of its record's time is rejected: no later one could
+            replace it until that time has come. The record's time is used, not the clock, so that reading it again
+            gives the same result.
     """
 
     def __init__(self, items_topic: str, *, max_bytes: int, max_event_lead_ms: int) -> None:
@@ -46,7 +46,7 @@ class Intake:
         self._items = MessageDecoder(Item, max_bytes)
 
     def read(self, records: Iterable[Record]) -> Batch:
-        """Every record ends in exactly one part of the batch."""
+        """Decodes records; each ends in exactly one part of the batch."""
         batch = Batch()
         for record in records:
             try:
@@ -59,7 +59,7 @@ class Intake:
         return batch
 
     def _read_item(self, record: Record, batch: Batch) -> None:
-        """An item; or, with an empty value under its id, its withdrawal."""
+        """An item, or its withdrawal: an empty value under its id."""
         if record.value is not None:
             batch.items.append(self._items.decode(record.value, record.headers))
             return

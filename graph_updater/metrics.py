@@ -1,4 +1,4 @@
-"""What the updater tells about itself."""
+"""Metrics of the updater."""
 
 from __future__ import annotations
 
@@ -16,29 +16,32 @@ class UpdaterMetrics(Metrics):
 
     def __init__(self) -> None:
         super().__init__("updater")
-        self.interactions = self.counter("interactions_total", "Interactions taken in")
-        self.items = self.counter("items_total", "Catalogue entries taken in")
+        self.interactions = self.counter("interactions_total", "Interactions applied")
+        self.items = self.counter("items_total", "Catalogue entries applied")
         self.published = self.counter("published_total", "States published", ("kind",))
-        self.waiting = self.gauge("waiting_batches", "Parcels that nobody is known to have published")
-        self.leading = self.gauge("leading", "1 while this updater is the one that publishes")
-        self.rebuilds = self.counter("rebuilds_total", "Times the state was built anew from the earliest records")
-        self.absorbing = self.histogram("absorb_seconds", "Time to take one micro-batch in")
-        self.publishing = self.histogram("publish_seconds", "Time from collecting a batch to its transactions' end")
+        self.pending = self.gauge("pending_batches", "Batches of state changes awaiting confirmed publication")
+        self.leading = self.gauge("leading", "1 while this updater leads and publishes")
+        self.rebuilds = self.counter("rebuilds_total", "Times the state was rebuilt from the earliest records")
+        self.absorbing = self.histogram("absorb_seconds", "Time to apply one poll's records")
+        self.publishing = self.histogram("publish_seconds", "Time to encode a batch and write its transactions")
         self.freshness = self.histogram(
-            "freshness_seconds", "From an interaction's event time until every state it moved can be read"
+            "freshness_seconds", "From an interaction's event time until the states it changed can be read"
         )
-        self.memory = self.gauge("state_bytes", "Memory of the state; per edge, node and past interaction", ("per",))
+        self.memory = self.gauge(
+            "state_bytes", "Memory of the state, and per edge, node and past interaction", ("per",)
+        )
         self.snapshots = self.counter("snapshots_total", "Snapshots written")
-        self.snapshot_seconds = self.histogram("snapshot_seconds", "Time to write a snapshot, beside the stream")
+        self.snapshot_seconds = self.histogram("snapshot_seconds", "Time to write a snapshot in the background")
 
     def note_memory(self, report: MemoryReport) -> None:
-        """Tells how much memory the state takes."""
+        """Sets the memory gauges."""
         for per, held in vars(report).items():
             self.memory.labels(per.removeprefix("per_")).set(held)
 
     def observe_freshness(self, event_times_ms: Sequence[int], now_ms: int) -> None:
-        """Notes how old events were when what they moved became readable; of many, some spread evenly over all. Clocks
-        that are ahead count as no time.
+        """Records the age of events when their changes became readable; of many events an even sample.
+
+        Event times in the future count as age 0.
         """
         for event_time_ms in event_times_ms[:: 1 + len(event_times_ms) // _SAMPLE]:
             self.freshness.observe(max(0, now_ms - event_time_ms) / 1000)

@@ -125,5 +125,5 @@ class Pipeline:
     def _interval_s(self) -> float:
         leading = self._parts.publisher.is_leading
         self._parts.metrics.leading.set(leading)
-        self._parts.metrics.waiting.set(self._parts.publisher.pending)
+        self._parts.metrics.pending.set(self._parts.publisher.pending)
         return self._settings.flush_ms / 1000 if leading else _STANDBY_INTERVAL_S

@@ -1,7 +1,7 @@
-"""Where the state comes from at the start, and the snapshots that it may come from next time.
+"""Recovers the state at the start, and writes the snapshots to recover from.
 
-A snapshot holds the state and the offsets up to which it stands. It is written only once everything that the state
-knows of has been published, so whoever continues from it need publish no more than what the records after it move.
+A snapshot holds the state and its offsets. It is written only once all changes in it have been published, so that after
+a recovery only later changes need to be published.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Origin:
-    """What a snapshot must agree with to be continued.
+    """What a snapshot must agree with to be used.
 
     Attributes:
-        model_version: of the bundle; another model's base embeddings would mix with this one's.
-        cluster: id of the Kafka cluster; the offsets count only there.
+        model_version: of the bundle; embeddings of different models must not be mixed.
+        cluster: id of the Kafka cluster, to which the offsets belong.
         topics: the input topics.
     """
 
@@ -43,26 +43,25 @@ class Origin:
     topics: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in a snapshot's metadata."""
+        """For a snapshot's metadata."""
         return {"model_version": self.model_version, "cluster": self.cluster, "topics": list(self.topics)}
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """Where to begin: a state and the offsets that it stands for; none where it is to be built from the earliest."""
+    """A state and its offsets; no offsets if it is to be built from the earliest records."""
 
     state: UpdaterState
     offsets: Offsets
 
     @property
     def from_scratch(self) -> bool:
-        """Whether nothing was there to continue from."""
+        """Whether there was no snapshot to use."""
         return not self.offsets
 
 
 def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, origin: Origin) -> Recovered:
-    """The state of the newest snapshot that is whole and ours; each one refused is logged with the reason. Without
-    any, an empty state.
+    """The state of the newest usable snapshot, else an empty state. Each snapshot refused is logged with the reason.
 
     Raises:
         SnapshotError: if the snapshots' address cannot be read at all.
@@ -75,24 +74,24 @@ def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, ori
         except (SnapshotError, IncompatibleSnapshot) as error:
             log.warning("snapshot refused, trying the one before", snapshot=sequence, cause=str(error))
         else:
-            log.info("going on from a snapshot", snapshot=sequence, address=store.address)
+            log.info("recovered from a snapshot", snapshot=sequence, address=store.address)
             return Recovered(state, _offsets_from(snapshot.metadata["offsets"]))
-    log.info("no snapshot to go on from: building the state from the earliest records")
+    log.info("no usable snapshot: building the state from the earliest records")
     return from_scratch(config, base)
 
 
 def from_scratch(config: GraphConfig, base: BaseEmbeddings) -> Recovered:
-    """An empty state, to be built from the earliest records kept."""
+    """An empty state, to be built from the earliest records."""
     return Recovered(UpdaterState(config, base), {})
 
 
 class Snapshots:
-    """Writes snapshots on a clock, beside the stream.
+    """Writes snapshots at regular intervals, in the background.
 
     Args:
         store: where to.
-        origin: told in every snapshot.
-        interval_s: time from one to the next.
+        origin: part of every snapshot's metadata.
+        interval_s: least time between two.
         clock: for the interval.
         metrics: counts them.
     """
@@ -110,7 +109,7 @@ class Snapshots:
         self._writing: asyncio.Task[None] | None = None
 
     def is_due(self, published: Offsets) -> bool:
-        """Whether it is time to begin one: not while one is being written, nor without anything new in it."""
+        """Whether to begin one: the interval has passed, none is being written, and there is something new."""
         if self._writing is not None and self._writing.done():
             self._writing.result()
             self._writing = None
@@ -118,12 +117,12 @@ class Snapshots:
         return self._writing is None and waited_s >= self._interval_s and published != self._offsets
 
     def write_beside(self, capture: Capture) -> None:
-        """Begins to write; the stream goes on."""
+        """Starts writing in the background."""
         self._last, self._offsets = self._clock.monotonic(), capture.offsets
         self._writing = asyncio.create_task(self.write(capture), name="snapshot")
 
     async def write(self, capture: Capture) -> None:
-        """Writes a snapshot in a thread. One that cannot be written is told in the log: the next may be."""
+        """Writes a snapshot in a thread. A failure is logged only: the next one may succeed."""
         began = self._clock.monotonic()
         try:
             sequence = await asyncio.to_thread(self._write_now, capture)
@@ -133,15 +132,15 @@ class Snapshots:
         took_s = self._clock.monotonic() - began
         self._metrics.snapshots.inc()
         self._metrics.snapshot_seconds.observe(took_s)
-        log.info("snapshot", snapshot=sequence, address=self._store.address, took_s=round(took_s, 3))
+        log.info("snapshot written", snapshot=sequence, address=self._store.address, took_s=round(took_s, 3))
 
     async def settled(self) -> None:
-        """Waits for the one being written."""
+        """Waits until no snapshot is being written."""
         if self._writing is not None:
             await self._writing
 
     def _write_now(self, capture: Capture) -> int:
-        arrays, metadata = capture.cut.merge()
+        arrays, metadata = capture.copy.merge()
         offsets = [[topic, partition, offset] for (topic, partition), offset in capture.offsets.items()]
         return self._store.save_now(
             arrays, {"state": metadata, "origin": self._origin.to_json(), "offsets": sorted(offsets)}
@@ -149,7 +148,7 @@ class Snapshots:
 
 
 def _check_origin(snapshot: Snapshot, origin: Origin) -> None:
-    """Refuses the state of another model, cluster or topic: its offsets or its numbers mean something else."""
+    """Refuses the state of another model, cluster or topic."""
     saved, ours = snapshot.metadata["origin"], origin.to_json()
     for name, value in ours.items():
         if saved.get(name) != value:

@@ -1,4 +1,4 @@
-"""Settings of the updater: the shared groups and its own section `[updater]`, environment `EXITSTREAM_UPDATER__…`."""
+"""Settings of the updater: the shared sections and its own, `[updater]` (`EXITSTREAM_UPDATER__…`)."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from runtime.settings_sources import load_settings
 
 
 class UpdaterSection(SettingsSection):
-    """The program around the engine."""
+    """The program around the graph."""
 
     bundle: Path = Field(Path("bundle"), description="the model bundle: base embeddings and layer weights")
     group_id: str = Field(
-        "exitstream-updater", min_length=1, description="updaters of one group stand by for each other"
+        "exitstream-updater", min_length=1, description="updaters of one group elect a leader; the others stand by"
     )
-    flush_ms: int = Field(50, ge=1, description="how often what moved is published")
+    flush_ms: int = Field(50, ge=1, description="how often changes are published")
     batch_records: int = Field(1_000, ge=1, le=100_000, description="most records applied at once")
     max_event_lead_ms: int = Field(
-        3_600_000, ge=0, description="an interaction dated further ahead of its record goes to the dead letters"
+        3_600_000, ge=0, description="an interaction dated further ahead of its record becomes a dead letter"
     )
     leader_timeout_ms: int = Field(
         6_000,
         ge=1_000,
-        description="silence after which a standby takes over; brokers refuse less than 6000 by default",
+        description="silence after which a standby takes over; by default brokers refuse less than 6000",
     )
     snapshots: str = Field("updater-snapshots", min_length=1, description="folder or any fsspec address")
     snapshot_interval_s: float = Field(30.0, gt=0)
-    snapshots_kept: int = Field(3, ge=2, description="older ones serve if the newest is torn")
+    snapshots_kept: int = Field(3, ge=2, description="snapshots kept; older ones are used if the newest is corrupt")
     graph: GraphConfig = GraphConfig()
 
 
 class UpdaterSettings(ExitstreamSettings):
-    """Everything that `exitstream updater` can be told."""
+    """All settings of `exitstream updater`."""
 
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()
@@ -53,7 +53,7 @@ class UpdaterSettings(ExitstreamSettings):
 
     @property
     def election(self) -> KafkaSettings:
-        """How to reach Kafka as a member of the updaters' group, whose silence is noticed sooner than a worker's."""
+        """Kafka settings for the election, with a shorter session time-out than a worker's."""
         return self.kafka.model_copy(update={"session_timeout_ms": self.updater.leader_timeout_ms})
 
 

@@ -33,7 +33,7 @@ from runtime.records import OutRecord
 from runtime.snapshots import SnapshotStore
 
 BACKLOG: Final = "backlog"
-"""The readiness condition that holds once everything that was there at the start has been read."""
+"""The readiness condition that holds once the records present at the start have been read."""
 _MEMORY_INTERVAL_S: Final = 10.0
 log = structlog.get_logger(__name__)
 
@@ -57,12 +57,12 @@ class Updater:
     """One process of the updater.
 
     Args:
-        settings: all of them.
-        clock: where time comes from.
+        settings: all settings.
+        clock: source of time.
 
     Attributes:
-        metrics: what it tells about itself.
-        readiness: whether it has caught up.
+        metrics: its metrics.
+        readiness: ready once it has caught up.
     """
 
     def __init__(self, settings: UpdaterSettings, clock: Clock) -> None:
@@ -83,12 +83,12 @@ class Updater:
         async with http_status(self._settings.telemetry, self.readiness, self.metrics):
             resources = await self._resources()
             try:
-                await self._run(resources, stopping, anew=False)
+                await self._run(resources, stopping, rebuild=False)
             except OffsetsOutOfRange as error:
-                log.warning("building the state anew from the earliest records", cause=str(error))
+                log.warning("rebuilding the state from the earliest records", cause=str(error))
                 self.metrics.rebuilds.inc()
-                self.readiness.wait_for(BACKLOG, "building the state anew")
-                await self._run(resources, stopping, anew=True)
+                self.readiness.wait_for(BACKLOG, "rebuilding the state")
+                await self._run(resources, stopping, rebuild=True)
 
     async def _resources(self) -> UpdaterResources:
         """Loads the bundle and checks brokers, topics and the snapshots' address."""
@@ -104,11 +104,11 @@ class Updater:
             ),
         )
 
-    async def _run(self, resources: UpdaterResources, stopping: asyncio.Event, *, anew: bool) -> None:
+    async def _run(self, resources: UpdaterResources, stopping: asyncio.Event, *, rebuild: bool) -> None:
         """Recovers the state, catches up, joins the group, reads and flushes until asked to stop, finishes."""
         with EngineThread() as thread:
             await thread(warm_up)
-            recovered = await thread(self._state, resources, anew=anew)
+            recovered = await thread(self._state, resources, rebuild=rebuild)
             parts = self._parts(resources, recovered, thread)
             pipeline = Pipeline(parts, self._settings.updater)
             await parts.follower.start()
@@ -139,9 +139,9 @@ class Updater:
             self.metrics.note_memory(await thread(engine.memory_report))
             await asyncio.sleep(_MEMORY_INTERVAL_S)
 
-    def _state(self, resources: UpdaterResources, *, anew: bool) -> Recovered:
+    def _state(self, resources: UpdaterResources, *, rebuild: bool) -> Recovered:
         config = self._settings.updater.graph
-        if anew:
+        if rebuild:
             return from_scratch(config, resources.base)
         return recover(resources.store, config, resources.base, resources.origin)
 

@@ -1,9 +1,8 @@
 """The graph's arrays and the kernel that changes edges in them.
 
 An edge is stored twice, once in each end's list, as neighbour, weight, event time and `twin`, its place in the other
-end's list. A pair is looked up in the shorter of its two lists, one contiguous scan; with the twin, removal needs no
-search in the longer one. Of one pair's interactions the latest in event time counts, so that repeated and late ones
-change nothing.
+end's list. A pair is looked up by scanning the shorter of its two lists; the twin gives the place in the longer one. Of
+one pair's interactions the latest in event time counts, so repeated and late ones change nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _ABSENT: Final = -1
 
 
 class Adjacency(NamedTuple):
-    """The arrays of the graph, as kernels see them. Node columns have one entry per node, edge columns one per cell."""
+    """The arrays of the graph as the kernels see them: one entry per node, or one per cell of the lists."""
 
     lists: Lists
     degree: NDArray[np.float64]  # (nodes,) sum of the node's edge weights
@@ -31,7 +30,7 @@ class Adjacency(NamedTuple):
 
 
 class EdgeOps(NamedTuple):
-    """What is to happen to pairs, in order. A positive weight sets the edge; 0 removes one that is not newer."""
+    """Operations on pairs, in order. A positive weight sets the edge; 0 removes one that is not newer."""
 
     user: NDArray[np.int32]  # (ops,)
     item: NDArray[np.int32]  # (ops,)
@@ -40,7 +39,7 @@ class EdgeOps(NamedTuple):
 
 
 class EdgeChanges(NamedTuple):
-    """What did happen: by how much the weight of a pair's edge grew. Evictions by the cap are among them."""
+    """The changes made: by how much each edge's weight grew. Evictions by the degree cap are included."""
 
     user: NDArray[np.int32]  # (changes,)
     item: NDArray[np.int32]  # (changes,)
@@ -51,13 +50,13 @@ class EdgeChanges(NamedTuple):
 def apply_ops(
     graph: Adjacency, ops: EdgeOps, changes: EdgeChanges, done: int, changed: int, cap: int
 ) -> tuple[int, int]:
-    """Carries out operations from number `done` on, until all are done or the columns must grow first."""
+    """Applies operations from index `done` on. Returns early when the columns must grow first."""
     for e in range(done, ops.user.shape[0]):
         u, v, weight, time = ops.user[e], ops.item[e], ops.weight[e], ops.time[e]
         place = _find(graph, u, v)
         if place != _ABSENT:
             if weight > 0.0:
-                changed = _renew(graph, changes, changed, (u, place), (weight, time))
+                changed = _update(graph, changes, changed, (u, place), (weight, time))
             elif graph.time[graph.lists.start[u] + place] <= time:
                 changed = _remove(graph, changes, changed, (u, place))
         elif weight > 0.0:
@@ -76,7 +75,7 @@ def apply_ops(
 
 @njit(cache=True, nogil=True)
 def _find(graph: Adjacency, u: int, v: int) -> int:
-    """The edge's place in u's list, or _ABSENT; looks through the shorter of the two lists."""
+    """The edge's place in u's list, or _ABSENT; scans the shorter of the two lists."""
     lists = graph.lists
     if lists.length[u] <= lists.length[v]:
         for cell in range(lists.start[u], lists.start[u] + lists.length[u]):
@@ -90,10 +89,10 @@ def _find(graph: Adjacency, u: int, v: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _renew(
+def _update(
     graph: Adjacency, changes: EdgeChanges, changed: int, edge: tuple[int, int], value: tuple[float, int]
 ) -> int:
-    """Gives the edge at (node, place) the weight and time of a later interaction; at equal times the heavier counts."""
+    """Sets the edge at (node, place) to a later interaction; at equal times the heavier one counts."""
     (u, place), (weight, time) = edge, value
     here = graph.lists.start[u] + place
     before = graph.weight[here]
@@ -127,17 +126,17 @@ def _insert(
 
 @njit(cache=True, nogil=True)
 def _remove(graph: Adjacency, changes: EdgeChanges, changed: int, edge: tuple[int, int]) -> int:
-    """Takes the edge at (node, place) out of both lists; the last entry of each list fills the gap."""
+    """Removes the edge at (node, place) from both lists; the last entry of each list fills the gap."""
     u, place = edge
     here = graph.lists.start[u] + place
     v, there, weight = graph.neighbour[here], graph.twin[here], graph.weight[here]
-    _take_out(graph, u, place)
-    _take_out(graph, v, there)
+    _remove_cell(graph, u, place)
+    _remove_cell(graph, v, there)
     return int(_record(graph, changes, changed, (u, v), -weight))
 
 
 @njit(cache=True, nogil=True)
-def _take_out(graph: Adjacency, node: int, place: int) -> None:
+def _remove_cell(graph: Adjacency, node: int, place: int) -> None:
     lists = graph.lists
     lists.length[node] -= 1
     last = lists.start[node] + lists.length[node]
@@ -155,7 +154,7 @@ def _take_out(graph: Adjacency, node: int, place: int) -> None:
 
 @njit(cache=True, nogil=True)
 def _record(graph: Adjacency, changes: EdgeChanges, changed: int, pair: tuple[int, int], weight: float) -> int:
-    """Notes the change for the sums and keeps the degrees; a node without edges has degree 0, not a rounding error."""
+    """Records the change and updates the degrees. A node without edges gets degree 0 exactly."""
     changes.user[changed], changes.item[changed], changes.weight[changed] = pair[0], pair[1], weight
     for node in pair:
         graph.degree[node] += weight
@@ -180,7 +179,7 @@ def _oldest_at_cap(graph: Adjacency, node: int, cap: int) -> int:
 
 @njit(cache=True, nogil=True)
 def _is_older(graph: Adjacency, time: int, node: int, place: int) -> bool:
-    """Whether an edge of that time is older than all that a full node holds."""
+    """Whether an edge of that time is older than all edges of a full node."""
     return place != _ABSENT and time < graph.time[graph.lists.start[node] + place]
 
 

@@ -1,13 +1,13 @@
 """The interactions as a weighted bipartite graph: growable adjacency with edge times, a degree cap, expiry and decay.
 
 Decay. An edge of age a counts w·2^(-a/H). LightGCN's propagation D^-½ A D^-½ does not change when all weights are
-multiplied by one factor. So instead of letting old weights fall, new ones rise (forward decay; Cormode et al., ICDE
-2009): an edge with event time t is stored as w·2^((t - landmark)/H), true to the decayed weights up to the factor
-2^((now - landmark)/H) common to all. Time passing costs nothing. Before the factor leaves the range of float32 the
-landmark is moved on and all weights are divided by a power of four, which is exact in binary floating point, as is the
-square root of it that other quantities need (`BipartiteGraph.rescale`). Edges older than `MAX_HALF_LIVES` are dropped.
+multiplied by the same factor. So old weights stay and new ones grow (forward decay; Cormode et al., ICDE 2009): an edge
+with event time t is stored as w·2^((t - landmark)/H), which is its decayed weight times 2^((now - landmark)/H). The
+passing of time costs nothing. Before this factor exceeds the range of float32, the landmark is advanced and all weights
+are divided by a power of four (`BipartiteGraph.rescale`). This is exact in binary floating point, and so is the square
+root that other quantities are rescaled by. Edges older than `MAX_HALF_LIVES` are dropped.
 
-Expiry. Event time is cut into slices of 1/256 of the window; an edge leaves when its slice has left the window.
+Expiry. Event time is divided into slices of 1/256 of the window; an edge expires when its slice has left the window.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ class BipartiteGraph:
         )
 
     def add_nodes(self, needed: int) -> None:
-        """Makes room for `needed` nodes in all; new ones have no edges."""
+        """Grows to `needed` nodes; new ones have no edges."""
         self.nodes = needed
         add_lists(self.adjacency.lists, self.nodes)
         grow(self.adjacency.degree, self.nodes)
 
     def apply(self, ops: EdgeOps) -> EdgeChanges:
-        """Carries out the operations in order; what was too old to enter is left out.
+        """Applies the operations in order, without insertions that are too old. Returns the changes, in stored weights.
 
-        With decay the weights in the answer are stored weights: call `rescale_factor` with the newest time before.
+        With decay, call `rescale_factor` with the newest time first.
         """
         ops = self._admitted(ops)
         room = 3 * ops.user.shape[0]
@@ -87,7 +87,7 @@ class BipartiteGraph:
         return EdgeChanges(changes.user[:changed], changes.item[:changed], changes.weight[:changed])
 
     def expired(self, now_ms: int) -> Iterator[EdgeOps]:
-        """The removals that are due at `now_ms`, slice by slice; each is to be applied before the next is taken."""
+        """The removals due at `now_ms`, slice by slice; apply each before taking the next."""
         if not self.window_ms:
             return
         self.oldest_slice = max(self.oldest_slice, (now_ms - self.window_ms) // self._slice_ms + 1)
@@ -98,7 +98,7 @@ class BipartiteGraph:
             yield EdgeOps(user, item, np.zeros(pairs.size, np.float32), last_ms)
 
     def rescale_factor(self, newest_ms: int) -> float:
-        """The power of four by which all stored weights must be multiplied before an edge of that time may enter."""
+        """The power of four to multiply all stored weights by before an edge of that time is inserted."""
         if not self._half_life_ms:
             return 1.0
         if self.landmark_ms == _ABSENT:
@@ -107,13 +107,13 @@ class BipartiteGraph:
         return 0.25 ** (half_lives // 2) if half_lives > _RESCALE_HALF_LIVES else 1.0
 
     def rescale(self, factor: float) -> None:
-        """Multiplies all weights by a factor from `rescale_factor` and moves the landmark to match."""
+        """Multiplies all weights by a factor from `rescale_factor` and advances the landmark accordingly."""
         self.adjacency.weight[:] *= np.float32(factor)
         self.adjacency.degree[:] *= factor
         self.landmark_ms -= round(np.log2(factor)) * self._half_life_ms
 
     def edges_of(self, nodes: NDArray[np.int32]) -> Edges:
-        """The nodes' halves of their edges, list after list."""
+        """The edges of these nodes, each seen from the node, list after list."""
         adjacency = self.adjacency
         cells = cells_of(adjacency.lists, nodes)
         return Edges(
@@ -124,7 +124,7 @@ class BipartiteGraph:
         )
 
     def restore(self, edges: Edges, landmark_ms: int, oldest_slice: int) -> None:
-        """Fills an empty graph, whose nodes are there, with edges that were taken from the users' side."""
+        """Fills a graph that has nodes but no edges; edges: from the users' side."""
         self.landmark_ms, self.oldest_slice = landmark_ms, oldest_slice
         adjacency, count = self.adjacency, edges.node.size
         node = np.concatenate([edges.node, edges.neighbour])
@@ -158,7 +158,7 @@ class BipartiteGraph:
         return sum(column.nbytes for column in cells) + slices, sum(column.nbytes for column in nodes)
 
     def _admitted(self, ops: EdgeOps) -> EdgeOps:
-        """The operations with stored weights, without insertions that are already too old."""
+        """The operations with stored weights, without insertions that are too old."""
         user, item, weight, time = ops
         if self.oldest_slice != _ABSENT:
             keep = (weight == 0.0) | (time // self._slice_ms >= self.oldest_slice)
@@ -185,6 +185,6 @@ class BipartiteGraph:
 
 
 def _effective_window(config: GraphConfig) -> int:
-    """The window in ms, where decay alone also ends an edge's life before float32 does; 0 for none."""
+    """The window in ms, no longer than float32 can hold decayed weights; 0 for none."""
     windows = [config.window_ms, MAX_HALF_LIVES * config.half_life_ms]
     return min((window for window in windows if window), default=0)

@@ -1,12 +1,11 @@
-"""Many short lists that grow, in one index space: the memory layout under the adjacency and the histories.
+"""Many short growing lists in shared arrays: the memory layout of the adjacency and the histories.
 
-A list lies in one block of cells. Blocks come in sizes 4, 6, 8, 12, 16, 24, … (each at most half as large again as
-the last), so a list wastes at most a third of its block; a block that was outgrown is linked into the free list of its
-size and used again. The cells themselves are columns (NumPy arrays) that the owner of the lists declares; the link of a
-free block is kept in its first cell of one of them.
+Each list occupies one block of cells. Blocks have sizes 4, 6, 8, 12, 16, 24, …, so a list wastes at most a third of its
+block. A list that outgrows its block moves to a larger one; the old block goes to the free list of its size. The cells
+are columns (NumPy arrays) that belong to the user of the lists; one of them also holds the links of the free lists.
 
-Arrays grow one at a time and by an eighth. `ndarray.resize` reallocates in place; on Linux the allocator moves large
-arrays by remapping their pages, so that growing never holds two copies, elsewhere at most one array's.
+Arrays grow one at a time and by an eighth. `ndarray.resize` reallocates in place; on Linux large arrays grow by
+remapping their pages, so growing never holds two copies; elsewhere it does so for one array at a time.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _LEAST_GROWTH: Final = 256
 
 
 class Lists(NamedTuple):
-    """The book-keeping of all lists; list i occupies cells `start[i]` to `start[i] + length[i]`."""
+    """Where the lists are; list i occupies cells `start[i]` to `start[i] + length[i]`."""
 
     start: NDArray[np.int32]  # (lists,)
     length: NDArray[np.int32]  # (lists,)
@@ -33,7 +32,7 @@ class Lists(NamedTuple):
 
 
 def empty_lists() -> Lists:
-    """No list yet; `grow` makes room."""
+    """No lists; `add_lists` adds some."""
     return Lists(
         start=np.zeros(0, np.int32),
         length=np.zeros(0, np.int32),
@@ -44,7 +43,7 @@ def empty_lists() -> Lists:
 
 
 def add_lists(lists: Lists, needed: int) -> None:
-    """Makes room for `needed` lists in all; new ones are empty."""
+    """Grows to `needed` lists; new ones are empty."""
     before = lists.start.shape[0]
     for column in (lists.start, lists.length, lists.size_class):
         grow(column, needed)
@@ -52,7 +51,7 @@ def add_lists(lists: Lists, needed: int) -> None:
 
 
 def lay_out(lists: Lists, lengths: NDArray[np.int64]) -> int:
-    """Gives empty lists blocks for so many entries each, one after the other; the number of cells this takes."""
+    """Gives empty lists blocks for their lengths, one after the other. Returns the number of cells needed."""
     count = lengths.shape[0]
     lists.length[:count] = lengths
     size_class = np.searchsorted(BLOCK_SIZES, lengths)
@@ -72,7 +71,7 @@ def cells_of(lists: Lists, nodes: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def grow(array: NDArray[np.generic], needed: int) -> None:
-    """Makes the array's first axis at least `needed` long, in place, new entries zero.
+    """Grows the array's first axis to at least `needed`, in place; new entries are zero.
 
     No view of the array may be alive: its memory may move.
     """
@@ -84,7 +83,7 @@ def grow(array: NDArray[np.generic], needed: int) -> None:
 
 @njit(cache=True, nogil=True)
 def take_block(lists: Lists, link: NDArray[np.int32], size_class: int) -> int:
-    """First cell of an unused block of that size, or NO_BLOCK when the columns must grow first."""
+    """First cell of a free block of that size, or NO_BLOCK if the columns must grow first."""
     block = lists.free[size_class]
     if block != NO_BLOCK:
         lists.free[size_class] = link[block]
@@ -98,7 +97,7 @@ def take_block(lists: Lists, link: NDArray[np.int32], size_class: int) -> int:
 
 @njit(cache=True, nogil=True)
 def free_block(lists: Lists, link: NDArray[np.int32], block: int, size_class: int) -> None:
-    """Gives a block back for others to use."""
+    """Returns a block to the free list of its size."""
     link[block] = lists.free[size_class]
     lists.free[size_class] = block
 

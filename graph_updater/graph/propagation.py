@@ -7,7 +7,7 @@ holds the edges' weights w, D their sums d per node. With y⁽ˡ⁾ = D^-½ x⁽
 
 Kept per node and layer 0 … L-1: the sum S and ŷ, the value of y that the neighbours' sums contain, so that
 S⁽ˡ⁾ᵥ = Σᵤ w_uv ŷ⁽ˡ⁾ᵤ at all times. A changed edge changes two sums and two degrees. Then, for l = 0 … L-1, every node
-whose residual ‖y⁽ˡ⁾ - ŷ⁽ˡ⁾‖ exceeds its limit t⁽ˡ⁾ gives the difference to its neighbours' sums and sets ŷ = y.
+whose residual ‖y⁽ˡ⁾ - ŷ⁽ˡ⁾‖ exceeds its limit t⁽ˡ⁾ adds the difference to its neighbours' sums and sets ŷ = y.
 
 **The bound.** Let ỹ be y as the kept sums give it, and e⁽ˡ⁾ᵥ a bound of its error: e⁽⁰⁾ᵥ = 0. After a micro-batch every
 residual is within its limit, so by the triangle inequality, whatever the limits are,
@@ -17,21 +17,24 @@ residual is within its limit, so by the triangle inequality, whatever the limits
 with b⁽ˡ⁾ᵥ bounding the error of S⁽ˡ⁾ᵥ. `error_bounds` computes the last for every node. With ε = 0 all limits are 0
 and embeddings are exact up to rounding.
 
-**The limits.** t⁽ˡ⁾ᵤ = ε max(‖ỹ⁽ˡ⁾ᵤ‖, sᵤ), where sᵤ is what the most sensitive neighbour bears: the least of
+**The limits.** t⁽ˡ⁾ᵤ = ε max(‖ỹ⁽ˡ⁾ᵤ‖, sᵤ), where sᵤ is the tolerance of the most sensitive neighbour: the least of
 ‖zᵥ‖ nᵥ^κ / √dᵥ over the neighbours v of u, which have nᵥ edges. Errors of size t from nᵥ neighbours add up in zᵥ to
 t √(Σw²/dᵥ) ≈ t √(dᵥ/nᵥ) if their directions are unrelated, and to t √dᵥ if they are all the same: with κ = ½ or 0
 that is ε relative to ‖zᵥ‖. Real ones lie nearer to the former; κ = 0.4 spends the fewest pushes for the smallest cosine
-over all nodes. So a hub, whose share in any one neighbour is small, is not passed on to thousands each time it has
-changed by a few per cent; and where neighbours are small (a new user without x⁽⁰⁾) the limit is relative to y itself.
+over all nodes. So a hub, whose share in any one neighbour is small, does not push to thousands each time it has changed
+by a few per cent; and where neighbours are small (a new user without x⁽⁰⁾) the limit is relative to y itself.
+
+Tolerances are those of the last look at a node. Where a new edge outweighs all that a node had, as the first one after
+several half-lives does, they are computed again once the push has replaced the old ŷ.
 
 **Rounding.** Sums are float32 and change by differences, so rounding errors stay behind. Where a difference is far
-larger than what remains (most of a degree taken away; the first edge after many half-lives) the sums are computed anew
-at once; everywhere else `repair` does so in turn.
+larger than what remains (most of a degree removed; the first edge after many half-lives) the sums are recomputed at
+once; everywhere else `repair` does so in turn.
 
-**Looking only where it can matter.** ρ⁽ˡ⁾ᵥ bounds the residual from above without looking at it: a push of δ over an
-edge of weight w adds w‖δ‖/dᵥ. Only once ρ exceeds the limit is the residual computed, and pushed if it exceeds the
-limit too. In the same way μᵥ bounds how far zᵥ has moved since it was last taken, so that `take_dirty` names only
-nodes that can have turned by more than asked for.
+**Computing residuals only where it can matter.** ρ⁽ˡ⁾ᵥ is an upper bound of the residual: a push of δ over an edge of
+weight w adds w‖δ‖/dᵥ. The residual is computed only once ρ exceeds the limit, and pushed if it exceeds the limit too.
+In the same way μᵥ bounds how far zᵥ has moved since it was published, so that `take_dirty` returns only nodes that may
+have turned further than `min_cosine`.
 """
 
 from __future__ import annotations
@@ -72,11 +75,11 @@ class Propagation:
     """Embeddings of all nodes of a graph.
 
     Args:
-        graph: whose nodes and edges these are; changed only together with this.
-        dim: numbers in an embedding.
-        alphas: the layers' weights α₀ … α_L, at least two, none negative.
+        graph: the graph; every change to it must be passed to `apply`.
+        dim: dimension of the embeddings.
+        alphas: the layer weights α₀ … α_L, at least two, none negative.
         epsilon: see above; 0 is exact.
-        min_cosine: nodes are dirty once their z may have turned further than this since it was last taken.
+        min_cosine: a node is dirty once its z may have turned further than this since it was published.
     """
 
     def __init__(
@@ -104,41 +107,41 @@ class Propagation:
         self._next_repair = 0
 
     def add_nodes(self, needed: int) -> None:
-        """Makes room for `needed` nodes in all; new ones have x⁽⁰⁾ = 0 and no edges."""
+        """Grows to `needed` nodes; new ones have x⁽⁰⁾ = 0 and no edges."""
         for table in self.tables[:-1]:
             grow(table, needed)
 
     def set_base(self, nodes: NDArray[np.int32], base: NDArray[np.float32]) -> None:
-        """Gives nodes another x⁽⁰⁾; base: (nodes, d)."""
+        """Sets x⁽⁰⁾ of nodes; base: (nodes, d)."""
         self.tables.base[nodes] = base
         self.refresh(nodes)
 
     def refresh(self, nodes: NDArray[np.int32]) -> None:
-        """Passes on what changed at these nodes from outside, and calls them dirty."""
+        """Marks nodes changed from outside as dirty and pushes their residuals."""
         refresh_and_push(self.tables, self._graph.adjacency, self._weights, nodes)
 
     def apply(self, changes: EdgeChanges) -> None:
-        """Takes over what the graph reports as changed, and passes on what exceeds the limits."""
+        """Follows changes of the graph and pushes the residuals that exceed their limits."""
         apply_changes(self.tables, self._graph.adjacency, self._weights, changes)
 
     def repair(self, count: int) -> None:
-        """Computes the sums of the next `count` nodes anew, round and round: rounding errors do not add up for ever."""
+        """Recomputes the sums of the next `count` nodes, in turn, so that rounding errors do not add up."""
         nodes = (self._next_repair + np.arange(min(count, self._graph.nodes))) % max(1, self._graph.nodes)
         self._next_repair = (self._next_repair + count) % max(1, self._graph.nodes)
         self.resum(nodes.astype(np.int32))
 
     def resum(self, nodes: NDArray[np.int32]) -> None:
-        """Computes the sums and degrees of these nodes anew from their neighbours' ŷ."""
+        """Recomputes the sums and degrees of these nodes from their neighbours' ŷ."""
         resum(self.tables, self._graph.adjacency, nodes)
         self.refresh(nodes)
 
     def recompute(self) -> None:
-        """Computes everything anew from x⁽⁰⁾ and the edges, exactly: whole layers, as LightGCN itself does."""
+        """Recomputes everything exactly from x⁽⁰⁾ and the edges, layer by layer as LightGCN does."""
         everybody = np.arange(self._graph.nodes, dtype=np.int32)
         recompute(self.tables, self._graph.adjacency, self._weights, everybody)
 
     def rescale(self, factor: float) -> None:
-        """Follows `BipartiteGraph.rescale`: y falls with the root of the weights, S rises with it."""
+        """Follows `BipartiteGraph.rescale`: S scales with the root of the factor, y and the tolerances inversely."""
         root = np.float32(np.sqrt(factor))
         self.tables.sums[:] *= root
         self.tables.pushed[:] /= root
@@ -153,7 +156,7 @@ class Propagation:
         return z
 
     def take_dirty(self) -> NDArray[np.int32]:
-        """Nodes, new ones among them, that may have turned by more than asked for since they were last taken."""
+        """New nodes, and nodes that may have turned further than `min_cosine` since they were published."""
         count = int(self.tables.moved_count[0])
         nodes = self.tables.moved[:count].copy()
         self.tables.moved_count[0] = 0
@@ -161,7 +164,7 @@ class Propagation:
         return nodes
 
     def settle(self, nodes: NDArray[np.int32], z: NDArray[np.float32], published: NDArray[np.float32]) -> None:
-        """Measures movement from now on from what was published of the nodes; z, published: (nodes, d)."""
+        """Measures the nodes' movement from their published embeddings from now on; z, published: (nodes, d)."""
         self.tables.head[nodes, MOVED] = np.linalg.norm(z - published, axis=1)
         self.tables.head[nodes, NORM] = np.linalg.norm(published, axis=1)
 
@@ -185,7 +188,7 @@ class Propagation:
 
 
 def _checked(alphas: tuple[float, ...]) -> tuple[float, ...]:
-    """The layer weights, if they can be used."""
+    """The layer weights, if valid."""
     if not 2 <= len(alphas) <= MAX_LAYERS + 1 or min(alphas) < 0.0 or alphas[-1] == 0.0:
         raise InvalidLayerWeights(
             f"the layer weights are {alphas}; they must be two to {MAX_LAYERS + 1}, none negative, the last not zero"

@@ -1,12 +1,12 @@
 """Each user's last K interactions in order of time, and what a new one means for counts and for the graph.
 
-An interaction is known already if its event id is in the history, or one with the same item and time is; then nothing
-is counted again, and of the two the stronger judgement and the smaller id stand. Late ones are put into their place. Of
-one item's judgements the latest in time counts for the graph: positive makes the edge, negative or withdrawn removes
-it, neutral leaves it. A withdrawal takes the item's earlier entries out and stays behind as a marker that is never
-shown, so that a late or repeated interaction from before it does not bring them back.
+An interaction is a duplicate if the history holds its event id, or an entry with the same item and time. Duplicates are
+not counted again; of the two, the stronger judgement and the smaller id are kept. Late interactions are inserted at
+their place in time. Of one item's judgements the latest in time decides over the edge: positive sets it, negative or
+withdrawn removes it, neutral leaves it. A withdrawal removes the item's entries up to its own time and stays as a
+hidden marker, so that a late or repeated interaction does not bring them back.
 
-So the order of arrival does not matter as far back as the history reaches, and repeated events are counted once.
+As far back as the history reaches, the result does not depend on the order of arrival, and events count once.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ class Entries(NamedTuple):
 
 
 class Verdicts(NamedTuple):
-    """What each interaction of a batch means."""
+    """The effect of each interaction of a batch."""
 
-    counted: NDArray[np.uint8]  # (entries,) 1 if it was not known
+    counted: NDArray[np.uint8]  # (entries,) 1 if it is no duplicate
     gained: NDArray[np.uint8]  # (entries,) 1 if it made an entry positive that was not
     edge: NDArray[np.uint8]  # (entries,) KEEP_EDGE, SET_EDGE or DROP_EDGE
 
 
 class PastEntry(NamedTuple):
-    """An entry as it is shown."""
+    """An entry as it is published."""
 
     item: int
     time_ms: int
@@ -72,7 +72,7 @@ class PastEntry(NamedTuple):
 
 
 class Histories:
-    """The histories of nodes numbered from 0 (those of items stay empty).
+    """The histories of all nodes; those of items stay empty.
 
     Args:
         length: entries kept per user, markers of withdrawals included.
@@ -88,7 +88,7 @@ class Histories:
             event=np.zeros((0, _EVENT_WORDS), np.uint64),
         )
         self.mentions = np.zeros(0, np.int32)
-        """(nodes,) entries of all histories that name the item."""
+        """(nodes,) how many entries of all histories are of the item."""
 
     def add_nodes(self, needed: int) -> None:
         """Makes room for `needed` nodes in all."""
@@ -96,7 +96,7 @@ class Histories:
         grow(self.mentions, needed)
 
     def record(self, users: NDArray[np.int32], batch: Entries) -> Verdicts:
-        """Puts interactions into their users' histories, in order of arrival; users: (entries,)."""
+        """Adds interactions to their users' histories, in order of arrival; users: (entries,)."""
         count = users.shape[0]
         verdicts = Verdicts(np.zeros(count, np.uint8), np.zeros(count, np.uint8), np.zeros(count, np.uint8))
         done = 0
@@ -109,7 +109,7 @@ class Histories:
                 grow(column, needed)
 
     def entries(self, user: int) -> list[PastEntry]:
-        """What is shown of a user's history, oldest first."""
+        """A user's history without markers, oldest first."""
         start = int(self.lists.start[user])
         cells = slice(start, start + int(self.lists.length[user]))
         judgements = self.cells.judgement[cells].tolist()
@@ -152,7 +152,7 @@ class Histories:
 
 
 def pack_event_ids(event_ids: list[str]) -> NDArray[np.uint64]:
-    """Event ids as fixed-width words: (ids, 5). One longer than 40 bytes is stood for by its BLAKE2 digest in hex."""
+    """Event ids as fixed-width words: (ids, 5). An id longer than 40 bytes is replaced by its BLAKE2 digest in hex."""
     return np.frombuffer(b"".join([_pack(event_id) for event_id in event_ids]), np.uint64).reshape(-1, _EVENT_WORDS)
 
 
@@ -178,7 +178,7 @@ def _record(
     done: int,
     most: int,
 ) -> int:
-    """Records interactions from number `done` on, until all are done or the columns must grow first."""
+    """Records interactions from index `done` on. Returns early when the columns must grow first."""
     for e in range(done, users.shape[0]):
         user, item, time, judgement = users[e], batch.item[e], batch.time[e], batch.judgement[e]
         if lists.length[user] < most and not _make_room(lists, cells, user):
@@ -230,7 +230,7 @@ def _strongest_later(lists: Lists, cells: Entries, user: int, item: int, time: i
 
 @njit(cache=True, nogil=True)
 def _withdraw(lists: Lists, cells: Entries, mentions: NDArray[np.int32], user: int, item: int, time: int) -> None:
-    """Takes out the item's entries up to that time, except markers of withdrawals."""
+    """Removes the item's entries up to that time, except markers."""
     start = lists.start[user]
     kept = start
     for cell in range(start, start + lists.length[user]):
@@ -246,7 +246,7 @@ def _withdraw(lists: Lists, cells: Entries, mentions: NDArray[np.int32], user: i
 def _put(
     lists: Lists, cells: Entries, mentions: NDArray[np.int32], user: int, batch: Entries, e: int, most: int
 ) -> None:
-    """Puts an entry into its place by time, then event id; a full history loses its oldest, or this if it is older."""
+    """Inserts an entry by time, then event id. A full history loses its oldest entry, or this one if it is older."""
     start, length = lists.start[user], lists.length[user]
     place = length
     while place > 0 and _is_before(batch, e, cells, start + place - 1):
@@ -278,7 +278,7 @@ def _is_before(batch: Entries, e: int, cells: Entries, cell: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _keep_smaller_id(cells: Entries, start: int, known: int, batch: Entries, e: int) -> None:
-    """Of two events that are one entry the smaller id stands, whichever came first; the entry takes its place by it."""
+    """Of duplicates the smaller id is kept, whichever came first, and decides over the entry's place."""
     if not _is_before(batch, e, cells, known):
         return
     judgement, place = cells.judgement[known], known

@@ -1,4 +1,4 @@
-"""Ids of users and items, any Unicode, to the node numbers that the arrays use, and back. Numbers are used again."""
+"""Maps ids of users and items, any Unicode, to node numbers and back. Numbers are reused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Identities:
         return self._nodes(self.items, ids)
 
     def release(self, table: dict[str, int], node: int) -> str:
-        """Gives up a number; the id that it had."""
+        """Frees a number. Returns the id that it had."""
         name = self.names[node]
         del table[name]
         self.names[node] = ""
@@ -40,7 +40,7 @@ class Identities:
         return name
 
     def restore(self, names: list[str], kinds: NDArray[np.uint8]) -> None:
-        """Takes over what `names` and `kinds` held. Free numbers are used again in descending order of release."""
+        """Restores names and numbers from a snapshot."""
         self.names = names
         self.users = {names[node]: node for node in np.flatnonzero(kinds == USER).tolist()}
         self.items = {names[node]: node for node in np.flatnonzero(kinds == ITEM).tolist()}

@@ -1,4 +1,4 @@
-"""Everything that is kept per user and item, in step: id, facts, edges, embedding, history. Row i of each is node i."""
+"""All tables with a row per user and item: id, facts, edges, embedding, history. Row i of each is node i."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graph_updater.state.identities import ITEM, USER, Identities
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """Columns of what is known of every node beside its edges and history."""
+    """Facts about each node besides its edges and history, as columns."""
 
     kind: NDArray[np.uint8]  # USER, ITEM or NOBODY
     impressions: NDArray[np.int64]
@@ -26,7 +26,7 @@ class NodeFacts:
     last_event_ms: NDArray[np.int64]
     version: NDArray[np.int64]  # of the last publication; 0 for none yet
     changed: NDArray[np.bool_]  # history or counts changed since the last publication
-    in_catalogue: NDArray[np.bool_]  # an item that stays without interactions
+    in_catalogue: NDArray[np.bool_]  # an item that is kept without interactions
     published: NDArray[np.float16] | NDArray[np.float32]  # (nodes, d) the embedding last published
 
     @classmethod
@@ -48,13 +48,13 @@ class NodeFacts:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """Bytes held in arrays; ids and their dictionaries come on top, about 200 bytes each.
+    """Bytes held in arrays. Ids and their dictionaries come on top, about 200 bytes each.
 
     Attributes:
         per_edge: both halves of an edge, with the room that its lists leave.
         per_node: a user's or an item's embeddings, sums, counts and published embedding, without edges and history.
         per_past_interaction: an entry of a history, with the room that histories leave.
-        total: all of it.
+        total: all arrays.
     """
 
     per_edge: float
@@ -67,9 +67,9 @@ class Nodes:
     """The tables and their common numbering.
 
     Args:
-        config: settings of the engine.
-        dim: numbers in an embedding.
-        alphas: the layers' weights.
+        config: settings of the graph.
+        dim: dimension of the embeddings.
+        alphas: the layer weights.
     """
 
     def __init__(self, config: GraphConfig, dim: int, alphas: tuple[float, ...]) -> None:
@@ -88,19 +88,19 @@ class Nodes:
         return len(self.ids.names)
 
     def users(self, ids: Iterable[str]) -> tuple[NDArray[np.int32], list[int]]:
-        """The nodes of users, and which of them were made just now."""
+        """The nodes of users, and which of them are new."""
         nodes, new = self.ids.user_nodes(ids)
         self._add_rows(new, USER)
         return np.array(nodes, np.int32), new
 
     def items(self, ids: Iterable[str]) -> tuple[NDArray[np.int32], list[int]]:
-        """The nodes of items, and which of them were made just now."""
+        """The nodes of items, and which of them are new."""
         nodes, new = self.ids.item_nodes(ids)
         self._add_rows(new, ITEM)
         return np.array(nodes, np.int32), new
 
     def make_room(self) -> None:
-        """Gives every numbered node its rows."""
+        """Grows all tables to the number of nodes."""
         room = len(self)
         self.graph.add_nodes(room)
         self.propagation.add_nodes(room)
@@ -123,7 +123,7 @@ class Nodes:
         return np.flatnonzero(self.facts.kind[: len(self)]).astype(np.int32)
 
     def idle(self, cutoff_ms: int, kind: int) -> NDArray[np.int32]:
-        """Nodes of that kind that have no edge, met nothing since the cutoff and are named nowhere."""
+        """Nodes of that kind without edges, without events since the cutoff, in no history and not in the catalogue."""
         nodes, facts = len(self), self.facts
         idle = (facts.kind[:nodes] == kind) & (facts.last_event_ms[:nodes] < cutoff_ms)
         idle &= self.graph.adjacency.lists.length[:nodes] == 0
@@ -131,7 +131,7 @@ class Nodes:
         return np.flatnonzero(idle).astype(np.int32)
 
     def release(self, nodes: NDArray[np.int32], kind: int) -> list[str]:
-        """Forgets idle nodes of that kind; their ids."""
+        """Deletes idle nodes of that kind. Returns their ids."""
         self.propagation.set_base(nodes, np.zeros((nodes.size, self.dim), np.float32))
         for column in self.facts.columns().values():
             column[nodes] = 0

@@ -1,15 +1,14 @@
-"""The state as a set of arrays, copied node by node between micro-batches so that the stream never waits for it.
+"""The state as a set of arrays, copied node by node between micro-batches so that reading never waits for it.
 
-What is kept: ids, facts, x⁽⁰⁾, edges (once, from the user's side), histories. What is not: sums and pushed values, six
-rows a node at three layers. They follow from x⁽⁰⁾ and the edges; computing them anew (`Propagation.recompute`) is
-quick and exact, and keeps the snapshot small.
+Copied are ids, facts, x⁽⁰⁾, edges (once, from the user's side) and histories. Sums and pushed values are left out: they
+follow from x⁽⁰⁾ and the edges. `Propagation.recompute` restores them quickly and exactly, and the snapshot stays small.
 
 The copy:
-1. `UpdaterState.start_snapshot` begins it; from then on the state marks every node that it changes.
+1. `UpdaterState.start_snapshot` begins it. From now on every changed node is marked (`Nodes.mark`).
 2. Each `step`, between two micro-batches, copies the next few thousand nodes.
-3. After the last step `finish` copies the marked nodes once more. The copy is the state of this moment; take the
-   offsets now.
-4. `Cut.merge` puts the parts together. It touches the copy alone, so it may run in another thread.
+3. After the last step `finish` copies the marked nodes once more. The result is the state at this moment: its offsets
+   must be taken now.
+4. `StateCopy.merge` merges the parts. It uses the copy alone, so it may run in another thread.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class IncompatibleSnapshot(ValueError):
-    """The snapshot cannot be this updater's state; the text says why."""
+    """The snapshot does not fit this updater; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """The state of one moment, in parts; of a node that is in several the last counts."""
+class StateCopy:
+    """The state at one moment, in parts. Where a node is in several parts, the last one counts."""
 
     parts: list[Part]
     metadata: dict[str, Any]
 
     def merge(self) -> tuple[Arrays, dict[str, Any]]:
-        """All nodes in their order, as arrays by name, and the metadata (plain JSON types)."""
+        """All nodes in order, as arrays by name, and the metadata (plain JSON types)."""
         nodes = np.concatenate([part.nodes for part in self.parts])
         last = np.zeros(int(nodes.max(initial=-1)) + 1, np.int64)
         np.maximum.at(last, nodes, np.arange(nodes.size))
@@ -76,11 +75,11 @@ class Cut:
 
 
 class SnapshotCopy:
-    """A copy in the making; see the module's steps.
+    """A copy in progress; see the steps in the module's docstring.
 
     Args:
-        nodes: what is copied.
-        alphas: the layers' weights, told in the metadata.
+        nodes: the tables to copy.
+        alphas: the layer weights, for the metadata.
         published: knows who left and still needs a tombstone.
     """
 
@@ -93,14 +92,14 @@ class SnapshotCopy:
         nodes.marked = []
 
     def step(self, count: int = 4096) -> bool:
-        """Copies the next `count` nodes; True when all have been copied."""
+        """Copies the next `count` nodes. Returns whether all have been copied."""
         end = min(len(self._source), self._walked + count)
         self._parts.append(_copy(self._source, np.arange(self._walked, end, dtype=np.int32)))
         self._walked = end
         return end == len(self._source)
 
-    def finish(self) -> Cut:
-        """Copies what is new or has changed since it was copied. The cut is the state of this moment."""
+    def finish(self) -> StateCopy:
+        """Copies the rest, and again what has changed since it was copied."""
         while not self.step():
             pass
         marked, self._source.marked = self._source.marked, None
@@ -116,13 +115,13 @@ class SnapshotCopy:
             "expired_users": list(self._published.expired_users),
             "expired_items": list(self._published.expired_items),
         }
-        return Cut(self._parts, metadata)
+        return StateCopy(self._parts, metadata)
 
 
 def restore_nodes(
     config: GraphConfig, base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
 ) -> Nodes:
-    """The tables that a merged cut holds.
+    """The tables from a snapshot's arrays.
 
     Raises:
         IncompatibleSnapshot: see `UpdaterState.restore`.
@@ -145,7 +144,7 @@ def restore_nodes(
 
 
 def _copy(source: Nodes, nodes: NDArray[np.int32]) -> Part:
-    """Copies everything that is kept of these nodes."""
+    """Copies these nodes."""
     facts = {name: column[nodes] for name, column in source.facts.columns().items()}
     owners = nodes[facts["kind"] == USER]
     edge_count, history_count = np.zeros(nodes.size, np.int64), np.zeros(nodes.size, np.int64)
@@ -169,7 +168,7 @@ def _copy(source: Nodes, nodes: NDArray[np.int32]) -> Part:
 
 
 def _picked(lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the lists of these rows lie, list after list, where the lists of all rows lie one after the other."""
+    """Cells of the lists of `rows`, list after list, if the lists of all rows are stored one after the other."""
     starts = np.cumsum(lengths) - lengths
     chosen = lengths[rows]
     before = np.cumsum(chosen) - chosen
@@ -178,7 +177,7 @@ def _picked(lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.i
 
 
 def _check(base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    """Refuses what this version and this model cannot continue."""
+    """Refuses snapshots of another version or model."""
     version, dim = metadata.get("version"), metadata.get("dim")
     if version != SNAPSHOT_VERSION:
         raise IncompatibleSnapshot(f"the snapshot has version {version}; this updater reads version {SNAPSHOT_VERSION}")

@@ -28,7 +28,7 @@ from graph_updater.state.histories import (
 from graph_updater.state.identities import ITEM, USER
 from graph_updater.state.nodes import MemoryReport, Nodes
 from graph_updater.state.published import PublishedStates
-from graph_updater.state.snapshot import Cut, SnapshotCopy, restore_nodes
+from graph_updater.state.snapshot import SnapshotCopy, StateCopy, restore_nodes
 from schemas.messages import Interaction, Item
 
 
@@ -134,7 +134,7 @@ class UpdaterState:
         self._copy = SnapshotCopy(self._nodes, self._base.alphas, self.published)
         return self._copy
 
-    def finish_snapshot(self) -> Cut:
+    def finish_snapshot(self) -> StateCopy:
         """The present state, from the copy started last."""
         copy, self._copy = self._copy or self.start_snapshot(), None
         return copy.finish()
@@ -197,10 +197,10 @@ class UpdaterState:
         if factor != 1.0:
             graph.rescale(factor)
             propagation.rescale(factor)
+            self._nodes.mark(self._nodes.all_nodes())
         changes = graph.apply(ops)
         propagation.apply(changes)
-        self._nodes.mark(changes.user)
-        self._nodes.mark(changes.item)
+        self._nodes.mark(changes.user)  # a snapshot holds edges on the users' side only
 
     def _release(self, nodes: NDArray[np.int32], kind: int) -> list[str]:
         self.published.touch(nodes)

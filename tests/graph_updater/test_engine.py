@@ -145,7 +145,7 @@ def test_a_snapshot_is_captured_with_a_batch():
     collection = of.collect()
     while collection.capture is None:
         collection = of.collect()
-    arrays, metadata = collection.capture.cut.merge()
+    arrays, metadata = collection.capture.copy.merge()
     restored = UpdaterState.restore(GraphConfig(epsilon=0.0, embedding_dtype="float32"), base(), arrays, metadata)
 
     assert collection.capture.offsets == {CLICKS: 2}

@@ -80,17 +80,17 @@ async def test_a_torn_snapshot_is_refused_and_the_one_before_used(store, clock, 
 
 
 @pytest.mark.parametrize(
-    ("foreign", "said"),
+    ("other", "said"),
     [
         (Origin("model-2", "cluster-1", ("interactions", "items")), "model_version model-2"),
         (Origin("model-1", "cluster-2", ("interactions", "items")), "cluster cluster-2"),
         (Origin("model-1", "cluster-1", ("clicks", "items")), "topics ['clicks', 'items']"),
     ],
 )
-async def test_a_foreign_snapshot_is_refused_and_the_one_before_used(store, clock, foreign, said):
+async def test_an_incompatible_snapshot_is_refused_and_the_one_before_used(store, clock, other, said):
     """Another model's embeddings or another cluster's offsets are never continued."""
     await saved(store, clock, 3)
-    await saved(store, clock, 9, foreign)
+    await saved(store, clock, 9, other)
 
     with capture_logs() as logs:
         recovered = recover(store, CONFIG, base(), ORIGIN)

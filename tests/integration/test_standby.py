@@ -82,7 +82,7 @@ async def test_a_leader_fenced_off_wrongly_begins_again(broker, group):
             with pytest.raises(Fenced):
                 async with term.transaction() as transaction:
                     await transaction.send_all([OutRecord(states, b"u", b"from the fenced one")])
-        term.over = True
+        assert term.is_over
 
         await until(lambda: leader.term)
         async with leader.term.transaction() as transaction:

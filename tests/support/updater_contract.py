@@ -75,7 +75,7 @@ class UpdaterEssentials:
                 await world.send(*clicks(50, first=50))
                 await world.published.until_equal()
 
-        assert any(line["event"] == "going on from a snapshot" for line in logs)
+        assert any(line["event"] == "recovered from a snapshot" for line in logs)
         assert len(world.published.dead_letters) == 1
 
 
@@ -121,7 +121,7 @@ class UpdaterContract(UpdaterEssentials):
             async with world.running():
                 await world.published.until_equal()
 
-        (told,) = [line["cause"] for line in logs if line["event"].startswith("building the state anew")]
+        (told,) = [line["cause"] for line in logs if line["event"].startswith("rebuilding the state")]
         assert world.topics.interactions in told
 
     async def test_a_standby_takes_over_where_the_leader_left(self, world):

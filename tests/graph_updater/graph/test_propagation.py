@@ -260,7 +260,7 @@ def test_a_node_that_turned_since_it_was_published_is_dirty(epsilon):
 def test_movement_is_measured_against_the_length_of_what_was_published():
     """A node whose embedding has become short since its last edge turns by a small movement already."""
     fresh = Fresh(nodes=100, dim=16, alphas=(0.0, 0.0, 1.0))
-    fresh.feed([(0, 1, 1.0, 0)])
+    fresh.feed([(0, 1, 1.0, 0), (0, 1, 1.0, 1)], batch=1)
     fresh.feed([(0, item, 1.0, 1) for item in range(2, 60)])
     published = fresh.embeddings()
     fresh.propagation.take_dirty()

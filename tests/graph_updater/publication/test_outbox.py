@@ -110,6 +110,20 @@ def test_full_republish_need_not_be_published_where_a_leader_is_seen_at_work():
     assert not outbox.full_republish
 
 
+def test_a_full_republish_is_kept_whatever_is_committed():
+    """Committed offsets say nothing of what the topics hold; merged with other batches it still is a full one."""
+    outbox = Outbox(full_republish=True)
+    outbox.add(batch(5, ["a", "b"], full_republish=True))
+    outbox.drop_covered({CLICKS: 9})
+    outbox.add(batch(6, ["a"]))
+
+    merged = outbox.contents()
+    assert merged.users == ["a", "b"]
+    assert merged.full_republish
+    outbox.published(merged)
+    assert not outbox.full_republish
+
+
 def test_a_small_batch_is_not_split():
     """One transaction is enough for it."""
     small = StateBatch({CLICKS: 7}, users=["a"], items=["b"], dead_letters=[letter(3)])

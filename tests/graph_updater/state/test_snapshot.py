@@ -50,6 +50,21 @@ def test_a_copy_made_in_mid_stream_is_the_state_of_its_last_moment(before, durin
     same(state, restored)
 
 
+def test_a_landmark_that_moves_during_the_copy_moves_for_what_is_copied_already():
+    """Weights copied before the move and after it are of one scale."""
+    config = GraphConfig(epsilon=0.0, embedding_dtype="float32", half_life_ms=10)
+    state = UpdaterState(config, trained_base())
+    before = [interaction("anna", "item-0", 0), interaction("anna", "item-1", 5), interaction("bert", "item-0", 300)]
+    feed(state, before, batch=1)
+    while not state.start_snapshot().step():
+        pass
+    landmark_ms = state._nodes.graph.landmark_ms
+    feed(state, [interaction("bert", "item-2", 400)])
+    assert state._nodes.graph.landmark_ms > landmark_ms
+    restored = UpdaterState.restore(config, trained_base(), *state.finish_snapshot().merge())
+    same(state, restored)
+
+
 @settings(max_examples=20, deadline=None)
 @given(streams)
 def test_what_was_to_be_published_still_is(stream):
