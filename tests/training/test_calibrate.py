@@ -138,6 +138,28 @@ def test_thresholds_have_like_many_early_confidences_between_them():
     np.testing.assert_allclose(thresholds[1:-1], np.unique(inner))
 
 
+def test_thresholds_rise_strictly_where_a_confidence_is_exactly_0():
+    """An extreme answer may get a confidence that float64 rounds to 0: that threshold is not tried twice."""
+    data = held_out(0, 4_000, 0.0)
+    logits = data.logits.copy()
+    wrong = np.abs(logits[:, 2]) >= 1.5
+    logits[wrong, :2] += np.where(np.arange(wrong.sum()) % 2, 3.0, -3.0)[:, None]
+    logits[0] = 100.0
+    extreme = data._replace(logits=logits)
+    calibration = calibrate(extreme, extreme, LAYERS, CalibrationOptions(thresholds=10))
+    assert confidences(calibration, logits)[0, 0] == 0.0
+    thresholds = [point.threshold for point in calibration.frontier]
+    assert (np.diff(thresholds) > 0).all()
+
+
+def test_answers_at_the_very_limits_still_count_as_the_same():
+    """Where early answers equal the final one, a tolerance of 0 and an AUC loss of 0 let everything exit at once."""
+    halves = held_out(0, 2_000, 0.0), held_out(1, 2_000, 0.0)
+    calibration = calibrate(*halves, LAYERS, CalibrationOptions(tolerance=0.0, auc_loss=0.0))
+    assert confidences(calibration, halves[1].logits)[:, 0].min() > 0.9
+    assert calibration.base_threshold == 0.0
+
+
 def test_a_model_without_early_heads_always_goes_to_its_end():
     """With a single head there is nothing to exit from: two thresholds, the same cost, no loss."""
     data = held_out(0, 300, 0.5)
