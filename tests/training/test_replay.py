@@ -105,6 +105,15 @@ def test_a_prompt_is_that_of_the_user_and_the_items_of_its_events(log, new_repla
     assert made == expected
 
 
+def test_a_long_history_is_taken_in_to_its_end(log, new_replay, monkeypatch):
+    """However many batches a history makes, all of its events count."""
+    monkeypatch.setattr("training.replay.APPLIED_AT_ONCE", 20)
+    replay = new_replay()
+    replay.advance(log.interactions[:190])
+    users = {event.user_id for event in log.interactions[:190]}
+    assert sum(replay.evidence(user, []).user.impressions for user in users) == 190
+
+
 def test_a_history_taken_in_at_once_equals_one_taken_in_event_by_event(log, new_replay):
     """Bulk loading is only faster: counts and histories come out the same, embeddings up to the engine's epsilon."""
     events = log.interactions[:300]
