@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from evaluation.metrics import auc, log_losses
 from models.calibration import CONFIDENCE_FEATURES, Criterion, ExitCalibration, FrontierPoint, confidence_features
@@ -86,17 +86,15 @@ def calibrate(
     fitted = _fit(to_fit, options)
     grid = _threshold_grid(confidences(fitted, to_fit.logits), options.thresholds)
     outcomes = _Outcomes(fitted, to_test, exit_layers)
-    base = _base_threshold(outcomes, grid, options)
     return replace(
         fitted,
-        base_threshold=base,
-        floor_threshold=min(grid[0], base),
+        base_threshold=_base_threshold(outcomes, grid, options),
         frontier=tuple(outcomes.point(threshold) for threshold in grid),
     )
 
 
 def _fit(held_out: HeldOut, options: CalibrationOptions) -> ExitCalibration:
-    """Platt scaling per head, confidence per early head, and the graph score; without thresholds yet."""
+    """Platt scaling per head, confidence per early head, and the graph score; no base threshold and no frontier yet."""
     heads = held_out.logits.shape[1]
     platt = np.stack([_fit_platt(held_out.logits[:, head], held_out.labels) for head in range(heads)])
     path = held_out.logits * platt[:, 0] + platt[:, 1]  # (candidates, heads)
@@ -152,7 +150,7 @@ def _fit_confidence(path: Floats, tolerance: float) -> Floats:
 def _threshold_grid(confidence: Floats, count: int) -> list[float]:
     """Rising thresholds from 0 to `NEVER`, with about equally many early confidences between neighbours."""
     early = confidence[:, :-1]
-    inner = np.quantile(early, np.linspace(0, 1, count)) if early.size else np.empty(0)
+    inner: ArrayLike = np.quantile(early, np.linspace(0, 1, count)) if early.size else []
     return [0.0, *(float(value) for value in np.unique(inner) if 0.0 < value < NEVER), NEVER]
 
 

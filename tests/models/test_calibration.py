@@ -80,6 +80,21 @@ def test_unknown_fields_are_refused(calibration):
         ExitCalibration.from_json(json.dumps(parts))
 
 
+@pytest.mark.parametrize("name", ["tolerance", "base_threshold", "graph_bias"])
+def test_what_is_not_a_number_is_not_written(calibration, name):
+    """JSON has no NaN, so a calibration with one is refused instead of written to a file that others cannot read."""
+    with pytest.raises(ValueError, match="JSON"):
+        replace(calibration, **{name: math.nan}).to_json()
+
+
+def test_whole_numbers_are_read_as_floats(calibration):
+    """A file may say 1 for 1.0: the arrays are float64 all the same."""
+    parts = json.loads(calibration.to_json()) | {"slopes": [2, 3, 1]}
+    read = ExitCalibration.from_json(json.dumps(parts))
+    assert read.slopes.tolist() == [2.0, 3.0, 1.0]
+    assert read.slopes.dtype == np.float64
+
+
 ARRAYS = ("slopes", "intercepts", "confidence_weights", "graph_mean", "graph_scale", "graph_weights")
 
 
@@ -133,6 +148,13 @@ def test_the_criterion_is_a_setting(calibration):
     assert calibration.confidence(0, [[2.0]]) != pytest.approx(logistic(2.0))
 
 
+def test_the_ratio_of_float32_logits_is_computed_in_float64(calibration):
+    """The model's logits are float32; rounding confidences to that would move candidates across a threshold."""
+    ratio = replace(calibration, criterion="ratio")
+    logits = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    np.testing.assert_array_equal(ratio.confidence(1, logits), ratio_confidence(logits.astype(np.float64)))
+
+
 def test_features_of_a_known_path():
     """Logit, distance, change, trend, range and entropy of a path that can be followed by hand."""
     features = confidence_features(np.array([[1.0, 2.0, -1.0, -1.5]]))
@@ -155,6 +177,22 @@ def test_the_first_head_has_no_trend():
     features = dict(zip(CONFIDENCE_FEATURES, confidence_features(np.array([[-2.0]]))[0], strict=True))
     assert (features["change"], features["trend"], features["spread"]) == (0.0, 0.0, 0.0)
     assert (features["logit"], features["distance"]) == (-2.0, 2.0)
+
+
+def test_at_the_second_head_the_step_is_the_difference_of_its_two_logits():
+    """Two logits are enough for a change, a trend and a range."""
+    features = dict(zip(CONFIDENCE_FEATURES, confidence_features(np.array([[1.0, -0.5]]))[0], strict=True))
+    assert (features["change"], features["trend"], features["spread"]) == (1.5, -1.5, 1.5)
+
+
+def test_logits_beyond_the_limit_count_as_the_limit():
+    """On both sides, and for each head of a path."""
+    extreme, limited = (
+        np.array([[-limit, limit], [limit, -limit], [0.0, -limit], [0.0, limit]]) for limit in (1e3, MAX_LOGIT)
+    )
+    np.testing.assert_array_equal(confidence_features(extreme), confidence_features(limited))
+    np.testing.assert_array_equal(ratio_confidence(extreme), ratio_confidence(limited))
+    np.testing.assert_array_equal(ratio_confidence(extreme[:, :1]), ratio_confidence(limited[:, :1]))
 
 
 @given(st.floats(-25, 25))
@@ -187,6 +225,30 @@ def test_a_trend_against_the_answer_lowers_the_ratio():
     falling, still, growing = (ratio_confidence(np.array([[first, 1.0]]))[0] for first in (2.5, 1.0, 0.0))
     assert falling == pytest.approx(logistic(1.0 - 1.5))
     assert still == growing == pytest.approx(logistic(1.0))
+
+
+@pytest.mark.parametrize(
+    ("path", "distance"),
+    [
+        ([2.0, 0.5], -1.0),
+        ([-2.0, -0.5], -1.0),
+        ([0.7, 0.6], 0.5),
+        ([-0.7, -0.6], 0.5),
+        ([0.5, -0.2], 0.2),
+        ([-0.5, 0.2], 0.2),
+        ([9.0, 2.0, 1.5], 1.0),
+    ],
+)
+def test_the_ratio_by_numbers(path, distance):
+    """A step towards the other side is taken once more, on either side; one that has just crossed over confirms."""
+    assert ratio_confidence(np.array([path]))[0] == pytest.approx(logistic(distance))
+
+
+def test_even_odds_count_as_a_click_for_the_ratio():
+    """Where both answers are equally likely, a step that fell to there goes on falling, and one that rose does not."""
+    risen, fallen = ratio_confidence(np.array([[-1.0, 0.0], [1.0, 0.0]]))
+    assert risen == 0.5
+    assert fallen == pytest.approx(logistic(-1.0))
 
 
 def test_graph_scores_are_standardised_then_weighed(calibration):

@@ -74,6 +74,45 @@ def test_soft_tokens_carry_their_numbers():
         np.testing.assert_array_equal(suffix.soft_values[-1], statistics)
 
 
+def test_statistics_begin_with_the_graph_features_bit_by_bit():
+    """The graph score was fitted to them and is computed without a prompt too: both must see the same float32."""
+    random = np.random.default_rng(3)
+    user = UserEvidence("u", random.normal(size=DIM).astype(np.float32), impressions=70, positives=13)
+    embeddings = random.normal(size=(50, DIM)).astype(np.float32)
+    impressions = random.integers(1, 1_000, 50)
+    items = [
+        ItemFacts(str(row), [], embeddings[row], impressions=int(shown), positives=int(shown) // 3)
+        for row, shown in enumerate(impressions)
+    ]
+    prompt = builder().build(Evidence(user, [CandidateEvidence(facts) for facts in items]))
+    counts = np.column_stack([impressions, impressions // 3]).astype(np.float32)
+    expected = graph_features(user.embedding, (70, 13), embeddings, counts)
+    found = np.stack([suffix.soft_values[-1, : expected.shape[1]] for suffix in prompt.suffixes])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("candidates", [[], [CandidateEvidence(ItemFacts("c"))]])
+def test_arrays_of_a_prompt_have_the_types_that_batches_are_made_of(candidates):
+    """Tokens and positions are int32, kinds int8, values float32, lengths int64, with and without candidates."""
+    prompt = builder().build(Evidence(UserEvidence("u"), candidates))
+    for part in (prompt.prefix, *prompt.suffixes):
+        assert [array.dtype for array in astuple(part)] == [np.int32, np.int32, np.int8, np.float32]
+        assert not part.token_ids[part.soft_positions].any()
+    assert prompt.suffix_lengths.dtype == np.int64
+    assert prompt.suffix_lengths.shape == (len(candidates),)
+
+
+def test_a_prompts_width_is_that_of_its_widest_soft_token():
+    """Embeddings wider than the statistics are kept whole."""
+    wide = len(FEATURES) + 5
+    embedding = np.arange(wide, dtype=np.float32)
+    prompt = PromptBuilder(TEXT, wide, LIMITS).build(
+        Evidence(UserEvidence("u", embedding), [CandidateEvidence(ItemFacts("c", [], embedding))])
+    )
+    assert prompt.prefix.soft_values.tolist() == [embedding.tolist()]
+    assert prompt.suffixes[0].soft_values[0].tolist() == embedding.tolist()
+
+
 def test_a_candidates_suffix_does_not_depend_on_the_others():
     """A suffix is the same alone and among others; its soft positions count from its own start."""
     user = UserEvidence("u", np.ones(DIM, np.float32))

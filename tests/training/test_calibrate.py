@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from evaluation.metrics import auc, expected_calibration_error, log_loss
-from models.calibration import sigmoid
-from models.features import GRAPH_FEATURES
+from evaluation.metrics import auc, expected_calibration_error, log_loss, log_losses
+from models.calibration import confidence_features, sigmoid
+from models.features import FEATURES, GRAPH_FEATURES, as_unknown
+from models.prompt import Prompt, SoftKind, TokenSequence
 from training.calibrate import NEVER, CalibrationOptions, HeldOut, calibrate
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
+from training.learn_then_test import betting_p_value
+from training.replay import Example
 
 LAYERS = (1, 2, 4)
 
@@ -43,6 +46,162 @@ def made(disagreement=0.5, **options):
         held_out(0, 4_000, disagreement), held_out(1, 4_000, disagreement), LAYERS, CalibrationOptions(**options)
     )
     return calibration, held_out(2, 30_000, disagreement)
+
+
+def sequence(tokens, statistics):
+    """A sequence of so many tokens whose last one is soft and holds statistics."""
+    return TokenSequence(
+        np.zeros(tokens, np.int32),
+        np.array([tokens - 1], np.int32),
+        np.array([SoftKind.STATISTICS], np.int8),
+        np.asarray(statistics, np.float32)[None],
+    )
+
+
+def test_held_out_examples_are_rows_in_the_order_of_their_candidates():
+    """Logits, labels, graph features and lengths of all candidates come one below the other, as float64."""
+    numbers = np.arange(3 * len(FEATURES), dtype=np.float32).reshape(3, -1)
+    prompts = [
+        Prompt(sequence(9, numbers[0]), [sequence(4, numbers[0]), sequence(5, numbers[1])]),
+        Prompt(sequence(7, numbers[0]), [sequence(6, numbers[2])]),
+    ]
+    examples = [
+        Example(prompts[0], np.array([1, 0], np.float32), np.array([0, 1])),
+        Example(prompts[1], np.array([1], np.float32), np.array([2])),
+    ]
+    logits = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], np.float32)
+    found = HeldOut.of(examples, logits)
+    np.testing.assert_array_equal(found.logits, logits)
+    assert found.labels.tolist() == [1, 0, 1]
+    np.testing.assert_array_equal(found.graph_features, numbers[:, : len(GRAPH_FEATURES)])
+    assert {found.logits.dtype, found.labels.dtype, found.graph_features.dtype} == {np.dtype(np.float64)}
+    assert found.costs.suffix_tokens.tolist() == [4, 5, 6]
+    assert found.costs.prefix_tokens.tolist() == [9, 7]
+
+
+def test_with_few_examples_rates_stay_cautious():
+    """Of eight examples, four clicks of four count as 0.9 and one of four as 0.3: Platt's smoothed targets."""
+    data = held_out(0, 8, 0.5)
+    sides = np.repeat([1.0, -1.0], 4)
+    few = data._replace(logits=np.column_stack([sides, sides, 2 * sides]), labels=np.array([1, 1, 1, 1, 1, 0, 0, 0.0]))
+    calibration = calibrate(few, data, LAYERS, CalibrationOptions())
+    for head in range(3):
+        assert calibration.ctr(head, few.logits[:, head]) == pytest.approx([0.9] * 4 + [0.3] * 4, abs=1e-4)
+
+
+def test_the_graph_score_is_the_most_likely_one_with_unknown_ids_among_the_examples():
+    """Every tenth example also counts as of an unknown user, an unknown item and both. Features are standardised over
+    all of these, a constant one is not scaled, and each squared weight costs half.
+    """
+    data = held_out(0, 300, 0.5)
+    features = data.graph_features.copy()
+    features[:, 1:] = np.random.default_rng(6).normal(2.0, 3.0, features[:, 1:].shape)
+    features[:, 1] /= 10.0
+    features[:, GRAPH_FEATURES.index("user_count")] = 0.0
+    found = calibrate(data._replace(graph_features=features), data, LAYERS, CalibrationOptions())
+
+    some, clicks = features[::10], data.labels[::10]
+    rows = np.concatenate(
+        [features, as_unknown(some, user=True), as_unknown(some, item=True), as_unknown(some, user=True, item=True)]
+    )
+    scale = rows.std(axis=0)
+    scale[GRAPH_FEATURES.index("user_count")] = 1.0
+    np.testing.assert_allclose(found.graph_mean, rows.mean(axis=0))
+    np.testing.assert_allclose(found.graph_scale, scale)
+    errors = found.graph_ctr(rows) - np.concatenate([data.labels, clicks, clicks, clicks])
+    # Where the penalised likelihood is largest, its slope in every weight is zero.
+    slope = ((rows - found.graph_mean) / scale).T @ errors + found.graph_weights
+    np.testing.assert_allclose(slope, 0.0, atol=1e-6)
+    assert errors.sum() + found.graph_bias == pytest.approx(0.0, abs=1e-6)
+
+
+def test_confidence_is_the_most_likely_one_of_an_answer_within_the_tolerance():
+    """Per early head, a regression on the calibrated path so far; each squared weight costs a twentieth."""
+    data = held_out(0, 300, 0.5)
+    found = calibrate(data, data, LAYERS, CalibrationOptions(tolerance=0.2))
+    path = np.stack([found.calibrated_logit(head, data.logits[:, head]) for head in range(3)], axis=1)
+    assert found.tolerance == 0.2
+    for head, weights in enumerate(found.confidence_weights):
+        features = confidence_features(path[:, : head + 1])
+        errors = sigmoid(features @ weights) - (np.abs(path[:, 2] - path[:, head]) <= 0.2)
+        np.testing.assert_allclose(features.T @ errors + 0.1 * weights, 0.0, atol=1e-5)
+
+
+def test_thresholds_have_like_many_early_confidences_between_them():
+    """The thresholds tried are quantiles of the early confidences of the half that is fitted to, and both ends."""
+    halves = held_out(0, 500, 0.5), held_out(1, 400, 0.5)
+    calibration = calibrate(*halves, LAYERS, CalibrationOptions(thresholds=11))
+    early = confidences(calibration, halves[0].logits)[:, :2]
+    thresholds = [point.threshold for point in calibration.frontier]
+    assert (thresholds[0], thresholds[-1]) == (0.0, NEVER)
+    inner = np.quantile(early, np.linspace(0.0, 1.0, 11))
+    np.testing.assert_allclose(thresholds[1:-1], np.unique(inner))
+
+
+def test_thresholds_rise_strictly_where_a_confidence_is_exactly_0():
+    """An extreme answer may get a confidence that float64 rounds to 0: that threshold is not tried twice."""
+    data = held_out(0, 4_000, 0.0)
+    logits = data.logits.copy()
+    wrong = np.abs(logits[:, 2]) >= 1.5
+    logits[wrong, :2] += np.where(np.arange(wrong.sum()) % 2, 3.0, -3.0)[:, None]
+    logits[0] = 100.0
+    extreme = data._replace(logits=logits)
+    calibration = calibrate(extreme, extreme, LAYERS, CalibrationOptions(thresholds=10))
+    assert confidences(calibration, logits)[0, 0] == 0.0
+    thresholds = [point.threshold for point in calibration.frontier]
+    assert (np.diff(thresholds) > 0).all()
+
+
+def test_answers_at_the_very_limits_still_count_as_the_same():
+    """Where early answers equal the final one, a tolerance of 0 and an AUC loss of 0 let everything exit at once."""
+    halves = held_out(0, 2_000, 0.0), held_out(1, 2_000, 0.0)
+    calibration = calibrate(*halves, LAYERS, CalibrationOptions(tolerance=0.0, auc_loss=0.0))
+    assert confidences(calibration, halves[1].logits)[:, 0].min() > 0.9
+    assert calibration.base_threshold == 0.0
+
+
+def test_a_model_without_early_heads_always_goes_to_its_end():
+    """With a single head there is nothing to exit from: two thresholds, the same cost, no loss."""
+    data = held_out(0, 300, 0.5)
+    single = data._replace(logits=data.logits[:, 2:])
+    calibration = calibrate(single, single, (4,), CalibrationOptions())
+    assert calibration.confidence_weights.shape[0] == 0
+    assert [(p.threshold, p.token_layer_share, p.metric_loss) for p in calibration.frontier] == [
+        (0.0, 1.0, 0.0),
+        (NEVER, 1.0, 0.0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("disagreement", "quality_loss", "auc_loss", "failure"),
+    [(1.0, 0.02, 1.0, 0.05), (6.0, 0.02, 1.0, 0.05), (0.3, 0.02, 0.002, 0.2)],
+)
+def test_the_base_threshold_is_the_lowest_down_to_which_all_keep_the_promise(
+    disagreement, quality_loss, auc_loss, failure
+):
+    """The search goes downwards and ends at the first threshold not shown to keep it, or with too much AUC lost."""
+    tested = held_out(1, 2_000, disagreement)
+    options = CalibrationOptions(quality_loss, auc_loss, failure, thresholds=30)
+    calibration = calibrate(held_out(0, 2_000, 0.5), tested, LAYERS, options)
+    full = served(calibration, tested, 2.0)
+    full_losses = log_losses(tested.labels, full)
+    expected = NEVER
+    for threshold in reversed([point.threshold for point in calibration.frontier]):
+        ctrs = served(calibration, tested, threshold)
+        margin = np.clip(log_losses(tested.labels, ctrs) - (1 + quality_loss) * full_losses, -1.0, 1.0)
+        promised = betting_p_value((1 + margin) / 2, 0.5, failure) <= failure
+        if not promised or auc(tested.labels, full) - auc(tested.labels, ctrs) > auc_loss:
+            break
+        expected = threshold
+    assert calibration.base_threshold == expected
+    assert 0.0 < expected < NEVER
+
+
+def test_where_the_auc_is_undefined_the_log_loss_decides_alone():
+    """With no click in the tested half there is no AUC, and so none to lose."""
+    fitted, tested = held_out(0, 2_000, 0.05), held_out(1, 2_000, 0.05)
+    never = tested._replace(labels=np.zeros_like(tested.labels))
+    assert calibrate(fitted, never, LAYERS, CalibrationOptions(quality_loss=0.1)).base_threshold == 0.0
 
 
 def test_every_heads_rates_come_true():

@@ -80,6 +80,40 @@ def test_every_event_is_one_candidate_with_its_own_label(log, new_replay):
     assert all(len(example.prompt.suffixes) == len(example) for example in examples)
 
 
+def test_without_another_number_the_first_event_is_the_logs_first(log, new_replay):
+    """Events are counted from 0; their indices are int64, their labels float32, as training batches want them."""
+    examples = list(replay_examples(new_replay(), log.interactions[:20], repeat(7)))
+    assert sorted(np.concatenate([example.events for example in examples]).tolist()) == list(range(20))
+    assert {(example.labels.dtype, example.events.dtype) for example in examples} == {
+        (np.dtype(np.float32), np.dtype(np.int64))
+    }
+
+
+def test_a_prompt_is_that_of_the_user_and_the_items_of_its_events(log, new_replay):
+    """Each example's prompt is the one that the worker would make for its user and its items at that moment."""
+    replay = new_replay()
+    replay.advance(log.interactions[:300])
+    tick = log.interactions[300:320]
+    assert len({event.user_id for event in tick}) > 1
+    before = {}
+    for event in tick:
+        before.setdefault(event.user_id, []).append(event.item_id)
+    expected = [tokens_and_numbers(replay.prompt(user, items)) for user, items in before.items()]
+    histories = {prompt[0] for prompt in expected}
+    assert len(histories) == len(before)  # each user's prefix is another
+    made = [tokens_and_numbers(example.prompt) for example in replay_examples(replay, tick, repeat(20))]
+    assert made == expected
+
+
+def test_a_long_history_is_taken_in_to_its_end(log, new_replay, monkeypatch):
+    """However many batches a history makes, all of its events count."""
+    monkeypatch.setattr("training.replay.APPLIED_AT_ONCE", 20)
+    replay = new_replay()
+    replay.advance(log.interactions[:190])
+    users = {event.user_id for event in log.interactions[:190]}
+    assert sum(replay.evidence(user, []).user.impressions for user in users) == 190
+
+
 def test_a_history_taken_in_at_once_equals_one_taken_in_event_by_event(log, new_replay):
     """Bulk loading is only faster: counts and histories come out the same, embeddings up to the engine's epsilon."""
     events = log.interactions[:300]
