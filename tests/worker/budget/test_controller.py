@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.calibration import FrontierPoint
-from worker.budget.controller import ControllerSettings, Demand, ThresholdController, affordable_share
+from worker.budget.controller import (
+    ControllerSettings,
+    Demand,
+    FixedThreshold,
+    ThresholdController,
+    affordable_share,
+)
 
 BASE, FLOOR = 0.9, 0.3
 FRONTIER = [
@@ -273,7 +279,7 @@ def test_a_drop_takes_effect_at_once_and_half_of_the_rise_after_its_half_life():
 
 
 def test_within_the_dead_band_nothing_moves():
-    """A little more that can be afforded does not raise the threshold, however long it lasts; a little less lowers it."""
+    """A little more that can be afforded does not raise the threshold, however long it lasts."""
     controller = _controller(deadline_reserve=0.0, band=0.1)
 
     assert controller.update(0.0, _affording(0.5)) == pytest.approx(0.6)
@@ -310,3 +316,10 @@ def test_thresholds_beyond_base_are_not_used_though_they_cost_the_same():
     points = [FrontierPoint(*numbers, 0.0) for numbers in ((0.25, 0.25), (0.5, 0.5), (0.75, 0.5), (1.0, 1.0))]
     controller = ThresholdController(0.5, 0.25, points, ControllerSettings(deadline_reserve=0.0))
     assert controller.update(0.0, _affording(0.5)) == 0.5
+
+
+def test_a_fixed_threshold_ignores_the_load():
+    """It stays as it was given, and admission counts on nobody leaving early."""
+    fixed = FixedThreshold(0.7)
+    assert fixed.update(0.0, _affording(0.01)) == 0.7
+    assert (fixed.threshold, fixed.floor_share) == (0.7, 1.0)
