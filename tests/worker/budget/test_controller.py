@@ -224,12 +224,13 @@ def test_what_is_affordable_is_the_smallest_share_over_all_demands(now_s, waitin
     assert affordable_share(now_s, waiting, reserve) == pytest.approx(expected)
 
 
-def test_of_equal_deadlines_the_first_that_came_is_served_first():
-    """The first has only its own work ahead of it, the last all that is due with it."""
-    large = Demand(deadline_s=1.0, budget_s=4.0, work_s=0.01)
-    small = [Demand(deadline_s=1.0, budget_s=0.0, work_s=0.01) for _ in range(40)]
-    assert affordable_share(0.0, [large, *small], 1.0) == pytest.approx(1 / 4.01)
-    assert affordable_share(0.0, [*small, large], 1.0) == pytest.approx(1 / 4.41)
+@pytest.mark.parametrize("ahead", [0, 13, 40])
+def test_of_equal_deadlines_the_first_that_came_is_served_first(ahead):
+    """A demand waits for those due with it that came before, and for all that are due earlier, but for no other."""
+    large = Demand(deadline_s=2.0, budget_s=4.0, work_s=0.01)
+    small, earlier = Demand(2.0, budget_s=0.0, work_s=0.01), Demand(1.0, budget_s=0.0, work_s=0.01)
+    waiting = [*[small] * ahead, large, *[small] * (40 - ahead), *[earlier] * 40]
+    assert affordable_share(0.0, waiting, 1.0) == pytest.approx(2 / (0.4 + 0.01 * ahead + 4.01))
 
 
 def test_what_is_due_now_does_not_lower_the_threshold():
