@@ -45,11 +45,14 @@ def test_a_waiting_part_has_candidates_but_no_rows():
     assert (len(part), part.places.tolist()) == (3, [10, 11, 12])
     assert (part.tokens, part.prefix_tokens, part.suffix_tokens, part.depth) == (0, 0, 0, 0)
     assert part.suffix_lengths.tolist() == []
+    assert part.suffix_lengths.dtype == np.int64
     assert part.logits.shape == (3, 0)
     assert (part.prefix_hidden, part.suffix_hidden, part.known_prefix) == (None, None, None)
     assert part.hidden_rows() == []
     with pytest.raises(ValueError, match="no prompt"):
         _ = part.prefix
+    with pytest.raises(ValueError, match="no prompt"):
+        part.token_sequences()
 
 
 def test_a_part_without_a_place_is_first():
