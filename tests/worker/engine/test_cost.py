@@ -139,7 +139,7 @@ class ScriptedClock:
 def test_warm_up_takes_the_median_of_every_stage_at_doubling_sizes(make_model, most_tokens, sizes):
     """From 128 tokens up to the largest batch; rounds outermost, then sizes, then stages."""
     settings = EngineSettings(max_batch_tokens=most_tokens, warm_up_rounds=3)
-    first = np.arange(1.0, 3 * len(sizes) + 1).reshape(len(sizes), 3)  # (sizes, stages)
+    first = 0.001 * np.arange(1, 3 * len(sizes) + 1).reshape(len(sizes), 3)  # (sizes, stages)
     clock = ScriptedClock(np.stack([first, 100 * first, 2 * first]).ravel().tolist())
     table = measure_stages(StageRunner(make_model(), settings), settings, clock)
     assert clock.used_up()
@@ -157,9 +157,11 @@ class NotingRunner(StageRunner):
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.lengths = []
+        self.sequences = []
         self.kernels = []
 
     def run(self, parts):
+        self.sequences += [sequence for part in parts for sequence in part.token_sequences()]
         self.lengths += [(part.depth, len(part.prefix), part.suffix_lengths.tolist()) for part in parts]
         return super().run(parts)
 
@@ -184,3 +186,23 @@ def test_warm_up_measures_prompts_of_a_usual_shape(make_model, max_positions, ex
     measure_stages(runner, settings, ScriptedClock([1.0] * 9))
     assert runner.lengths == [(stage, *lengths) for lengths in expected for stage in range(3)]
     assert runner.kernels == [(512, 3.0)]
+
+
+def test_warm_up_prompts_have_the_number_formats_of_real_ones(make_model, make_prompt):
+    """And no soft tokens, so that what is measured is what requests will take."""
+    settings = EngineSettings(max_batch_tokens=128, warm_up_rounds=1)
+    runner = NotingRunner(make_model(), settings)
+    measure_stages(runner, settings, ScriptedClock([1.0] * 3))
+    real = make_prompt(5, []).prefix
+    for sequence in runner.sequences:
+        for name in sequence.__struct_fields__:
+            assert getattr(sequence, name).dtype == getattr(real, name).dtype
+        assert (len(sequence.soft_positions), len(sequence.soft_kinds)) == (0, 0)
+        assert sequence.soft_values.shape == (0, runner.soft_width)
+
+
+def test_a_stage_too_quick_for_the_clock_is_still_predicted_to_take_time(make_model):
+    """Times must be positive: the least is a nanosecond."""
+    settings = EngineSettings(max_batch_tokens=128, warm_up_rounds=1)
+    table = measure_stages(StageRunner(make_model(), settings), settings, lambda: 1.0)
+    assert table.seconds(0, 128) == pytest.approx(1e-9)
