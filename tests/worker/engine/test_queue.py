@@ -380,3 +380,34 @@ def test_nobody_starves(requests):
                 done += 1
         now_s += 1.0
     assert done == len(requests)
+
+
+def test_a_prompt_that_just_fills_a_batch_fits():
+    """A batch may have as many tokens as its bound."""
+    assert [first_fitting(prompt_of(10, [5, 5, 5]), most) for most in (15, 19, 20, 25)] == [1, 1, 2, 3]
+
+
+def test_each_part_steps_back_by_all_stages_of_the_one_before():
+    """By what that one's own candidates take, at full depth."""
+    queue = make_queue(part_candidates=4)
+    queue.enqueue(job(0.1, candidates=12))
+    places = [queue.take_next(1e9).order_s for _ in range(3)]
+    assert places == pytest.approx([0.1, 0.106, 0.112])
+
+
+class SlowFirstStage(FlatCosts):
+    """The first stage takes its time, the others none."""
+
+    def seconds(self, stage, tokens):
+        return {0: 1, 1: 0, 2: 0}[stage] * super().seconds(stage, tokens)
+
+
+def test_admission_counts_all_parts_in_progress_at_their_own_stages():
+    """Two parts before the first stage delay by 4 ms, one beyond it by nothing."""
+    for offset_s, expected in ((-1e-6, 1), (1e-6, 0)):
+        queue = make_queue(SlowFirstStage())
+        for _ in range(3):
+            queue.enqueue(job(1.0))
+        prepare_all(queue)[0].pass_head(np.zeros(4))
+        queue.enqueue(job(0.004 + FIRST_HEAD_S + offset_s))
+        assert len(queue.take_unmeetable(0.0, floor_share=0.0)) == expected
