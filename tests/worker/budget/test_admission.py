@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,3 +41,14 @@ def test_admitted_requests_reach_the_first_head_in_time(waits, busy_s):
             at_s += estimate.least_work_s
         else:
             assert at_s + estimate.first_head_s > estimate.deadline_s
+
+
+def test_a_first_head_exactly_at_the_deadline_is_in_time():
+    """Only one that would answer later is turned away."""
+    waiting = [AdmissionEstimate(deadline_s=1.0, first_head_s=0.25, least_work_s=0.5)]
+
+    kept = admissible(0.5, 0.25, waiting)
+
+    assert kept.tolist() == [True]
+    assert kept.dtype == np.bool_
+    assert admissible(0.5, 0.375, waiting).tolist() == [False]

@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.calibration import FrontierPoint
-from worker.budget.controller import ControllerSettings, Demand, ThresholdController, affordable_share
+from worker.budget.controller import (
+    ControllerSettings,
+    Demand,
+    FixedThreshold,
+    ThresholdController,
+    affordable_share,
+)
 
 BASE, FLOOR = 0.9, 0.3
 FRONTIER = [
@@ -196,3 +202,125 @@ def test_a_frontier_that_tells_nothing_still_gives_thresholds():
 
     assert controller.update(0.0, []) == 0.9
     assert controller.update(0.1, [Demand(0.2, 0.1, 9.0)]) == 0.5
+
+
+def _plain_share(now_s, waiting, reserve):
+    """The formula of the module's docstring, for one demand after the other."""
+    share, work_s, fixed_s = np.inf, 0.0, 0.0
+    for each in sorted(waiting, key=lambda demand: demand.deadline_s):
+        work_s, fixed_s = work_s + each.work_s, fixed_s + each.fixed_s
+        slack_s = each.deadline_s - now_s
+        if slack_s > 0:
+            needed_s = work_s + reserve * each.budget_s
+            share = min(share, max(slack_s - fixed_s, 0.0) / max(needed_s, 1e-9))
+    return share
+
+
+@settings(max_examples=100, deadline=None)
+@given(now_s=st.floats(-0.5, 2), waiting=demands, reserve=st.sampled_from([0.0, 0.4, 1.0]))
+def test_what_is_affordable_is_the_smallest_share_over_all_demands(now_s, waiting, reserve):
+    """Each demand waits for the work and the fixed part of all that are due before it, and for its own."""
+    expected = _plain_share(now_s, waiting, reserve)
+    assert affordable_share(now_s, waiting, reserve) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("ahead", [0, 13, 40])
+def test_of_equal_deadlines_the_first_that_came_is_served_first(ahead):
+    """A demand waits for those due with it that came before, and for all that are due earlier, but for no other."""
+    large = Demand(deadline_s=2.0, budget_s=4.0, work_s=0.01)
+    small, earlier = Demand(2.0, budget_s=0.0, work_s=0.01), Demand(1.0, budget_s=0.0, work_s=0.01)
+    waiting = [*[small] * ahead, large, *[small] * (40 - ahead), *[earlier] * 40]
+    assert affordable_share(0.0, waiting, 1.0) == pytest.approx(2 / (0.4 + 0.01 * ahead + 4.01))
+
+
+def test_what_is_due_now_does_not_lower_the_threshold():
+    """At its deadline a demand has no slack left, and does not count any more."""
+    due_now, later = Demand(deadline_s=2.0, budget_s=1.0, work_s=1.0), Demand(deadline_s=4.0, budget_s=0.0, work_s=1.0)
+    assert affordable_share(2.0, [due_now], 0.5) == np.inf
+    assert affordable_share(2.0, [due_now, later], 0.5) == 1.0
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.floats(-0.05, 0.5), demands), min_size=1, max_size=10),
+    band=st.sampled_from([0.0, 0.04, 0.2]),
+    rise_time_s=st.sampled_from([0.1, 0.3, 2.0]),
+)
+def test_it_drops_at_once_and_rises_with_its_time_constant_up_to_the_band(steps, band, rise_time_s):
+    """Between updates the share goes 1 - exp(-t/rise time) of its way up to the band's lower edge, never down.
+
+    What can be afforded bounds it at once. More than the band beyond the share of `base` is never counted.
+    """
+    controller = _controller(band=band, rise_time_s=rise_time_s)
+    highest = BASE_SHARE * (1 + band) + band
+    share, now_s = highest, 5.0
+    for place, (passed_s, waiting) in enumerate(steps):
+        now_s += passed_s
+        affordable = min(_plain_share(now_s, waiting, 0.4), highest)
+        way = affordable - band - share
+        if place > 0 and way > 0:
+            share += way * (1 - np.exp(-max(passed_s, 0.0) / rise_time_s))
+        share = min(share, affordable)
+        assert controller.update(now_s, waiting) == pytest.approx(np.interp(share, [0.3, 0.5, 0.8], [0.3, 0.6, 0.9]))
+        assert controller.threshold == pytest.approx(np.interp(share, [0.3, 0.5, 0.8], [0.3, 0.6, 0.9]))
+
+
+def _affording(share):
+    """One demand that can afford exactly this share, without a reserve."""
+    return [Demand(deadline_s=1.0, budget_s=1.0, work_s=1 / share)]
+
+
+def test_a_drop_takes_effect_at_once_and_half_of_the_rise_after_its_half_life():
+    """From a share of 0.3 towards 0.8 and the band: after ln 2 times the rise time half of the way is done."""
+    controller = _controller(deadline_reserve=0.0, band=0.0, rise_time_s=0.5)
+
+    assert controller.update(0.0, _affording(0.3)) == pytest.approx(0.3)
+    assert controller.update(0.0, []) == pytest.approx(0.3)
+    assert controller.update(0.5 * np.log(2), []) == pytest.approx(0.65)  # a share of 0.55
+
+
+def test_within_the_dead_band_nothing_moves():
+    """A little more that can be afforded does not raise the threshold, however long it lasts."""
+    controller = _controller(deadline_reserve=0.0, band=0.1)
+
+    assert controller.update(0.0, _affording(0.5)) == pytest.approx(0.6)
+    assert controller.update(0.0, [Demand(1.0, 1.0, 1 / 0.59)]) == pytest.approx(0.6)
+    assert controller.update(100.0, [Demand(101.0, 1.0, 1 / 0.59)]) == pytest.approx(0.6)
+    assert controller.update(200.0, [Demand(201.0, 1.0, 1 / 0.7)]) == pytest.approx(0.7)  # a share of 0.6
+    assert controller.update(200.0, [Demand(201.0, 1.0, 1 / 0.5)]) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("floor", "share"), [(0.3, 0.3), (0.45, 0.4), (0.1, 0.2)])
+def test_the_floors_share_is_read_off_the_frontier(floor, share):
+    """At a measured threshold and between two of them."""
+    assert ThresholdController(BASE, floor, FRONTIER).floor_share == pytest.approx(share)
+
+
+def test_without_a_frontier_half_the_work_is_assumed_at_the_floor():
+    """And all of it at base; in between the threshold follows the share."""
+    for frontier in ([], FRONTIER[:1]):
+        controller = ThresholdController(0.9, 0.5, frontier, ControllerSettings(deadline_reserve=0.0))
+        assert controller.floor_share == 0.5
+        assert controller.update(0.0, _affording(0.75)) == pytest.approx(0.7)
+
+
+def test_two_points_are_a_frontier():
+    """What lies between them is read off the line through them."""
+    points = [FrontierPoint(0.5, 0.2, 0.05), FrontierPoint(0.9, 0.6, 0.0)]
+    controller = ThresholdController(0.9, 0.5, points, ControllerSettings(deadline_reserve=0.0))
+    assert controller.floor_share == pytest.approx(0.2)
+    assert controller.update(0.0, _affording(0.4)) == pytest.approx(0.7)
+
+
+def test_thresholds_beyond_base_are_not_used_though_they_cost_the_same():
+    """Where a higher threshold was measured at the cost of base, the threshold is base."""
+    points = [FrontierPoint(*numbers, 0.0) for numbers in ((0.25, 0.25), (0.5, 0.5), (0.75, 0.5), (1.0, 1.0))]
+    controller = ThresholdController(0.5, 0.25, points, ControllerSettings(deadline_reserve=0.0))
+    assert controller.update(0.0, _affording(0.5)) == 0.5
+
+
+def test_a_fixed_threshold_ignores_the_load():
+    """It stays as it was given, and admission counts on nobody leaving early."""
+    fixed = FixedThreshold(0.7)
+    assert fixed.update(0.0, _affording(0.01)) == 0.7
+    assert (fixed.threshold, fixed.floor_share) == (0.7, 1.0)

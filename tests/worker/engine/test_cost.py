@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.cost import LARGEST_SURPRISE, CostTable
+from worker.engine.cost import LARGEST_SURPRISE, CostTable, NoCosts, measure_stages
+from worker.engine.settings import EngineSettings
+from worker.engine.transformer.runner import StageRunner
 
 
 @pytest.fixture
@@ -46,10 +48,40 @@ def test_the_table_follows_a_machine_that_slows_down(table):
     assert table.seconds(1, 100) == pytest.approx(3.0)
 
 
+def test_throughput_follows_the_machine(table):
+    """Stages that take longer than predicted lower the tokens per second."""
+    for _ in range(60):
+        table.observe(0, 100, 2.0)
+    assert table.tokens_per_second(0) == pytest.approx(50.0, rel=0.02)
+
+
+@pytest.mark.parametrize(("slower", "scale"), [(2.0, 2**0.1), (0.5, 0.5**0.1), (4.0, 4**0.1), (0.25, 0.25**0.1)])
+def test_one_stage_counts_a_tenth_in_logarithms(slower, scale):
+    """Twice as slow and twice as fast weigh the same, however short the stage is."""
+    for seconds in (1e-6, 1.0):
+        table = CostTable([100], np.array([[seconds]]))
+        table.observe(0, 100, slower * seconds)
+        assert table.seconds(0, 100) == pytest.approx(scale * seconds)
+
+
+@pytest.mark.parametrize(("seconds", "scale"), [(1000.0, 4**0.1), (0.0, 0.25**0.1), (0.001, 0.25**0.1)])
+def test_one_stage_counts_as_at_most_four_times_slower_or_faster(table, seconds, scale):
+    """One very quick stage does not wipe out a prediction, nor does a pause inflate it."""
+    table.observe(0, 100, seconds)
+    assert table.seconds(0, 100) == pytest.approx(scale)
+
+
 def test_one_pause_is_no_trend(table):
     """A single stage that took a thousand times as long moves the prediction only a little."""
     table.observe(0, 100, 1000.0)
     assert table.seconds(0, 100) <= LARGEST_SURPRISE**0.1 + 1e-9
+
+
+def test_sizes_may_begin_at_one_and_ascend_by_one():
+    """Any positive ascending sizes are taken; the stages are counted."""
+    table = CostTable([1, 2], np.array([[1.0, 3.0]] * 3))
+    assert table.stages == 3
+    assert table.seconds(2, 2) == 3.0
 
 
 @given(st.integers(1, 10_000), st.integers(1, 10_000))
@@ -61,9 +93,116 @@ def test_predictions_grow_with_tokens(few, many):
 
 @pytest.mark.parametrize(
     ("sizes", "seconds"),
-    [([], np.zeros((1, 0))), ([2, 1], np.ones((1, 2))), ([1], np.zeros((1, 1))), ([1, 2], np.ones((1, 3)))],
+    [
+        ([], np.zeros((1, 0))),
+        ([2, 1], np.ones((1, 2))),
+        ([2, 2], np.ones((1, 2))),
+        ([0, 1], np.ones((1, 2))),
+        ([1], np.zeros((1, 1))),
+        ([1, 2], np.array([[0.0, 1.0]])),
+        ([1, 2], np.ones((1, 3))),
+        ([1, 2], np.ones((1, 2, 2))),
+    ],
 )
 def test_nonsense_is_refused(sizes, seconds):
     """Sizes must ascend, times be positive, shapes match."""
     with pytest.raises(ValueError, match="sizes"):
         CostTable(sizes, seconds)
+
+
+def test_before_anything_is_measured_nothing_is_predicted_to_take_time():
+    """Whatever the stage and its size; what runs changes nothing."""
+    costs = NoCosts()
+    costs.observe(0, 100, 1.0)
+    assert costs.seconds(0, 100) == 0.0
+    assert costs.seconds_to_end(0, 100) == 0.0
+
+
+class ScriptedClock:
+    """Every second reading is as much later as the script's next number says."""
+
+    def __init__(self, seconds):
+        self._seconds = iter(seconds)
+        self._now_s, self._running = 50.0, False
+
+    def __call__(self):
+        if self._running:
+            self._now_s += next(self._seconds)
+        self._running = not self._running
+        return self._now_s
+
+    def used_up(self):
+        return next(self._seconds, None) is None
+
+
+@pytest.mark.parametrize(("most_tokens", "sizes"), [(600, [128, 256, 512]), (512, [128, 256, 512]), (1, [128])])
+def test_warm_up_takes_the_median_of_every_stage_at_doubling_sizes(make_model, most_tokens, sizes):
+    """From 128 tokens up to the largest batch; rounds outermost, then sizes, then stages."""
+    settings = EngineSettings(max_batch_tokens=most_tokens, warm_up_rounds=3)
+    first = 0.001 * np.arange(1, 3 * len(sizes) + 1).reshape(len(sizes), 3)  # (sizes, stages)
+    clock = ScriptedClock(np.stack([first, 100 * first, 2 * first]).ravel().tolist())
+    table = measure_stages(StageRunner(make_model(), settings), settings, clock)
+    assert clock.used_up()
+    assert table.stages == 3
+    for row, size in enumerate(sizes):
+        for stage in range(3):
+            assert table.seconds(stage, size) == pytest.approx(2 * first[row, stage])
+    assert table.tokens_per_second(0) == pytest.approx(sizes[-1] / (2 * first[-1, 0]))
+    assert table.seconds(0, 2 * sizes[-1]) == pytest.approx(4 * first[-1, 0])
+
+
+class NotingRunner(StageRunner):
+    """Notes the lengths of all parts that run."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.lengths = []
+        self.sequences = []
+        self.kernels = []
+
+    def run(self, parts):
+        self.sequences += [sequence for part in parts for sequence in part.token_sequences()]
+        self.lengths += [(part.depth, len(part.prefix), part.suffix_lengths.tolist()) for part in parts]
+        return super().run(parts)
+
+    def build_kernels(self, most_rows, limit_s):
+        self.kernels.append((most_rows, limit_s))
+        super().build_kernels(most_rows, limit_s)
+
+
+@pytest.mark.parametrize(
+    ("max_positions", "expected"),
+    [
+        (4096, [(64, [32] * 2), (128, [32] * 4), (128, [32] * 12)]),
+        (160, [(64, [32] * 2), (80, [32] * 5), (80, [32] * 13)]),
+        (50, [(25, [25] * 4), (25, [25] * 9), (25, [25] * 19)]),
+        (2, [(1, [1] * 127), (1, [1] * 255), (1, [1] * 511)]),
+    ],
+)
+def test_warm_up_measures_prompts_of_a_usual_shape(make_model, max_positions, expected):
+    """A prefix of 128 tokens and suffixes of 32, all stages; less where the model or the size has no room for them."""
+    settings = EngineSettings(max_batch_tokens=512, warm_up_rounds=1)
+    runner = NotingRunner(make_model(max_position_embeddings=max_positions), settings)
+    measure_stages(runner, settings, ScriptedClock([1.0] * 9))
+    assert runner.lengths == [(stage, *lengths) for lengths in expected for stage in range(3)]
+    assert runner.kernels == [(512, 3.0)]
+
+
+def test_warm_up_prompts_have_the_number_formats_of_real_ones(make_model, make_prompt):
+    """And no soft tokens, so that what is measured is what requests will take."""
+    settings = EngineSettings(max_batch_tokens=128, warm_up_rounds=1)
+    runner = NotingRunner(make_model(), settings)
+    measure_stages(runner, settings, ScriptedClock([1.0] * 3))
+    real = make_prompt(5, []).prefix
+    for sequence in runner.sequences:
+        for name in sequence.__struct_fields__:
+            assert getattr(sequence, name).dtype == getattr(real, name).dtype
+        assert (len(sequence.soft_positions), len(sequence.soft_kinds)) == (0, 0)
+        assert sequence.soft_values.shape == (0, runner.soft_width)
+
+
+def test_a_stage_too_quick_for_the_clock_is_still_predicted_to_take_time(make_model):
+    """Times must be positive: the least is a nanosecond."""
+    settings = EngineSettings(max_batch_tokens=128, warm_up_rounds=1)
+    table = measure_stages(StageRunner(make_model(), settings), settings, lambda: 1.0)
+    assert table.seconds(0, 128) == pytest.approx(1e-9)

@@ -191,6 +191,37 @@ def test_the_unmeetable_are_taken_out():
     assert queue.take_unmeetable(0.0, floor_share=0.0) == []
 
 
+def test_the_rest_keeps_its_order_when_the_unmeetable_leave():
+    """Those taken out and those who stay are both most urgent first."""
+    queue = make_queue()
+    for deadline_s in (3.0, 0.002, 1.0, 0.001, 2.0):
+        queue.enqueue(job(deadline_s))
+    assert [part.job.deadline_s for part in queue.take_unmeetable(0.0, floor_share=0.0)] == [0.001, 0.002]
+    assert [deadline_s for deadline_s, _ in order(queue)] == [1.0, 2.0, 3.0]
+
+
+def test_an_empty_queue_has_nothing_unmeetable():
+    """Nor anything to prepare, to run, or to ask for."""
+    queue = make_queue()
+    assert queue.take_unmeetable(0.0, floor_share=1.0) == []
+    assert queue.take_next(1.0) is None
+    assert queue.next_batch(0.0) == []
+    assert queue.demands() == []
+    assert (len(queue), queue.waiting) == (0, 0)
+
+
+def test_the_queue_counts_what_waits_and_what_is_prepared():
+    """A part counts until its candidates are answered."""
+    queue = make_queue()
+    for _ in range(3):
+        queue.enqueue(job(1.0))
+    part = queue.take_next(1e9)
+    queue.put_prepared(part, prompt_of(100, [25] * 4), 0.001)
+    assert (len(queue), queue.waiting) == (3, 2)
+    queue.remove(part)
+    assert (len(queue), queue.waiting) == (2, 2)
+
+
 def test_those_ahead_delay_by_their_work_at_the_lowest_threshold():
     """The second in line is unmeetable if the first one's least work leaves no time: a quarter of full depth here."""
     least_s = PREPARE_4_S + 0.5 * 0.006  # half of three stages, which is more than the first head
@@ -278,6 +309,25 @@ def test_sizes_are_learned():
     assert sizes.prepare_s(4) == pytest.approx(0.01, rel=0.05)
 
 
+def test_before_anything_is_learned_sizes_are_guessed():
+    """A hundred tokens and a millisecond for the prefix, 25 tokens and a tenth of one for each candidate."""
+    sizes = PromptSizes()
+    assert [sizes.tokens(candidates) for candidates in (0, 1, 4)] == [100, 125, 200]
+    assert [sizes.prepare_s(candidates) for candidates in (0, 1, 20)] == pytest.approx([0.001, 0.0011, 0.003])
+
+
+def test_one_preparation_counts_a_twentieth():
+    """Prefix and suffixes each on their own; of the time both shares are scaled alike, quick as well as slow."""
+    for factor in (3.0, 0.2):
+        sizes = PromptSizes(prefix_tokens=100, suffix_tokens=20)
+        sizes.observe(candidates=4, prefix_tokens=300, suffix_tokens=4 * 60, prepare_s=factor * sizes.prepare_s(4))
+        assert sizes.tokens(0) == 110
+        assert sizes.tokens(10) == 110 + 220
+        scale = 1 + 0.05 * (factor - 1)
+        assert sizes.prepare_s(0) == pytest.approx(0.001 * scale)
+        assert sizes.prepare_s(1000) == pytest.approx(0.101 * scale)
+
+
 def test_one_very_slow_preparation_is_no_trend():
     """A pause of the process counts as at most ten times the prediction."""
     sizes = PromptSizes()
@@ -330,3 +380,34 @@ def test_nobody_starves(requests):
                 done += 1
         now_s += 1.0
     assert done == len(requests)
+
+
+def test_a_prompt_that_just_fills_a_batch_fits():
+    """A batch may have as many tokens as its bound."""
+    assert [first_fitting(prompt_of(10, [5, 5, 5]), most) for most in (15, 19, 20, 25)] == [1, 1, 2, 3]
+
+
+def test_each_part_steps_back_by_all_stages_of_the_one_before():
+    """By what that one's own candidates take, at full depth."""
+    queue = make_queue(part_candidates=4)
+    queue.enqueue(job(0.1, candidates=12))
+    places = [queue.take_next(1e9).order_s for _ in range(3)]
+    assert places == pytest.approx([0.1, 0.106, 0.112])
+
+
+class SlowFirstStage(FlatCosts):
+    """The first stage takes its time, the others none."""
+
+    def seconds(self, stage, tokens):
+        return {0: 1, 1: 0, 2: 0}[stage] * super().seconds(stage, tokens)
+
+
+def test_admission_counts_all_parts_in_progress_at_their_own_stages():
+    """Two parts before the first stage delay by 4 ms, one beyond it by nothing."""
+    for offset_s, expected in ((-1e-6, 1), (1e-6, 0)):
+        queue = make_queue(SlowFirstStage())
+        for _ in range(3):
+            queue.enqueue(job(1.0))
+        prepare_all(queue)[0].pass_head(np.zeros(4))
+        queue.enqueue(job(0.004 + FIRST_HEAD_S + offset_s))
+        assert len(queue.take_unmeetable(0.0, floor_share=0.0)) == expected

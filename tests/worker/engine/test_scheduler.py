@@ -72,6 +72,50 @@ def test_the_late_run_together():
     assert len(next_batch(waiting, 50.0, 100, a_second_per_token)) == 4
 
 
+def test_late_alone_means_late_by_its_own_stage():
+    """A part that ends late only with company, exactly in time by itself, is not late anyway."""
+    waiting = [part(0, 20.0, tokens=10), part(1, 19.0, tokens=10)]
+    assert tickets(next_batch(waiting, 10.0, 100, a_second_per_token)) == [1]
+    assert tickets(next_batch(waiting, 10.5, 100, a_second_per_token)) == [1, 0]
+    both_in_time = [part(0, 20.0, tokens=10), part(1, 20.0, tokens=10)]
+    assert tickets(next_batch(both_in_time, 10.0, 100, a_second_per_token)) == [0]
+
+
+def slow_second_stage(stage: int, tokens: int) -> float:
+    """A second per token in the second stage, nothing in any other."""
+    return float(tokens) if stage == 1 else 0.0
+
+
+def test_what_a_batch_takes_is_asked_of_the_stage_that_it_runs():
+    """Stages differ in what they take, for a batch, for those late anyway, and for those out of time."""
+    for depth, together in ((0, [0, 1]), (1, [0])):
+        waiting = [part(ticket, 15.0, depth=depth) for ticket in range(2)]
+        assert tickets(next_batch(waiting, 0.0, 100, slow_second_stage)) == together
+    late = [part(ticket, 5.0, depth=1) for ticket in range(2)]
+    assert tickets(next_batch(late, 0.0, 100, slow_second_stage)) == [0, 1]
+    assert tickets(out_of_time([part(0, 5.0), part(1, 5.0, depth=1)], 0.0, slow_second_stage)) == [1]
+
+
+def test_one_that_would_be_late_in_company_does_not_keep_out_a_smaller_one():
+    """Who is passed over for its size leaves room to those behind it."""
+    waiting = [part(0, 20.0, tokens=10), part(1, 21.0, tokens=50), part(2, 22.0, tokens=10)]
+    assert tickets(next_batch(waiting, 0.0, 100, a_second_per_token)) == [0, 2]
+
+
+def test_a_deeper_part_does_not_keep_out_those_behind_it():
+    """Parts at other depths are passed over."""
+    waiting = [part(0, 1.0), part(1, 2.0, depth=1), part(2, 3.0)]
+    assert tickets(next_batch(waiting, 0.0, 100, free)) == [0, 2]
+
+
+def test_every_member_tightens_the_batchs_deadline():
+    """A third part must not make the second late, though the first could wait."""
+    waiting = [part(0, 5.0), part(1, 6.0), part(2, 7.0)]
+    for one, deadline_s in zip(waiting, (100.0, 25.0, 100.0), strict=True):
+        one.job.deadline_s = deadline_s
+    assert tickets(next_batch(waiting, 0.0, 100, a_second_per_token)) == [0, 1]
+
+
 def test_no_parts_make_no_batch():
     """An idle scheduler picks nobody."""
     assert next_batch([], 0.0, 100, free) == []
