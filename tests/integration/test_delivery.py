@@ -104,7 +104,7 @@ async def test_a_record_that_the_broker_refuses_ends_the_program(broker, topics)
 
 async def until_kept(broker, topic, guarantee):
     """Looks at the output until it is complete, or time is up: the assertion then says what is missing."""
-    for _ in range(60):
+    for _ in range(300):
         if kept(guarantee, await broker.contents(topic)):
             return
         await asyncio.sleep(0.2)
