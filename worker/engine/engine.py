@@ -273,8 +273,8 @@ class ScoringEngine(Generic[JobT]):
         if out.all():
             self._queue.remove(part)
             self._finish(cast("JobT", part.job), threshold)
-        else:
-            part.keep(~out)
+        elif out.any():
+            self._runner.keep(part, ~out)
 
     def _leave_to_graph(self, parts: Sequence[Part]) -> None:
         self._for_graph.extend((cast("JobT", part.job), part.places) for part in parts)

@@ -138,16 +138,18 @@ class Part:
         self.depth += 1
         self.count_tokens()
 
-    def keep(self, staying: NDArray[np.bool_]) -> None:
-        """Drops the rows of all other candidates."""
-        if staying.all():
-            return
-        if self.suffix_hidden is not None:
-            self.suffix_hidden = self.suffix_hidden[np.flatnonzero(np.repeat(staying, self.suffix_lengths))]
+    def keep(self, staying: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Drops all other candidates.
+
+        Returns:
+            (suffix tokens left,) the rows of `suffix_hidden` that stay; `StageRunner.keep` cuts them out.
+        """
+        rows = np.flatnonzero(np.repeat(staying, self.suffix_lengths))
         self.candidates = self.candidates[staying]
         self.suffix_lengths = self.suffix_lengths[staying]
         self.logits = self.logits[staying]
         self.count_tokens()
+        return rows
 
     def count_tokens(self) -> None:
         """Brings the numbers of rows up to date."""

@@ -92,37 +92,17 @@ def test_heads_line_up_in_columns():
 
 
 def test_only_those_who_stay_keep_rows():
-    """Candidates, lengths, logits and hidden rows are cut alike, twice in a row."""
+    """Candidates, lengths and logits are cut alike, twice in a row, and the rows that stay are named."""
     part = prepared()
-    part.suffix_hidden = torch.arange(9.0)[:, None]
     part.pass_head(np.array([1.0, 2.0, 3.0]))
-    part.keep(np.array([True, False, True]))
+    assert part.keep(np.array([True, False, True])).tolist() == [0, 1, 5, 6, 7, 8]
     assert part.places.tolist() == [10, 12]
     assert part.suffix_lengths.tolist() == [2, 4]
     assert part.logits.tolist() == [[1.0], [3.0]]
-    assert part.suffix_hidden.ravel().tolist() == [0, 1, 5, 6, 7, 8]
     assert (part.suffix_tokens, part.tokens) == (6, 11)
-    part.keep(np.array([False, True]))
+    assert part.keep(np.array([False, True])).tolist() == [2, 3, 4, 5]
     assert part.places.tolist() == [12]
-    assert part.suffix_hidden.ravel().tolist() == [5, 6, 7, 8]
     assert [len(sequence) for sequence in part.token_sequences()] == [5, 4]
-
-
-def test_where_all_stay_nothing_is_copied():
-    """The rows remain the same tensor."""
-    part = prepared()
-    rows = part.suffix_hidden = torch.zeros(9, 1)
-    part.keep(np.ones(3, np.bool_))
-    assert part.suffix_hidden is rows
-    assert len(part) == 3
-
-
-def test_candidates_may_leave_before_the_first_stage():
-    """There are no hidden rows to cut then."""
-    part = prepared()
-    part.keep(np.array([False, True, False]))
-    assert part.suffix_hidden is None
-    assert part.tokens == 8
 
 
 def test_a_known_prefix_has_no_rows_as_deep_as_the_cache_goes():

@@ -83,6 +83,13 @@ class StageRunner:
         return np.asarray(logits.numpy()), [span.end - span.start for span in packed.spans]
 
     @torch.inference_mode()
+    def keep(self, part: Part, staying: NDArray[np.bool_]) -> None:
+        """Drops the rows of all other candidates, which are not computed any more."""
+        rows = part.keep(staying)
+        if part.suffix_hidden is not None:
+            part.suffix_hidden = part.suffix_hidden.index_select(0, self._tensor(rows))
+
+    @torch.inference_mode()
     def build_kernels(self, most_rows: int, limit_s: float) -> None:
         """Multiplies zeros in every number of rows that can occur: on a CPU the first time is several times as slow.
 
