@@ -132,6 +132,7 @@ async def test_a_request_that_is_late_on_arrival_is_answered_from_the_graph_and_
     assert [(score.made_by, score.exit_layer, score.confidence) for score in scores.scores] == [("graph", 0, 0.0)]
     assert 0 < scores.scores[0].ctr < 1
     assert scores.step_times.transit_ms >= 5_000
+    assert scores.embedding_version == 1
 
 
 async def test_a_budget_too_short_for_the_first_head_is_answered_from_the_graph_in_time(desk):

@@ -214,6 +214,7 @@ def test_the_time_that_delivering_takes_is_kept_back(make_engine, source, prompt
     engine.enqueue(jobs[1])
     assert engine.step(source, margin_s=5.1) == [jobs[1]]
     assert (jobs[1].made_by == GRAPH).all()
+    assert source.prepared == [jobs[0]]
 
 
 def test_without_time_for_any_head_the_graph_answers(make_engine, source, prompts, clock):

@@ -129,3 +129,13 @@ def test_titles_are_text_and_bounded(tables, text):
 
     assert len(_facts(tables, "long").title_tokens) == 8
     assert text.start_tokens[0] not in _facts(tables, "sly").title_tokens
+
+
+def test_only_a_user_with_an_embedding_has_its_stamp(tables, user_state):
+    """Version and newest event time of the embedding; nothing for a user without one, known or not."""
+    tables.put_user_state(user_state("with", [1, 0, 0, 0], ["+a", "-b"]))
+    tables.put_user_state(user_state("without", None, ["+a", "-b"]))
+
+    assert tables.users.embedding_stamp("with") == (1, 2)
+    assert tables.users.embedding_stamp("without") is None
+    assert tables.users.embedding_stamp("nobody") is None
