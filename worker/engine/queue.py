@@ -9,6 +9,7 @@ plain numbers; knows neither torch nor Kafka.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 from functools import cache
 from operator import attrgetter
@@ -51,7 +52,7 @@ class RequestQueue:
         self.costs = costs
         self._settings = settings
         self._sizes = PromptSizes()
-        self._waiting: list[Part] = []  # the most urgent last, to be taken off the end
+        self._waiting: list[Part] = []  # the most urgent first
         self._prepared: list[Part] = []
         self._tickets = 0
 
@@ -71,7 +72,6 @@ class RequestQueue:
             self._put(Part(job, start, stop, order_s, self._ticket(), bulk=start >= self._settings.fair_candidates))
             # The next part steps back by what this one takes: others come in between.
             order_s += self.costs.seconds_to_end(0, self._sizes.tokens(stop - start))
-        self._sort()
 
     def take_unmeetable(self, now_s: float, floor_share: float) -> list[Part]:
         """Removes the waiting parts that can no longer reach the first head before their deadline.
@@ -82,18 +82,18 @@ class RequestQueue:
         """
         if not self._waiting:
             return []
-        by_urgency = self._waiting[::-1]
-        kept = admissible(now_s, self._busy_s(), self._admission_estimates(by_urgency, floor_share))
+        parts = self._waiting
+        kept = admissible(now_s, self._busy_s(), self._admission_estimates(parts, floor_share))
         if kept.all():
             return []
-        self._waiting = [part for part, keep in zip(by_urgency, kept, strict=True) if keep][::-1]
-        return [part for part, keep in zip(by_urgency, kept, strict=True) if not keep]
+        self._waiting = [part for part, keep in zip(parts, kept, strict=True) if keep]
+        return [part for part, keep in zip(parts, kept, strict=True) if not keep]
 
     def take_next(self, ahead_tokens: float) -> Part | None:
         """Removes the most urgent waiting part, to be prepared; None while so many tokens are prepared already."""
         if not self._waiting or sum(part.tokens for part in self._prepared) >= ahead_tokens:
             return None
-        return self._waiting.pop()
+        return self._waiting.pop(0)
 
     def put_prepared(self, part: Part, prompt: Prompt, prepare_s: float) -> Prompt:
         """Takes a part back with its prompt. Candidates that do not fit into one batch wait again.
@@ -107,7 +107,6 @@ class RequestQueue:
             prompt = Prompt(prompt.prefix, prompt.suffixes[:fitting])
             order_s = part.order_s + self.costs.seconds_to_end(0, prompt.tokens)
             self._put(Part(part.job, part.start + fitting, part.stop, order_s, self._ticket(), bulk=part.bulk))
-            self._sort()
         part.take_prompt(prompt)
         self._prepared.append(part)
         return prompt
@@ -139,10 +138,7 @@ class RequestQueue:
         self._prepared.remove(part)
 
     def _put(self, part: Part) -> None:
-        self._waiting.append(part)
-
-    def _sort(self) -> None:
-        self._waiting.sort(key=attrgetter("urgency"), reverse=True)  # nearly sorted already, so this is quick
+        insort(self._waiting, part, key=attrgetter("urgency"))
 
     def _ticket(self) -> int:
         self._tickets += 1
