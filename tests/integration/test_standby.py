@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from functools import partial
 
 import pytest
+from elections import member
 
-from graph_updater.publication.standby import Leadership
 from runtime.errors import Fenced
 from runtime.kafka import TopicFollower, TransactionalSink
 from runtime.records import OutRecord, TopicPartition
@@ -18,20 +18,9 @@ async def group(broker):
     """A group and the topic that it elects by; makes members and runs them."""
     topic, group_id = await broker.topic("interactions"), broker.name("group")
 
-    @contextlib.asynccontextmanager
-    async def member():
-        leadership = Leadership(broker.settings(), broker.settings(), topic, group_id)
-        await leadership.start()
-        running = asyncio.create_task(leadership.run())
-        try:
-            yield leadership
-        finally:
-            running.cancel()
-            await asyncio.wait([running])
-            await leadership.stop()
-
-    member.topic, member.group_id = topic, group_id
-    return member
+    members = partial(member, broker, topic, group_id)
+    members.topic, members.group_id = topic, group_id
+    return members
 
 
 async def until(condition, limit_s=20.0):

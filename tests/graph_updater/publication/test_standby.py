@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 from brokers import TestBroker
+from elections import member
 
-from graph_updater.publication.standby import Leadership
 from runtime.errors import Fenced
 from runtime.records import OutRecord, TopicPartition
 
@@ -17,20 +16,6 @@ from runtime.records import OutRecord, TopicPartition
 def broker(embedded_broker, request):
     """The embedded broker, with names of this test's own."""
     return TestBroker(embedded_broker.bootstrap_servers, request.node.name[:80])
-
-
-@contextlib.asynccontextmanager
-async def member(broker, topic, group_id):
-    """A member of the group that takes part in elections."""
-    leadership = Leadership(broker.settings(), broker.settings(), topic, group_id)
-    await leadership.start()
-    running = asyncio.create_task(leadership.run())
-    try:
-        yield leadership
-    finally:
-        running.cancel()
-        await asyncio.wait([running])
-        await leadership.stop()
 
 
 async def until(condition, limit_s=30.0):
