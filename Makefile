@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@# torch first and by its exact pin: asked for through others, it may come with gigabytes of CUDA.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
-		--no-build-isolation -e '.[demo,lora,benchmarks,dev]'
+		--no-build-isolation -e '.[demo,data,lora,benchmarks,dev]'
 	@touch $@
 
 demo: install

@@ -33,7 +33,9 @@ ConfigFile = Annotated[
 ]
 DataFolder = Annotated[
     Path | None,
-    typer.Option("--data", help="Folder of MovieLens, Book-Crossing or Amazon Reviews files; default: synthetic data."),
+    typer.Option(
+        "--data", help="Folder of your own or of MovieLens, Book-Crossing or Amazon files; default: synthetic."
+    ),
 ]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of a trained model bundle.")]
 
@@ -68,11 +70,37 @@ def demo(
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder to write the bundle to.")],
     data: DataFolder = None,
+    config: ConfigFile = None,
+    from_kafka: Annotated[
+        bool, typer.Option("--from-kafka", help="Read the topics of items and interactions.")
+    ] = False,
 ) -> None:
-    """Train a model bundle from an event log."""
+    """Train a model bundle from an event log: a folder's, or what the topics hold."""
     from cli.offline import train_bundle
+    from cli.topic_log import chosen_log
 
-    train_bundle(data, out)
+    train_bundle(chosen_log(data, config, from_kafka=from_kafka), out)
+
+
+@app.command("check-data")
+def check_data(
+    folder: Annotated[Path, typer.Argument(help="Folder with interactions.* and items.* (docs/your-own-data.md).")],
+) -> None:
+    """Say in plain words what a folder of your own data holds, and what would be skipped and why."""
+    from cli.own_data import check
+
+    check(folder)
+
+
+@app.command()
+def load(
+    data: Annotated[Path, typer.Option("--data", help="Folder of the data set.")],
+    config: ConfigFile = None,
+) -> None:
+    """Send a data set's catalogue and interactions to Kafka, for updater and worker to start from."""
+    from cli.own_data import load as load_data
+
+    load_data(data, config)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from event_data.event_log import EventLog
 from event_data.load import load_log
+from event_data.suitability import require_suitable
 from models.bundle import MANIFEST, Bundle, read_manifest
 from runtime.errors import BundleError
 from training.evaluate import Evaluation, Quality, evaluate
@@ -19,10 +20,15 @@ from training.progress import Bars
 from training.train import train
 
 
-def train_bundle(data: Path | None, out: Path) -> None:
-    """Train and save a bundle; show its figures on the held-out tenth."""
+def train_bundle(log: EventLog, out: Path) -> None:
+    """Train and save a bundle; show its figures on the held-out tenth.
+
+    Raises:
+        DatasetError: the log is not enough to train on.
+    """
+    require_suitable(log)
     console = Console(highlight=False)
-    bundle = train(load_log(data), out, reporter=Bars(console))
+    bundle = train(log, out, reporter=Bars(console))
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
     console.print(f"bundle {out}, model version {bundle.version}")
     console.print(f"last tenth of the log: {figures}")
@@ -54,6 +60,7 @@ def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
             console.print(f"{folder} was trained on other data; training again")
         except BundleError as error:
             console.print(f"{error}; training again")
+    require_suitable(log)
     train(log, folder, reporter=Bars(console))
     return folder
 

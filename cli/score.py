@@ -11,11 +11,12 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from event_data.load import load_log
+from event_data.synthetic import NAME as SYNTHETIC
 from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from models.evidence import CandidateEvidence
 from programs.settings import ExitstreamSettings
-from runtime.errors import ExitstreamError
+from runtime.errors import DatasetError, ExitstreamError
 from runtime.kafka import probe
 from runtime.settings_sources import load_settings
 from schemas.codec import MalformedRecord, MessageDecoder
@@ -52,7 +53,15 @@ def _read_request(path: Path) -> ImpressionRequest:
 
 
 def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
-    """The tables of a worker that has seen a whole data set."""
+    """The tables of a worker that has seen a whole data set.
+
+    Raises:
+        DatasetError: none was named, and the bundle was trained on another one than the synthetic.
+    """
+    if data is None and bundle.dataset not in ("", SYNTHETIC):
+        raise DatasetError(
+            f"this bundle was trained on {bundle.dataset}: name its folder with --data, or --from-kafka for live states"
+        )
     log = load_log(data)
     replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
     replay.advance(log.interactions)

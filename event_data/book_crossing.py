@@ -31,6 +31,7 @@ def read(folder: Path) -> EventLog:
         DatasetError: a file cannot be read or is mostly malformed.
     """
     lines = Lines()
+    lines.require_header(folder / RATINGS_FILE, _rating, encoding="latin-1")
     ratings = list(lines.read(folder / RATINGS_FILE, _rating, encoding="latin-1", header_lines=1))
     explicit = [(number, rating) for number, rating in ratings if rating.value > 0]
     rated = {rating.item_id for _, rating in explicit}

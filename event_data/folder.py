@@ -7,12 +7,16 @@ from pathlib import Path
 from event_data import amazon, book_crossing, movielens
 from event_data.event_log import EventLog
 from event_data.lines import Lines
+from event_data.own.files import ENDINGS
+from event_data.own.reader import INTERACTIONS, is_own_data
+from event_data.own.reader import read as read_own_data
 from runtime.errors import DatasetError
 
 LOOKED_FOR = (
     *(f"{layout.ratings_file} with {layout.items_file} (MovieLens)" for layout in movielens.LAYOUTS),
     f"{book_crossing.RATINGS_FILE} (Book-Crossing)",
     "*.json or *.jsonl, also .gz, of Amazon Reviews 2018 or 2023",
+    f"{INTERACTIONS} with {', '.join(ENDINGS)} (your own: docs/your-own-data.md)",
 )
 
 
@@ -38,6 +42,8 @@ def _read_recognised(folder: Path) -> EventLog | None:
             return movielens.read(folder, layout)
     if (folder / book_crossing.RATINGS_FILE).exists():
         return book_crossing.read(folder)
+    if is_own_data(folder):
+        return read_own_data(folder)
     for release in amazon.RELEASES:
         if _begins_like(folder, release):
             return amazon.read(folder, release)

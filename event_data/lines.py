@@ -57,6 +57,19 @@ class Lines:
                 f"{path}: {bad} of {bad + good} lines read are malformed; the first: {self.first_skipped}"
             )
 
+    def require_header(self, path: Path, parse: Callable[[str], object], encoding: str = "utf-8") -> None:
+        """Refuses a file whose first line is data: skipped as a header, it would be lost.
+
+        Raises:
+            DatasetError: the first line can be parsed, or the file cannot be read.
+        """
+        _, first = next(_numbered_lines(path, encoding), (0, ""))
+        try:
+            parse(first)
+        except (ValueError, KeyError, IndexError):
+            return
+        raise DatasetError(f"{path} has no header: its first line is data ({first[:80]!r}); put the column names there")
+
     def _note(self, path: Path, number: int, line: str, error: Exception) -> None:
         self.skipped += 1
         if not self.first_skipped:

@@ -57,6 +57,8 @@ def read(folder: Path, layout: Layout) -> EventLog:
     name = folder.resolve().name
     items_path, ratings_path = folder / layout.items_file, folder / layout.ratings_file
     items = [item for _, item in lines.read(items_path, layout.item, layout.encoding, layout.header_lines)]
+    if layout.header_lines:
+        lines.require_header(ratings_path, layout.rating, layout.encoding)
     ratings = lines.read(ratings_path, layout.rating, layout.encoding, layout.header_lines)
     interactions = in_time_order(name, ratings, CLICK_RATING)
     return EventLog(name, items, interactions, lines.skipped, lines.first_skipped)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from schemas.messages import Interaction
+
+LATEST_MS: Final = 4_102_444_800_000
+"""2100: seconds beyond it are another unit."""
 
 
 class Rating(NamedTuple):
@@ -21,7 +24,7 @@ def checked_rating(user_id: str, item_id: str, value: float, time_ms: int) -> Ra
     """A rating with valid fields.
 
     Raises:
-        ValueError: an id is empty, the value is not a number or the time is before 1970.
+        ValueError: an id is empty, the value is not a number, or the time is before 1970 or after 2100.
     """
     if not user_id or not item_id:
         raise ValueError("empty user or item id")
@@ -29,6 +32,8 @@ def checked_rating(user_id: str, item_id: str, value: float, time_ms: int) -> Ra
         raise ValueError("the rating is not a number")
     if time_ms < 0:
         raise ValueError("the time is before 1970")
+    if time_ms > LATEST_MS:
+        raise ValueError("the time is after 2100: are these milliseconds where seconds are expected?")
     return Rating(user_id, item_id, value, time_ms)
 
 

@@ -35,6 +35,9 @@ SERIES: Final = ("", "", "Stories", "Rising", "Revisited", "Diaries", "Club", "N
 
 Array = NDArray[np.float64]
 
+NAME: Final = "synthetic"
+"""Of the event log, and so of what is trained on it."""
+
 
 @dataclass(frozen=True, slots=True)
 class SyntheticSize:
@@ -75,7 +78,7 @@ def synthetic_log(size: SyntheticSize | None = None, seed: int = 7) -> EventLog:
     ]
     # Sessions overlap: in the log their events alternate.
     interactions.sort(key=lambda interaction: interaction.event_time_ms)
-    return EventLog("synthetic", _make_items(world.genres, random), interactions)
+    return EventLog(NAME, _make_items(world.genres, random), interactions)
 
 
 def _make_world(size: SyntheticSize, random: np.random.Generator) -> _World:
