@@ -1,0 +1,138 @@
+"""The Helm chart renders to what Kubernetes, KEDA and the Prometheus operator accept, and to settings that exist."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from graph_updater.settings import load as load_updater
+from worker.settings import load as load_worker
+
+CHART = Path(__file__).parents[2] / "deploy" / "helm" / "exitstream"
+VALUES = {path.stem: ("-f", str(path)) for path in sorted((CHART / "ci").glob("*.yaml"))} | {"as shipped": ()}
+CUSTOM = {"ScaledObject", "ServiceMonitor"}
+KUBERNETES = ("1.29.0", "1.32.0")
+CRD_PACKAGES = ("@kubernetes-models/keda@0.4.2", "@kubernetes-models/prometheus-operator@6.0.0")
+
+
+def tool(name):
+    """A program's path; a skip where it is not installed, with REQUIRE_HELM=1 a failure."""
+    path = shutil.which(name)
+    if path is None:
+        (pytest.fail if os.environ.get("REQUIRE_HELM") == "1" else pytest.skip)(f"needs {name}")
+    return path
+
+
+def helm(*arguments):
+    """Runs helm."""
+    return subprocess.run([tool("helm"), *arguments], capture_output=True, text=True)
+
+
+def rendered(*values):
+    """The manifests of a release."""
+    done = helm("template", "shop", str(CHART), *values)
+    assert done.returncode == 0, done.stderr
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def containers(manifests):
+    """Every container with its pod's specification."""
+    for manifest in manifests:
+        pod = manifest.get("spec", {}).get("template", {}).get("spec")
+        for container in pod["containers"] if pod else ():
+            yield container, pod
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_helm_finds_nothing_wrong(values):
+    """`helm lint --strict`."""
+    done = helm("lint", "--strict", str(CHART), *values)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_kubernetes_accepts_every_manifest(values):
+    """Strictly, in an old and a new version: no unknown field, no wrong type."""
+    validate = pytest.importorskip("kubernetes_validate").validate
+    for manifest in rendered(*values):
+        if manifest["kind"] not in CUSTOM:
+            for version in KUBERNETES:
+                validate(manifest, version, strict=True)
+
+
+def test_keda_and_the_prometheus_operator_accept_their_resources(tmp_path):
+    """Against the schemas of their own definitions; a wrong field would be refused."""
+    npm, node = tool("npm"), tool("node")
+    subprocess.run(
+        [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", tmp_path, *CRD_PACKAGES], check=True
+    )
+    script = tmp_path / "crd_check.mjs"
+    script.write_text((Path(__file__).parent / "crd_check.mjs").read_text())
+    custom = [manifest for manifest in rendered(*VALUES["secure-values"]) if manifest["kind"] in CUSTOM]
+    assert {manifest["kind"] for manifest in custom} == CUSTOM
+    done = subprocess.run([node, script], input=json.dumps(custom), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    custom[0]["spec"]["minReplicaCount" if custom[0]["kind"] == "ScaledObject" else "endpoints"] = "wrong"
+    assert subprocess.run([node, script], input=json.dumps(custom), capture_output=True, text=True).returncode != 0
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_every_variable_is_a_setting_that_exists(values, monkeypatch):
+    """The programs themselves read what the chart sets, and refuse unknown names."""
+    for container, _ in containers(rendered(*values)):
+        with monkeypatch.context() as patch:
+            for variable in container["env"]:
+                secret = variable.get("valueFrom")
+                patch.setenv(variable["name"], "from-a-secret" if secret else variable["value"])
+            load = load_worker if container["args"] == ["worker"] else load_updater
+            assert load().kafka.delivery == os.environ["EXITSTREAM_KAFKA__DELIVERY"]
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_no_container_may_do_more_than_it_needs(values):
+    """Non-root, read-only root file system, no capability, no token of the API, bounded resources."""
+    for container, pod in containers(rendered(*values)):
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is False
+        assert set(container["resources"]) == {"requests", "limits"}
+
+
+def test_secrets_are_referred_to_and_never_rendered():
+    """Passwords come from an existing Secret; without one the chart says which value is missing."""
+    text = helm("template", "shop", str(CHART), *VALUES["secure-values"]).stdout
+    assert "secretKeyRef: {name: kafka-credentials, key: password}" in text
+    done = helm("template", "shop", str(CHART), "--set", "kafka.securityProtocol=SASL_SSL")
+    assert done.returncode != 0
+    assert "kafka.credentialsSecret: name the Secret with username and password" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong", ["worker.replica=3", "kafka.delivery=twice", "settings.WORKER_BUDGET=1", "worker.replicas=many"]
+)
+def test_values_that_do_not_exist_are_refused(wrong):
+    """Misspelt names and wrong types end in an error instead of being ignored."""
+    assert helm("template", "shop", str(CHART), "--set", wrong).returncode != 0
+
+
+def test_the_autoscaler_owns_the_number_of_workers():
+    """With KEDA the deployment names no replicas, which each upgrade would set back."""
+    by_kind = {manifest["kind"]: manifest for manifest in rendered(*VALUES["secure-values"])}
+    assert "replicas" not in by_kind["Deployment"]["spec"]
+    assert by_kind["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == by_kind["Deployment"]["metadata"]["name"]
+
+
+def test_stopping_leaves_time_to_drain():
+    """A pod is killed later than the program gives up draining by itself."""
+    for _, pod in containers(rendered()):
+        if "terminationGracePeriodSeconds" in pod:
+            assert pod["terminationGracePeriodSeconds"] > load_worker().telemetry.drain_limit_s
