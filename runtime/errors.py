@@ -26,6 +26,7 @@ The command line prints one line and exits with status 1 for any of them; a trac
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from runtime.records import TopicPartition
 
@@ -116,3 +117,7 @@ class Fenced(TransactionFailed):
 
 class TransactionTimedOut(TransactionFailed):
     """A transaction did not finish in time; only a new producer of the same id can tell whether it was committed."""
+
+
+LASTING: Final = (NotAuthorized, TopicMissing, TopicsNotCreated, OffsetsOutOfRange, RecordTooLarge)
+"""Errors that trying again later does not mend; every other `BrokerError` may be an outage, which is waited out."""

@@ -6,7 +6,7 @@ later would lose an unfinished record when the process dies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from runtime.records import TopicPartition
 
@@ -14,26 +14,29 @@ from runtime.records import TopicPartition
 class OffsetTracker:
     """Records in flight, per assigned partition.
 
-    Offsets of a partition start in increasing order, with gaps (transaction markers, compaction). Calls about
-    partitions that are not assigned (any more) have no effect: their records are the next owner's.
+    Every assignment of a partition has an epoch, a number that is never used again. Offsets of an epoch start in
+    increasing order, with gaps (transaction markers, compaction). Calls about partitions that are not assigned (any
+    more), or about another epoch than the present one, have no effect: their records are the next owner's, even if that
+    is this process once more.
     """
 
     def __init__(self) -> None:
         self._partitions: dict[TopicPartition, PartitionProgress | SplitProgress] = {}
+        self._epochs: dict[TopicPartition, int] = {}
 
-    def assign(self, partitions: Iterable[TopicPartition]) -> None:
-        """Starts tracking these partitions, with nothing in flight."""
-        for partition in partitions:
-            self._partitions[partition] = PartitionProgress()
+    def assign(self, epochs: Mapping[TopicPartition, int]) -> None:
+        """Starts tracking these partitions under these epochs, with nothing in flight."""
+        self._epochs.update(epochs)
+        self._partitions.update({partition: PartitionProgress() for partition in epochs})
 
-    def split(self, partition: TopicPartition, offset: int) -> None:
+    def split(self, partition: TopicPartition, epoch: int, offset: int) -> None:
         """From now on the partition is read in two places: up to this offset, and from it on. Only before any start."""
-        if partition in self._partitions:
+        if self._present(partition, epoch) is not None:
             self._partitions[partition] = SplitProgress(offset)
 
-    def earlier_read(self, partition: TopicPartition) -> None:
+    def earlier_read(self, partition: TopicPartition, epoch: int) -> None:
         """Says that every record before the split has been started."""
-        progress = self._partitions.get(partition)
+        progress = self._present(partition, epoch)
         if isinstance(progress, SplitProgress):
             progress.earlier_is_read = True
 
@@ -41,20 +44,26 @@ class OffsetTracker:
         """Forgets these partitions."""
         for partition in partitions:
             self._partitions.pop(partition, None)
+            self._epochs.pop(partition, None)
 
-    def started(self, partition: TopicPartition, offset: int) -> bool:
-        """Notes a record as in flight. False if its partition is not assigned: it should not be worked on."""
-        progress = self._partitions.get(partition)
+    def started(self, partition: TopicPartition, epoch: int, offset: int) -> bool:
+        """Notes a record as in flight. False if its epoch is over: it should not be worked on."""
+        progress = self._present(partition, epoch)
         if progress is None:
             return False
         progress.started(offset)
         return True
 
-    def done(self, partition: TopicPartition, offset: int) -> None:
+    def done(self, partition: TopicPartition, epoch: int, offset: int) -> None:
         """Notes a record as finished: its outputs are delivered."""
-        progress = self._partitions.get(partition)
+        progress = self._present(partition, epoch)
         if progress is not None:
             progress.done(offset)
+
+    def is_in_flight(self, partition: TopicPartition, epoch: int, offset: int) -> bool:
+        """Whether this record has been started in the present epoch and is not finished."""
+        progress = self._present(partition, epoch)
+        return progress is not None and progress.is_in_flight(offset)
 
     def committable(self) -> dict[TopicPartition, int]:
         """The next offset to be read, for each partition where it moved since `committed` was last told."""
@@ -64,8 +73,8 @@ class OffsetTracker:
             if progress.next_offset > progress.committed_offset
         }
 
-    def committed(self, offsets: dict[TopicPartition, int]) -> None:
-        """Notes what has been committed."""
+    def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Notes what has been committed in the present epochs."""
         for partition, offset in offsets.items():
             progress = self._partitions.get(partition)
             if progress is not None:
@@ -75,6 +84,10 @@ class OffsetTracker:
         """Records started but not finished, of these partitions or of all."""
         chosen = self._partitions if partitions is None else partitions
         return sum(self._partitions[partition].in_flight for partition in chosen if partition in self._partitions)
+
+    def _present(self, partition: TopicPartition, epoch: int) -> PartitionProgress | SplitProgress | None:
+        """The progress of this epoch; None if it is over."""
+        return self._partitions.get(partition) if self._epochs.get(partition) == epoch else None
 
 
 class PartitionProgress:
@@ -101,6 +114,10 @@ class PartitionProgress:
             return  # read again after a seek: finished already, or still in flight
         self._finished[offset] = False
         self.in_flight += 1
+
+    def is_in_flight(self, offset: int) -> bool:
+        """Whether the record has been started and is not finished."""
+        return self._finished.get(offset) is False
 
     def done(self, offset: int) -> None:
         """Notes a record as finished; one that is not in flight is left alone."""
@@ -149,6 +166,10 @@ class SplitProgress:
     def started(self, offset: int) -> None:
         """Notes a record as in flight."""
         self._place(offset).started(offset)
+
+    def is_in_flight(self, offset: int) -> bool:
+        """Whether the record has been started and is not finished."""
+        return self._place(offset).is_in_flight(offset)
 
     def done(self, offset: int) -> None:
         """Notes a record as finished; one that is not in flight is left alone."""

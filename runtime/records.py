@@ -20,7 +20,10 @@ class TopicPartition(NamedTuple):
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """A record as it was read."""
+    """A record as it was read.
+
+    `epoch` numbers the assignment of its partition under which it was read; 0 for records read without a group.
+    """
 
     topic: str
     partition: int
@@ -29,6 +32,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
     headers: Headers = ()
     timestamp_ms: int = -1
+    epoch: int = 0
 
     @property
     def source(self) -> TopicPartition:

@@ -14,12 +14,13 @@ from runtime.delivery.at_least_once import AtLeastOnceDelivery
 from runtime.delivery.base import Delivery
 from runtime.delivery.exactly_once import ExactlyOnceDelivery
 from runtime.kafka import RecordSource
+from runtime.observability.outages import Outages
 from runtime.settings import KafkaSettings
 
 __all__ = ["Delivery", "make_delivery"]
 
 
-def make_delivery(settings: KafkaSettings, source: RecordSource) -> Delivery:
-    """The delivery that `kafka.delivery` selects. Call it inside the event loop."""
+def make_delivery(settings: KafkaSettings, source: RecordSource, outages: Outages | None = None) -> Delivery:
+    """The delivery that `kafka.delivery` selects; see `Delivery` for the arguments. Call it inside the event loop."""
     kind = ExactlyOnceDelivery if settings.delivery == "exactly_once" else AtLeastOnceDelivery
-    return kind(settings, source)
+    return kind(settings, source, outages)

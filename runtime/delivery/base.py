@@ -5,41 +5,65 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Self
+from typing import Final, Self
 
 import structlog
 
+from runtime.errors import RecordTooLarge
 from runtime.kafka import RecordSource
+from runtime.observability.outages import Outages
 from runtime.offsets import OffsetTracker
 from runtime.records import OutRecord, Record, TopicPartition
 from runtime.settings import KafkaSettings
 
+_RETRY_S: Final = 0.1
 log = structlog.get_logger(__name__)
 
-_SHARE_FOR_FINISHING = 0.8
+_SHARE_FOR_FINISHING: Final = 0.8
 """Share of `revocation_limit_s` spent waiting for work in flight; the rest is for the commit."""
 
 
 class Delivery(ABC):
-    """Tracks records in flight, waits for them, stays failed after a failure. Implements `RebalanceHooks`."""
+    """Tracks records in flight, waits for them, stays failed after a failure. Implements `RebalanceHooks`.
 
-    def __init__(self, settings: KafkaSettings, source: RecordSource) -> None:
+    Args:
+        settings: how to reach Kafka.
+        source: the group member that reads the records.
+        outages: shows that commits wait for the broker; those of the source if not given.
+
+    Attributes:
+        given_up: records that count as done although the broker refused every output offered for them.
+    """
+
+    def __init__(self, settings: KafkaSettings, source: RecordSource, outages: Outages | None = None) -> None:
         self._settings = settings
         self._source = source
+        self._outages = outages or source.outages
         self._tracker = OffsetTracker()
         self._moved = asyncio.Event()
+        self.given_up = 0
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @abstractmethod
     async def finished(
-        self, record: Record, outputs: Sequence[OutRecord], on_delivered: Callable[[], None] | None = None
+        self,
+        record: Record,
+        outputs: Sequence[OutRecord],
+        on_delivered: Callable[[], None] | None = None,
+        alternatives: Iterable[Sequence[OutRecord]] = (),
     ) -> None:
         """Takes over the outputs of a record; it counts as done once they are delivered.
+
+        Nothing is written for a record whose epoch is over, unless it is on its way already: the partition's next owner
+        answers it.
 
         Args:
             record: one that was started.
             outputs: what is to be written for it.
             on_delivered: called when readers can have the outputs.
+            alternatives: what to write instead, in this order, each time the broker refuses the outputs as too large
+                (its limit for the topic is below `max_record_bytes`). Once none is left the record counts as done
+                without outputs, and the log tells its place. Asked for only when needed.
 
         Raises:
             RecordTooLarge: if one of them exceeds `max_record_bytes`; nothing was sent, so the caller can finish the
@@ -56,8 +80,8 @@ class Delivery(ABC):
         """
 
     @abstractmethod
-    async def _settle(self, partitions: frozenset[TopicPartition] | None) -> None:
-        """Commits what is done in these partitions, or in all."""
+    async def _settle(self, partitions: frozenset[TopicPartition] | None) -> bool:
+        """Commits what is done in these partitions, or in all. False if that has to be tried again."""
 
     @abstractmethod
     async def __aenter__(self) -> Self:
@@ -68,42 +92,50 @@ class Delivery(ABC):
         """Closes the connections."""
 
     def started(self, record: Record) -> bool:
-        """Notes a record as in flight. False if its partition was revoked meanwhile: drop it, the new owner has it."""
-        return self._tracker.started(record.source, record.offset)
+        """Notes a record as in flight. False if the epoch in which it was read is over: drop it, the partition's next
+        owner reads it again, even if that is this process.
+        """
+        return self._tracker.started(record.source, record.epoch, record.offset)
 
     def in_flight(self, partitions: Iterable[TopicPartition] | None = None) -> int:
         """Records started and not yet done, of these partitions or of all."""
         return self._tracker.in_flight(partitions)
 
     async def drain(self, limit_s: float) -> bool:
-        """Waits until everything in flight is done, then commits. False if the limit passed first: the rest is
+        """Waits until everything in flight is done and committed. False if the limit passed first: the rest is
         processed again after the restart.
         """
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + limit_s
         drained = await self._until_idle(None, limit_s)
-        await self._settle(None)
-        return drained
+        while True:
+            if await self._settle(None):
+                return drained
+            if clock() >= give_up_at:
+                return False
+            await asyncio.sleep(_RETRY_S)
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Starts tracking these partitions."""
-        self._tracker.assign(partitions)
+        self._tracker.assign({partition: self._source.epoch(partition) for partition in partitions})
 
-    def split(self, partition: TopicPartition, offset: int) -> None:
+    def split(self, partition: TopicPartition, epoch: int, offset: int) -> None:
         """See `SplitTracker` in `runtime.kafka.backlog`."""
-        self._tracker.split(partition, offset)
+        self._tracker.split(partition, epoch, offset)
 
-    def earlier_read(self, partition: TopicPartition) -> None:
+    def earlier_read(self, partition: TopicPartition, epoch: int) -> None:
         """See `SplitTracker` in `runtime.kafka.backlog`."""
-        self._tracker.earlier_read(partition)
+        self._tracker.earlier_read(partition, epoch)
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Waits for work in flight, commits, forgets the partitions."""
         limit_s = self._settings.revocation_limit_s * _SHARE_FOR_FINISHING
-        if not await self._until_idle(partitions, limit_s):
-            log.warning("records in flight will be processed again", records=self._tracker.in_flight(partitions))
         try:
+            if not await self._until_idle(partitions, limit_s):
+                log.warning("records in flight will be processed again", records=self._tracker.in_flight(partitions))
             await self._settle(partitions)
         finally:
-            self._tracker.revoke(partitions)
+            self._forget(partitions)
 
     async def _until_idle(self, partitions: frozenset[TopicPartition] | None, limit_s: float) -> bool:
         try:
@@ -115,8 +147,21 @@ class Delivery(ABC):
             return False
         return True
 
-    def _done(self, partition: TopicPartition, offset: int) -> None:
-        self._tracker.done(partition, offset)
+    def _forget(self, partitions: Iterable[TopicPartition]) -> None:
+        self._tracker.revoke(partitions)
+        self._moved.set()
+
+    def _give_up(self, record: Record, error: RecordTooLarge) -> None:
+        """Otherwise the record would be read, answered and refused again after every restart."""
+        self.given_up += 1
+        log.error("the broker refuses what is written for a record; it is skipped", place=str(record), cause=str(error))
+
+    def _is_in_flight(self, record: Record) -> bool:
+        """Whether it was started and is neither done nor of an epoch that is over."""
+        return self._tracker.is_in_flight(record.source, record.epoch, record.offset)
+
+    def _done(self, record: Record) -> None:
+        self._tracker.done(record.source, record.epoch, record.offset)
         self._moved.set()
 
     def _fail(self, error: BaseException) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 from aiokafka import TopicPartition as VendorPartition
@@ -29,11 +29,19 @@ log = structlog.get_logger(__name__)
 class SplitTracker(Protocol):
     """Tracks the offsets that may be committed."""
 
-    def split(self, partition: TopicPartition, offset: int) -> None:
+    def split(self, partition: TopicPartition, epoch: int, offset: int) -> None:
         """From now on the partition is read in two places: up to this offset, and from it on."""
 
-    def earlier_read(self, partition: TopicPartition) -> None:
+    def earlier_read(self, partition: TopicPartition, epoch: int) -> None:
         """All records before the split have been started."""
+
+
+class Range(NamedTuple):
+    """Old records of one partition."""
+
+    next_offset: int
+    split: int
+    epoch: int
 
 
 class Backlog(PartitionReader):
@@ -70,7 +78,7 @@ class Backlog(PartitionReader):
         self._clock = clock
         self._older_than_ms = older_than_ms
         self._least_records = least_records
-        self._ranges: dict[TopicPartition, tuple[int, int]] = {}  # next offset to be read, offset of the split
+        self._ranges: dict[TopicPartition, Range] = {}
         # A rebalance may interrupt any of the methods.
         self._lock = asyncio.Lock()
 
@@ -84,15 +92,15 @@ class Backlog(PartitionReader):
         starts = {partition: start for partition, start in (await member.positions()).items() if partition in wanted}
         fresh = await member.first_since(self._clock.wall_ms() - self._older_than_ms, starts)
         split = {
-            partition: (start, fresh[partition])
+            partition: Range(start, fresh[partition], member.epoch(partition))
             for partition, start in starts.items()
             if fresh[partition] - start >= self._least_records
         }
         if not split:
             return
-        for partition, (start, end) in split.items():
+        for partition, (start, end, epoch) in split.items():
             log.info("reading a backlog in parallel", partition=str(partition), first=start, split=end)
-            self._tracker.split(partition, end)
+            self._tracker.split(partition, epoch, end)
             member.seek(partition, end)
         async with self._lock:
             self._ranges |= split
@@ -111,29 +119,36 @@ class Backlog(PartitionReader):
         """Whether there is something left to poll for."""
         return bool(self._ranges)
 
+    def epoch(self, partition: TopicPartition) -> int:
+        """The member's epoch under which the partition's backlog is read."""
+        return self._ranges[partition].epoch if partition in self._ranges else 0
+
     def records_left(self) -> dict[TopicPartition, int]:
         """Records not read yet, as far as offsets tell."""
-        return {partition: end - start for partition, (start, end) in self._ranges.items()}
+        return {partition: old.split - old.next_offset for partition, old in self._ranges.items()}
 
     async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
         """The next old records, in order within each partition. Those returned before must be started by now."""
         async with self._lock:
-            await self._finish([partition for partition, (position, end) in self._ranges.items() if position >= end])
+            await self._finish([partition for partition, old in self._ranges.items() if old.next_offset >= old.split])
             if not self._ranges:
                 return []
             records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
             positions = await self.positions()
             self._ranges = {
-                partition: (positions.get(partition, start), end) for partition, (start, end) in self._ranges.items()
+                partition: old._replace(next_offset=positions.get(partition, old.next_offset))
+                for partition, old in self._ranges.items()
             }
-            return [record for record in records if record.offset < self._ranges.get(record.source, (0, 0))[1]]
+            return [record for record in records if self._is_old(record)]
+
+    def _is_old(self, record: Record) -> bool:
+        return record.source in self._ranges and record.offset < self._ranges[record.source].split
 
     async def _finish(self, read: Collection[TopicPartition]) -> None:
         """Ends the backlog of partitions that were read up to the split."""
         for partition in read:
             log.info("backlog finished", partition=str(partition))
-            del self._ranges[partition]
-            self._tracker.earlier_read(partition)
+            self._tracker.earlier_read(partition, self._ranges.pop(partition).epoch)
         await self._pause(read)
 
     async def _reassign(self) -> None:
@@ -143,8 +158,8 @@ class Backlog(PartitionReader):
             with translated(f"preparing to read a backlog of {', '.join(self._topics)}"):
                 await self._consumer.start()
         self._consumer.assign([VendorPartition(*partition) for partition in self._ranges])
-        for partition, (start, _) in self._ranges.items():
-            self.seek(partition, start)
+        for partition, old in self._ranges.items():
+            self.seek(partition, old.next_offset)
 
     async def _pause(self, partitions: Iterable[TopicPartition]) -> None:
         if self._ranges:

@@ -108,10 +108,16 @@ class PartitionReader:
                 value=record.value,
                 headers=record.headers,
                 timestamp_ms=record.timestamp,
+                epoch=epoch,
             )
-            for batch in batches.values()
+            for partition, batch in batches.items()
+            for epoch in [self.epoch(_ours(partition))]
             for record in batch
         ]
+
+    def epoch(self, partition: TopicPartition) -> int:  # noqa: ARG002 - for readers that are assigned partitions
+        """The number of the partition's present assignment; 0 where partitions are not assigned by a group."""
+        return 0
 
     async def _recover(self, offsets: Mapping[VendorPartition, int]) -> None:
         lost = {_ours(partition): offset for partition, offset in offsets.items()}

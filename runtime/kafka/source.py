@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from aiokafka import TopicPartition as VendorPartition
 from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from runtime.clock import SystemClock
+from runtime.errors import LASTING, BrokerError, BrokerUnreachable
 from runtime.kafka.backlog import Backlog
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
 from runtime.kafka.topics import require_topics
 from runtime.kafka.translation import translate, translated
+from runtime.observability.outages import Outages
+from runtime.observability.readiness import Readiness
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
+_RETRY_S: Final = 0.5
 _Hook = Callable[[frozenset[TopicPartition]], Awaitable[None]]
 log = structlog.get_logger(__name__)
 
@@ -35,12 +40,20 @@ class RebalanceHooks(Protocol):
 class RecordSource(PartitionReader):
     """Reads topics as a member of a consumer group.
 
+    Every assignment of a partition has an epoch, a number that grows with each of them; records carry it. It tells what
+    was begun before a rebalance from what was begun after it, also where the same member keeps the partition. An epoch
+    is over once the hooks have seen its revocation.
+
     Args:
         settings: how to reach Kafka.
         topics: what to read; all of them must exist.
         group_id: members of one group share the partitions.
         start_from: where a partition without a committed offset begins.
         out_of_range: what to do when the committed offset is no longer retained.
+        outages: shows that the preparation for partitions waits for the broker; without it only the log does.
+
+    Attributes:
+        outages: as given.
     """
 
     def __init__(
@@ -51,13 +64,20 @@ class RecordSource(PartitionReader):
         *,
         start_from: StartFrom = "earliest",
         out_of_range: OutOfRange = "earliest",
+        outages: Outages | None = None,
     ) -> None:
         super().__init__(settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range)
         self.group_id = group_id
+        self.outages = outages or Outages(Readiness(), SystemClock())
         self._hooks: RebalanceHooks | None = None
         self._backlog: Backlog | None = None
         self._settled = asyncio.Event()
         self._failure: BaseException | None = None
+        self._rebalances = 0
+        self._epochs: dict[TopicPartition, int] = {}
+        self._preparing: frozenset[TopicPartition] = frozenset()
+        self._committing = asyncio.Lock()
+        self._commit_limit: asyncio.Timeout | None = None
 
     async def start(self, hooks: RebalanceHooks | None = None, backlog: Backlog | None = None) -> None:
         """Joins the group; returns once partitions have been assigned and the hooks have seen them.
@@ -96,60 +116,145 @@ class RecordSource(PartitionReader):
         """Records of the backlog that have not been read yet, per partition."""
         return {} if self._backlog is None else self._backlog.records_left()
 
+    def resume(self, partitions: Iterable[TopicPartition] | None = None) -> None:
+        """As in `PartitionReader`; partitions that are still being prepared stay paused."""
+        super().resume((self.assignment() if partitions is None else frozenset(partitions)) - self._preparing)
+
+    def epoch(self, partition: TopicPartition) -> int:
+        """The number of the partition's present assignment; 0 if it is not assigned."""
+        return self._epochs.get(partition, 0)
+
     async def commit(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Commits the next offset of each partition that is still ours; returns those committed.
 
         A rebalance may revoke partitions at any time. What could not be committed for that reason is read again by the
-        next owner, so this is no error.
+        next owner, so this is no error. Commits take effect in the order of their calls, and none outlives its epoch:
+        offsets never go back.
 
         Raises:
             BrokerError: if the broker refuses for another reason or does not answer in time.
         """
-        assigned = self._consumer.assignment()
-        theirs = {VendorPartition(*partition): offset for partition, offset in offsets.items()}
-        ours_still = {partition: offset for partition, offset in theirs.items() if partition in assigned}
-        if not ours_still:
-            return {}
-        try:
+        epochs = {partition: self.epoch(partition) for partition in offsets}
+        async with self._committing:
+            present = {
+                partition: offset for partition, offset in offsets.items() if self._is_present(partition, epochs)
+            }
+            if not present or self._is_expelled:
+                return {}
+            try:
+                async with asyncio.timeout(self._settings.request_timeout_ms / 1000) as self._commit_limit:
+                    await self._consumer.commit({VendorPartition(*one): offset for one, offset in present.items()})
+            except (CommitFailedError, IllegalStateError) as error:
+                log.info("commit refused by a rebalance", group=self.group_id, cause=type(error).__name__)
+                return {}
+            except (KafkaError, TimeoutError) as error:
+                if not any(self._is_present(one, epochs) for one in present):
+                    return {}
+                raise translate(error, f"committing offsets of the group {self.group_id}") from error
+        return {one: offset for one, offset in present.items() if self._is_present(one, epochs)}
+
+    async def confirms(self, partition: TopicPartition, epoch: int) -> bool:
+        """Asks the group whether this assignment still stands. A process that was frozen or cut off for longer than the
+        session time-out believes so although the partition has another owner by now.
+
+        Raises:
+            BrokerError: if the group's coordinator does not answer.
+        """
+        if self.epoch(partition) != epoch or self._is_expelled:
+            return False
+        doing = f"confirming the membership in the group {self.group_id}"
+        with translated(doing):
             async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                await self._consumer.commit(ours_still)
-        except (CommitFailedError, IllegalStateError) as error:
-            log.info("commit refused by a rebalance", group=self.group_id, cause=type(error).__name__)
-            return {}
-        except (KafkaError, TimeoutError) as error:
-            raise translate(error, f"committing offsets of the group {self.group_id}") from error
-        return {TopicPartition(*partition): offset for partition, offset in ours_still.items()}
+                await self._coordinator.ensure_coordinator_known()
+                answered = await self._coordinator._do_heartbeat()  # noqa: SLF001 - see _coordinator
+        if not answered and not self._is_expelled:
+            raise BrokerUnreachable(f"{doing}: its coordinator does not answer")
+        return answered and self.epoch(partition) == epoch
+
+    def _is_present(self, partition: TopicPartition, epochs: Mapping[TopicPartition, int]) -> bool:
+        return partition in self._epochs and self._epochs[partition] == epochs[partition]
+
+    @property
+    def _coordinator(self) -> Any:  # noqa: ANN401 - aiokafka carries no types
+        """The client library's part that talks to the group. Only it knows the membership. A commit would ask the group
+        as well, but it moves an offset, which an undecided transaction must be able to do after us.
+        """
+        return self._consumer._coordinator  # noqa: SLF001 - aiokafka offers no other way
+
+    @property
+    def _is_expelled(self) -> bool:
+        """Whether the group has said that we are no member. The library would go on committing without a membership,
+        and brokers accept that once the group has no member left.
+        """
+        return self._consumer is None or not self._coordinator.member_id
 
     async def _revoked(self, partitions: frozenset[TopicPartition]) -> None:
         self._settled.clear()
         if self._backlog is not None:
             await self._backlog.revoke(partitions)
-        if self._hooks is None or not partitions:
-            return
         try:
             async with asyncio.timeout(self._settings.revocation_limit_s):
-                await self._hooks.on_revoked(partitions)
+                if self._hooks is not None and partitions:
+                    await self._hooks.on_revoked(partitions)
         except TimeoutError:
             log.warning("work in flight outlasted a rebalance and will be processed again", group=self.group_id)
         except Exception as error:  # noqa: BLE001 - aiokafka would log and forget it; the next poll raises it
             self._failure = error
+        finally:
+            await self._end_epochs(partitions)
+
+    async def _end_epochs(self, partitions: frozenset[TopicPartition]) -> None:
+        """Ends them, and a commit in flight: the library would repeat it under the membership that comes next."""
+        for partition in partitions:
+            self._epochs.pop(partition, None)
+        if self._committing.locked() and self._commit_limit is not None and not self._commit_limit.expired():
+            self._commit_limit.reschedule(0)
+        async with self._committing:
+            pass
 
     async def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        # Nothing can have been fetched yet: the library has not yielded between the assignment and this pause.
+        # Nothing can have been fetched yet: the library fetches only once it knows the offsets, for which it asks.
         self.pause(partitions)
+        self._rebalances += 1
+        self._epochs.update(dict.fromkeys(partitions, self._rebalances))
+        self._preparing = partitions
         try:
-            with translated(f"preparing for {len(partitions)} partitions of {', '.join(self._topics)}"):
-                async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                    if self._hooks is not None:
-                        await self._hooks.on_assigned(partitions)
-                    await self._start_at_committed(partitions)
-                    if self._backlog is not None:
-                        await self._backlog.assign(self, partitions)
+            is_ours = await self._prepare(partitions)
         except Exception as error:  # noqa: BLE001 - aiokafka would log and forget it; the next poll raises it
             self._failure = error
         else:
-            self.resume(partitions)
+            if is_ours:
+                self._preparing = frozenset()
+                self.resume(partitions)
         self._settled.set()
+
+    async def _prepare(self, partitions: frozenset[TopicPartition]) -> bool:
+        """Makes everything ready for reading, however long the broker is away. False if the group has excluded us
+        meanwhile: the next assignment begins anew.
+        """
+        activity = f"taking over partitions of {', '.join(self._topics)}"
+        while True:
+            try:
+                with translated(activity):
+                    async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                        await self._prepare_once(partitions)
+            except LASTING:
+                raise
+            except BrokerError as error:
+                self.outages.note(activity, error)
+                await asyncio.sleep(_RETRY_S)
+                if self._is_expelled:
+                    return False
+            else:
+                self.outages.over(activity)
+                return True
+
+    async def _prepare_once(self, partitions: frozenset[TopicPartition]) -> None:
+        if self._hooks is not None:
+            await self._hooks.on_assigned(partitions)
+        await self._start_at_committed(partitions)
+        if self._backlog is not None:
+            await self._backlog.assign(self, partitions)
 
     async def _start_at_committed(self, partitions: Iterable[TopicPartition]) -> None:
         """Seeks to the offsets committed as of now. The library asked before the hooks ran, when an earlier owner might

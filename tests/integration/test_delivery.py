@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
-from brokers import PARTITIONS, partitions_of
-from delivery_lab import Copier, run_until, running
+from brokers import PARTITIONS
+from delivery_lab import Copier, copying_process, run_until, running
 
 from runtime.delivery import make_delivery
 from runtime.errors import RecordTooLarge
@@ -27,9 +29,10 @@ async def topics(broker):
     return names
 
 
-def kept(guarantee, values):
+def kept(guarantee, values, count=COUNT):
     """Whether the output holds what the guarantee promises: every record, and for one of them no record twice."""
-    return sorted(values) == EVERY if guarantee == "exactly_once" else sorted(set(values)) == EVERY
+    every = sorted(b"%d" % number for number in range(count))
+    return sorted(values) == every if guarantee == "exactly_once" else sorted(set(values)) == every
 
 
 @GUARANTEES
@@ -42,10 +45,7 @@ async def test_everything_is_copied_and_committed(broker, topics, guarantee):
     await run_until(copier, lambda: copier.copied == COUNT)
     assert sorted(await broker.contents(topics[1])) == EVERY
     assert copier.delivered == COUNT
-    source = RecordSource(settings, [topics[0]], group)
-    await source.start()
-    assert await source.lag() == dict.fromkeys(partitions_of(topics[0]), 0)
-    await source.stop()
+    assert await offsets_left(settings, topics[0], group) == 0
 
 
 @GUARANTEES
@@ -71,6 +71,41 @@ async def test_members_that_come_and_go_lose_nothing(broker, topics, guarantee):
             await asyncio.sleep(1.0)
         await until_kept(broker, topics[1], guarantee)
     assert kept(guarantee, await broker.contents(topics[1]))
+
+
+@GUARANTEES
+async def test_copies_that_outlast_rebalances_of_their_own_partitions_keep_the_guarantee(broker, topics, guarantee):
+    """Members join and leave while copies take longer than a revocation waits: the first one's partitions come back to
+    it, and what it began before ends without effect.
+    """
+    settings, group = broker.settings(delivery=guarantee, revocation_limit_s=0.1), broker.name("group")
+    async with running(Copier(settings, topics, group, 1, slowest_s=0.2)):
+        for seed in (2, 3):
+            await asyncio.sleep(0.5)
+            async with running(Copier(settings, topics, group, seed, slowest_s=0.2)):
+                await asyncio.sleep(1.0)
+        await until_kept(broker, topics[1], guarantee)
+    assert kept(guarantee, await broker.contents(topics[1]))
+    assert await offsets_left(settings, topics[0], group) == 0
+
+
+@GUARANTEES
+async def test_a_process_that_was_frozen_for_longer_than_its_session_does_no_harm(broker, topics, guarantee):
+    """Another member takes its partitions; when it wakes up it drops what it had begun, and both go on together."""
+    settings, group = broker.settings(delivery=guarantee), broker.name("group")
+    async with copying_process(settings, topics, group) as process:
+        while len(await broker.contents(topics[1])) < 20:
+            await asyncio.sleep(0.05)
+        os.kill(process.pid, signal.SIGSTOP)
+        async with running(Copier(settings, topics, group)):
+            await until_kept(broker, topics[1], guarantee)
+            os.kill(process.pid, signal.SIGCONT)
+            await asyncio.sleep(5)
+            await broker.fill(topics[0], COUNT, begin=COUNT)
+            await until_kept(broker, topics[1], guarantee, 2 * COUNT)
+            await asyncio.sleep(2)
+        assert process.is_alive()
+    assert kept(guarantee, await broker.contents(topics[1]), 2 * COUNT)
 
 
 async def test_a_lane_that_was_fenced_off_finds_out_what_happened_and_goes_on(broker, topics):
@@ -102,9 +137,18 @@ async def test_a_record_that_the_broker_refuses_ends_the_program(broker, topics)
         await source.stop()
 
 
-async def until_kept(broker, topic, guarantee):
+async def until_kept(broker, topic, guarantee, count=COUNT):
     """Looks at the output until it is complete, or time is up: the assertion then says what is missing."""
-    for _ in range(300):
-        if kept(guarantee, await broker.contents(topic)):
+    for _ in range(150):
+        if kept(guarantee, await broker.contents(topic), count):
             return
         await asyncio.sleep(0.2)
+
+
+async def offsets_left(settings, topic, group):
+    """How far the group's offsets are from the ends."""
+    source = RecordSource(settings, [topic], group)
+    await source.start()
+    left = sum((await source.lag()).values())
+    await source.stop()
+    return left

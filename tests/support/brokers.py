@@ -45,10 +45,10 @@ class TestBroker:
         await create_missing_topics(self.settings(), [TopicSpec(name, PARTITIONS, config=config)])
         return name
 
-    async def fill(self, topic: str, count: int) -> None:
-        """Writes records `0` to `count - 1`, number as key and value, spread over the partitions."""
+    async def fill(self, topic: str, count: int, begin: int = 0) -> None:
+        """Writes so many records from number `begin` on, number as key and value, spread over the partitions."""
         async with RecordSink(self.settings()) as sink:
-            for number in range(count):
+            for number in range(begin, begin + count):
                 await sink.send(OutRecord(topic, b"%d" % number, b"%d" % number, partition=number % PARTITIONS))
             await sink.flush()
 

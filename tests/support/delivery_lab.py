@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import multiprocessing
 import random
 
 from runtime.delivery import make_delivery
@@ -23,10 +24,12 @@ class Copier:
         topics: the input and the output.
         group: members share the input.
         seed: of the pace.
+        slowest_s: the longest that one copy takes.
     """
 
-    def __init__(self, settings, topics, group, seed=0):
+    def __init__(self, settings, topics, group, seed=0, slowest_s=0.03):
         self._settings = settings
+        self._slowest_s = slowest_s
         self._topic, self._output = topics
         self._source = RecordSource(settings, [self._topic], group)
         self._random = random.Random(seed)
@@ -59,7 +62,7 @@ class Copier:
 
     async def _copy(self, delivery, record):
         async with self._slots:
-            await asyncio.sleep(self._random.random() * 0.03)
+            await asyncio.sleep(self._random.random() * self._slowest_s)
         await delivery.finished(record, [OutRecord(self._output, record.key, record.value)], self._note_delivery)
         self.copied += 1
 
@@ -86,3 +89,20 @@ async def running(copier):
     finally:
         copier.stop()
         await task
+
+
+def copy_until_killed(settings, topics, group):
+    """The whole program, to be run in a process of its own."""
+    asyncio.run(Copier(settings, topics, group).run())
+
+
+@contextlib.asynccontextmanager
+async def copying_process(settings, topics, group):
+    """A copier in another process, killed at the end of the block."""
+    process = multiprocessing.get_context("spawn").Process(target=copy_until_killed, args=(settings, topics, group))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()

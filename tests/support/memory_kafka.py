@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 
 from aiokafka import TopicPartition as VendorPartition
-from aiokafka.errors import IllegalOperation, KafkaTimeoutError, ProducerFenced
+from aiokafka.errors import IllegalOperation, KafkaTimeoutError, MessageSizeTooLargeError, ProducerFenced
 
 from runtime.kafka import RecordSource
 from runtime.records import TopicPartition
@@ -26,7 +26,9 @@ class MemoryBroker:
         holds: whether acknowledgements wait for `acknowledge` or `refuse`.
         commit_failures: for the next commits of transactions: "lost" (it did not happen) or "unknown" (it did, but
             the answer never came).
+        too_large: values that it refuses in transactions.
         commit_error: what committing offsets outside transactions raises; None: it succeeds.
+        commit_gate: while it is not set, commits outside transactions do not arrive.
     """
 
     def __init__(self):
@@ -35,7 +37,10 @@ class MemoryBroker:
         self.waiting = deque()
         self.holds = False
         self.commit_failures = deque()
+        self.too_large = frozenset()
         self.commit_error = None
+        self.commit_gate = asyncio.Event()
+        self.commit_gate.set()
         self.holders = {}
 
     @property
@@ -50,13 +55,15 @@ class MemoryBroker:
         del self.waiting[index]
         if value is not None:
             self.log.append(("output", value))
-        future.set_result(None)
+        if not future.done():  # who asked may be gone by now
+            future.set_result(None)
 
     def refuse(self, error, index=0):
         """The broker will not have the record."""
         _, future = self.waiting[index]
         del self.waiting[index]
-        future.set_exception(error)
+        if not future.done():
+            future.set_exception(error)
 
     def sent(self, value):
         """The acknowledgement of a new record; `value` None: the record belongs to a transaction."""
@@ -88,7 +95,11 @@ class _Producer:
         if self._id is None:
             return self._broker.sent(value)
         self._in_transaction().append(("output", value))
-        return self._broker.sent(None)
+        acknowledged = self._broker.sent(None)
+        if value in self._broker.too_large:
+            acknowledged = asyncio.get_running_loop().create_future()
+            acknowledged.set_exception(MessageSizeTooLargeError())
+        return acknowledged
 
     async def begin_transaction(self):
         if self._open is not None:
@@ -137,13 +148,19 @@ class MemorySource(RecordSource):
         self._consumer = _Consumer(self._broker)
 
     @property
+    def membership(self):
+        """What the group thinks of this member."""
+        return self._consumer._coordinator
+
+    @property
     def starts(self):
         """Where reading starts, per partition."""
         return dict(self._consumer.sought)
 
     async def give(self, *partitions):
-        """A rebalance assigns these in addition."""
+        """A rebalance assigns these in addition. The group has confirmed this member."""
         self._consumer.assigned |= {VendorPartition(*partition) for partition in partitions}
+        self.membership.member_id, self.membership.excluded = "member", False
         await self._assigned(frozenset(partitions))
         self._raise_failure()
 
@@ -154,9 +171,43 @@ class MemorySource(RecordSource):
         self._raise_failure()
 
 
+class _Coordinator:
+    """The group's view of one member.
+
+    Attributes:
+        member_id: empty once the member has learnt that it is none.
+        excluded: whether the group has excluded it, which it learns by its next heartbeat.
+        silent: whether the group does not answer.
+        heartbeats: how many have been answered.
+        last_heartbeat: the one after which the group excludes it; None: it does not.
+    """
+
+    def __init__(self):
+        self.member_id = "member"
+        self.excluded = False
+        self.silent = False
+        self.heartbeats = 0
+        self.last_heartbeat = None
+
+    async def ensure_coordinator_known(self):
+        await asyncio.sleep(0)
+
+    async def _do_heartbeat(self):
+        await asyncio.sleep(0)
+        if self.silent:
+            return False
+        if self.excluded:
+            self.member_id = ""
+            return False
+        self.heartbeats += 1
+        self.excluded = self.heartbeats == self.last_heartbeat
+        return True
+
+
 class _Consumer:
     def __init__(self, broker):
         self._broker = broker
+        self._coordinator = _Coordinator()
         self.assigned = set()
         self.paused_now = set()
         self.sought = {}
@@ -183,6 +234,7 @@ class _Consumer:
         return self._broker.offsets.get(TopicPartition(*partition))
 
     async def commit(self, offsets):
+        await self._broker.commit_gate.wait()
         if self._broker.commit_error is not None:
             raise self._broker.commit_error
         for partition, offset in offsets.items():

@@ -15,6 +15,7 @@ from models.bundle import Bundle
 from models.text import Text
 from runtime.clock import Clock, SystemClock
 from runtime.delivery import Delivery
+from runtime.kafka import RecordSource
 from runtime.kafka.sink import check_size
 from runtime.records import OutRecord, Record
 from runtime.settings import KafkaSettings
@@ -85,22 +86,23 @@ class MemoryDelivery(Delivery):
     """A delivery that keeps outputs in memory: what is under test is what comes to it, not Kafka."""
 
     def __init__(self, settings: KafkaSettings) -> None:
-        super().__init__(settings, source=None)
+        super().__init__(settings, RecordSource(settings, ["impression-requests"], "group"))
         self.outputs: list[tuple[Record, list[OutRecord]]] = []
 
-    async def finished(self, record, outputs, on_delivered=None):
+    async def finished(self, record, outputs, on_delivered=None, alternatives=()):  # noqa: ARG002 - nothing is refused
         for output in outputs:
             check_size(output, self._settings)
         self.outputs.append((record, list(outputs)))
-        self._done(record.source, record.offset)
+        self._done(record)
         if on_delivered is not None:
             on_delivered()
 
     async def run(self):
         """Nothing to commit."""
 
-    async def _settle(self, partitions):
+    async def _settle(self, partitions):  # noqa: ARG002 - as in `Delivery`
         """Nothing to commit."""
+        return True
 
     async def __aenter__(self):
         return self

@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
-from aiokafka.errors import CommitFailedError, GroupAuthorizationFailedError, MessageSizeTooLargeError
-from memory_kafka import MemoryBroker, MemorySource, turns
+from aiokafka.errors import (
+    CommitFailedError,
+    GroupAuthorizationFailedError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    NotLeaderForPartitionError,
+    TopicAuthorizationFailedError,
+)
+from memory_kafka import turns
+from memory_member import HERE, THERE, member, outputs, record
 
-from runtime.delivery import make_delivery
-from runtime.errors import BrokerError, NotAuthorized, RecordTooLarge, TransactionFailed
+from runtime.errors import NotAuthorized, RecordTooLarge
 from runtime.kafka import TransactionalSink
-from runtime.records import OutRecord, Record, TopicPartition
 from runtime.settings import KafkaSettings
 
-HERE, THERE = TopicPartition("in", 0), TopicPartition("in", 1)
 BOTH = pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
-
-
-def record(offset, partition=HERE):
-    """A record of the input."""
-    return Record(partition.topic, partition.partition, offset, b"k", b"%d" % offset)
-
-
-def outputs(*values):
-    """What is to be written."""
-    return [OutRecord("out", b"k", value) for value in values]
-
-
-@pytest.fixture
-def broker(monkeypatch):
-    """A broker in memory, in aiokafka's place."""
-    memory = MemoryBroker()
-    monkeypatch.setattr("runtime.kafka.sink.AIOKafkaProducer", memory.producer)
-    return memory
-
-
-@asynccontextmanager
-async def member(broker, guarantee, *partitions, **changes):
-    """A member of the group and its delivery, with these partitions."""
-    settings = KafkaSettings(delivery=guarantee, commit_interval_ms=1, **changes)
-    source = MemorySource(settings, "in", "group", broker)
-    async with make_delivery(settings, source) as delivery:
-        await source.start(delivery)
-        await source.give(*partitions)
-        yield source, delivery
 
 
 async def ends_with(error, delivery):
@@ -85,12 +61,12 @@ async def test_a_failed_delivery_ends_the_program_and_its_record_never_counts(br
             assert delivery.started(record(offset))
         await delivery.finished(record(0), outputs(b"a", b"b"), lambda: told.append("delivered"))
         await turns()
-        broker.refuse(MessageSizeTooLargeError(), refused)
+        broker.refuse(TopicAuthorizationFailedError({"out"}), refused)
         while broker.waiting:
             broker.acknowledge()
         await turns()
-        await ends_with(RecordTooLarge, delivery)
-        with pytest.raises(RecordTooLarge):
+        await ends_with(NotAuthorized, delivery)
+        with pytest.raises(NotAuthorized):
             await delivery.finished(record(1), outputs(b"c"))
         assert not await delivery.drain(0.01)
         assert (broker.offsets, told) == ({}, [])
@@ -146,13 +122,15 @@ async def test_what_was_revoked_is_forgotten_and_the_rest_goes_on(broker, guaran
         await turns()
 
         await source.give(HERE)
+        assert not delivery.started(record(2))
+        assert delivery.started(record(1, epoch=2))
         await delivery.finished(record(1), outputs(b"later still"))
+        assert delivery.in_flight([HERE]) == 1
+        await delivery.finished(record(1, epoch=2), outputs(b"1"))
         await delivery.finished(record(0, THERE), outputs(b"there"))
         assert await delivery.drain(5)
-        assert broker.offsets == {HERE: 1, THERE: 1}
-        assert delivery.started(record(1))
-    # At least once, what was worked on may be written twice; exactly once, it may not.
-    assert guarantee == "at_least_once" or sorted(broker.outputs) == [b"0", b"there"]
+        assert broker.offsets == {HERE: 2, THERE: 1}
+    assert sorted(broker.outputs) == [b"0", b"1", b"there"]
 
 
 @BOTH
@@ -202,7 +180,7 @@ async def test_a_commit_that_a_rebalance_refuses_is_made_up_for(broker):
         assert delivery.started(record(0))
         await delivery.finished(record(0), [])
         broker.commit_error = CommitFailedError()
-        assert await delivery.drain(5)
+        assert not await delivery.drain(0.01)
         assert broker.offsets == {}
         broker.commit_error = None
         assert await delivery.drain(5)
@@ -217,7 +195,7 @@ async def test_a_commit_that_a_rebalance_refuses_is_made_up_for(broker):
 async def test_fresh_records_read_ahead_of_a_backlog_wait_for_it(broker):
     """With a partition read in two places, nothing behind the split is committed before all that lies before it."""
     async with member(broker, "at_least_once", HERE) as (_, delivery):
-        delivery.split(HERE, 100)
+        delivery.split(HERE, 1, 100)
         for offset in (100, 40):
             assert delivery.started(record(offset))
         await delivery.finished(record(100), outputs(b"fresh"))
@@ -226,7 +204,7 @@ async def test_fresh_records_read_ahead_of_a_backlog_wait_for_it(broker):
         await delivery.finished(record(40), outputs(b"old"))
         assert await delivery.drain(5)
         assert broker.offsets == {HERE: 41}
-        delivery.earlier_read(HERE)
+        delivery.earlier_read(HERE, 1)
         assert await delivery.drain(5)
         assert broker.offsets == {HERE: 101}
 
@@ -273,16 +251,15 @@ async def test_a_lane_that_was_fenced_off_takes_its_id_back_and_repeats_the_tran
     assert (broker.outputs, broker.offsets) == ([b"0"], {HERE: 1})
 
 
-async def test_a_transaction_that_fails_again_and_again_ends_the_program(broker):
-    """After three attempts `run` raises; nothing was committed."""
-    broker.commit_failures.extend(["lost"] * 3)
+async def test_a_transaction_that_fails_again_and_again_is_repeated_until_it_succeeds(broker):
+    """However often it fails, while the partition is ours nothing is lost, repeated or given up."""
+    broker.commit_failures.extend(["lost", "lost", "lost", "lost", "unknown"])
     async with member(broker, "exactly_once", HERE) as (_, delivery):
-        assert delivery.started(record(0))
-        await delivery.finished(record(0), outputs(b"0"))
-        await ends_with(TransactionFailed, delivery)
-        with pytest.raises(BrokerError):
-            await delivery.finished(record(0), [])
-    assert (broker.outputs, broker.offsets) == ([], {})
+        for offset in range(2):
+            assert delivery.started(record(offset))
+            await delivery.finished(record(offset), outputs(b"%d" % offset))
+        assert await delivery.drain(30)
+    assert (broker.outputs, broker.offsets) == ([b"0", b"1"], {HERE: 2})
 
 
 @BOTH
@@ -318,3 +295,78 @@ async def test_what_raises_inside_a_transaction_takes_it_back_and_the_sink_goes_
         async with sink.transaction() as transaction:
             await transaction.send(*outputs(b"whole"))
     assert broker.outputs == [b"whole"]
+
+
+async def acknowledge_unless(broker, refuses):
+    """The broker answers whatever waits until it is quiet; what `refuses` says is too large."""
+    for _ in range(50):
+        await turns(5)
+        while broker.waiting:
+            if refuses(broker.waiting[0][0]):
+                broker.refuse(MessageSizeTooLargeError())
+            else:
+                broker.acknowledge()
+
+
+async def test_a_refused_output_is_written_by_itself_then_differently_then_not_at_all(broker):
+    """At least once: those in its batch are only written again; every record ends, one with a line in the log."""
+    broker.holds = True
+    told = []
+    async with member(broker, "at_least_once", HERE) as (_, delivery):
+        for offset in range(3):
+            assert delivery.started(record(offset))
+        await delivery.finished(record(0), outputs(b"in its batch"))
+        await delivery.finished(
+            record(1),
+            outputs(b"huge"),
+            lambda: told.append("delivered"),
+            iter([outputs(b"huge too"), outputs(b"small")]),
+        )
+        await delivery.finished(record(2), outputs(b"huge"), alternatives=[outputs(b"huge letter")])
+        await turns()
+        while broker.waiting:
+            broker.refuse(MessageSizeTooLargeError())
+        await acknowledge_unless(broker, lambda value: value.startswith(b"huge"))
+        assert await delivery.drain(5)
+        assert (delivery.given_up, told) == (1, ["delivered"])
+    assert (sorted(broker.outputs), broker.offsets) == ([b"in its batch", b"small"], {HERE: 3})
+
+
+async def test_a_record_refused_in_a_transaction_keeps_no_other_back(broker):
+    """Exactly once: the transaction is repeated in halves, until one record is left to be written differently or not at
+    all; the others are written once.
+    """
+    broker.too_large = {b"3", b"6", b"letter 6"}
+    told = []
+    async with member(broker, "exactly_once", HERE) as (_, delivery):
+        for offset in range(9):
+            assert delivery.started(record(offset))
+        for offset in reversed(range(9)):
+            await delivery.finished(
+                record(offset),
+                outputs(b"%d" % offset),
+                partial(told.append, offset),
+                iter([outputs(b"letter %d" % offset)]),
+            )
+        assert await delivery.drain(30)
+        assert delivery.given_up == 1
+    written = [b"0", b"1", b"2", b"letter 3", b"4", b"5", b"7", b"8"]
+    assert (broker.outputs, broker.offsets, told) == (written, {HERE: 9}, list(range(9)))
+
+
+@pytest.mark.parametrize("error", [KafkaTimeoutError(), NotLeaderForPartitionError()])
+async def test_commits_that_the_broker_does_not_answer_are_made_up_for(broker, error):
+    """At least once: `run` goes on and says what it waits for; the offset is committed once the broker answers."""
+    async with member(broker, "at_least_once", HERE) as (source, delivery):
+        running = asyncio.create_task(delivery.run())
+        assert delivery.started(record(0))
+        broker.commit_error = error
+        await delivery.finished(record(0), [])
+        assert not await delivery.drain(0.05)
+        assert source.outages.is_out
+        assert not running.done()
+        broker.commit_error = None
+        assert await delivery.drain(5)
+        assert not source.outages.is_out
+        running.cancel()
+    assert broker.offsets == {HERE: 1}

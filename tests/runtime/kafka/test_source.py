@@ -8,6 +8,7 @@ import pytest
 from brokers import Hooks
 from memory_kafka import MemoryBroker, MemorySource
 
+from runtime.errors import BrokerUnreachable
 from runtime.records import TopicPartition
 from runtime.settings import KafkaSettings
 
@@ -85,3 +86,60 @@ async def test_an_offset_of_a_partition_that_is_not_ours_is_not_committed():
     await source.give(HERE)
     assert await source.commit({HERE: 3, THERE: 9}) == {HERE: 3}
     assert broker.offsets == {HERE: 3}
+
+
+async def test_preparing_for_partitions_waits_for_a_broker_that_does_not_answer():
+    """The attempt is repeated until it succeeds; meanwhile the partitions stay paused, whoever resumes them."""
+    hooks = Hooks()
+    source = await member(hooks)
+    attempts, on_assigned = [], hooks.on_assigned
+
+    async def answer_late(partitions):
+        source.resume(partitions)
+        attempts.append((source.paused(), source.outages.is_out))
+        if len(attempts) < 3:
+            raise BrokerUnreachable("no answer")
+        await on_assigned(partitions)
+
+    hooks.on_assigned = answer_late
+    await source.give(HERE)
+    assert attempts == [({HERE}, False), ({HERE}, True), ({HERE}, True)]
+    assert (source.paused(), source.outages.is_out, len(hooks.events)) == (frozenset(), False, 1)
+
+
+async def test_who_is_excluded_while_preparing_gives_up():
+    """The next assignment begins anew; nothing is read until then."""
+    hooks = Hooks()
+    source = await member(hooks)
+
+    async def exclude(_):
+        source.membership.member_id = ""
+        raise BrokerUnreachable("no answer")
+
+    hooks.on_assigned = exclude
+    await source.give(HERE)
+    assert source.paused() == {HERE}
+
+
+async def test_every_assignment_has_an_epoch_of_its_own():
+    """Epochs grow, whichever partitions come back; without an assignment there is none."""
+    source = await member(None)
+    await source.give(HERE)
+    await source.give(THERE)
+    await source.take_away(HERE)
+    assert (source.epoch(HERE), source.epoch(THERE)) == (0, 2)
+    await source.give(HERE)
+    assert (source.epoch(HERE), source.epoch(THERE)) == (3, 2)
+
+
+async def test_the_group_is_asked_whether_an_assignment_still_stands():
+    """It stands in its own epoch, as long as the group agrees; a group that does not answer says neither."""
+    source = await member(None)
+    await source.give(HERE)
+    assert await source.confirms(HERE, 1)
+    assert not await source.confirms(HERE, 2)
+    source.membership.silent = True
+    with pytest.raises(BrokerUnreachable, match="does not answer"):
+        await source.confirms(HERE, 1)
+    source.membership.silent, source.membership.excluded = False, True
+    assert not await source.confirms(HERE, 1)
