@@ -26,8 +26,9 @@ from runtime.dead_letters import DeadLetters
 from runtime.errors import OffsetsOutOfRange
 from runtime.kafka import TopicFollower, probe, require_topics
 from runtime.observability.http_status import http_status
+from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
-from runtime.observability.watchdog import watch_progress
+from runtime.observability.watchdog import Watchdog
 from runtime.process.lifecycle import owned_tasks, watch_loop_lag
 from runtime.records import OutRecord
 from runtime.snapshots import SnapshotStore
@@ -70,6 +71,8 @@ class Updater:
         self._clock = clock
         self.metrics = UpdaterMetrics()
         self.readiness = Readiness([BACKLOG])
+        self._outages = Outages(self.readiness, clock)
+        self._watchdog = Watchdog(settings.telemetry, self.readiness, self._outages, self.metrics, clock)
         topics = settings.topics
         self._inputs = (topics.interactions, topics.items)
         self._outputs = (topics.user_states, topics.item_states, *map(topics.dead_letter, self._inputs))
@@ -115,12 +118,7 @@ class Updater:
             try:
                 async with owned_tasks() as spawn:
                     spawn(watch_loop_lag(self.metrics.event_loop_lag.observe), "loop lag")
-                    spawn(
-                        watch_progress(
-                            parts.follower, self._clock, self._settings.telemetry, self.readiness, self.metrics
-                        ),
-                        "progress",
-                    )
+                    spawn(self._watchdog.watch(parts.follower), "progress")
                     spawn(self._watch_memory(parts.engine, thread), "memory")
                     await pipeline.catch_up(stopping)
                     await parts.leadership.start()
@@ -160,7 +158,11 @@ class Updater:
             recovered.offsets,
         )
         follower = TopicFollower(
-            settings.kafka, self._inputs, start_offsets=recovered.offsets, group_id=updater.group_id
+            settings.kafka,
+            self._inputs,
+            start_offsets=recovered.offsets,
+            group_id=updater.group_id,
+            outages=self._outages,
         )
         leadership = Leadership(settings.election, settings.kafka, settings.topics.interactions, updater.group_id)
 

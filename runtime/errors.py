@@ -9,7 +9,7 @@
     ├── Stalled                    records wait, but nothing has moved for too long
     ├── DrainTimedOut              asked to stop, but work in flight did not finish in time
     └── BrokerError                Kafka, or the connection to it
-        ├── BrokerUnreachable      no connection: wrong address, password or certificate
+        ├── BrokerUnreachable      no connection or no answer: wait, or mend address, password, certificate
         ├── NotAuthorized          connected, but not allowed to
         ├── TopicMissing           a topic that must be there is not
         ├── TopicsNotCreated       the broker refused to create a topic
@@ -68,7 +68,9 @@ class BrokerError(ExitstreamError):
 
 
 class BrokerUnreachable(BrokerError):
-    """No connection to any broker. Names the cause per address: refused, wrong password, certificate, ..."""
+    """No connection to a broker, no answer in time, or one that says to try again. At the start it names the cause per
+    address: refused, wrong password, certificate, ...
+    """
 
 
 class NotAuthorized(BrokerError):

@@ -41,19 +41,23 @@ class ComputeThread:
         Raises:
             Exception: what a round raised; the errors of `call` go to its callers.
         """
-        with ThreadPoolExecutor(1, thread_name_prefix="compute") as executor:
-            try:
-                await self._loop.run_in_executor(executor, self._live)
-            finally:
-                self._stopping.set()
-                self._awake.set()
-                for _, waiting in self._calls:
-                    waiting.cancel()
+        executor = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        living = self._loop.run_in_executor(executor, self._live)
+        try:
+            await asyncio.shield(living)
+        finally:
+            self._stopping.set()
+            self._awake.set()
+            await asyncio.wait([living])  # the round in progress; the event loop goes on meanwhile
+            self._refuse_calls()
+            executor.shutdown(wait=False)
 
     async def call(self, function: Callable[[], Result]) -> Result:
         """Runs a short function in the thread, between two rounds; returns its result or raises its error."""
         waiting: Future[Result] = Future()
         self._calls.append((function, waiting))
+        if self._stopping.is_set():
+            self._refuse_calls()
         self._awake.set()
         return await asyncio.wrap_future(waiting)
 
@@ -66,6 +70,12 @@ class ComputeThread:
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(callback)
 
+    def _refuse_calls(self) -> None:
+        """Cancels what the thread will not answer any more. It may still be taking the last call itself."""
+        with suppress(IndexError):
+            while True:
+                self._calls.popleft()[1].cancel()
+
     def _live(self) -> None:
         while not self._stopping.is_set():
             self._awake.clear()
@@ -75,9 +85,10 @@ class ComputeThread:
 
     def _answer_call(self) -> bool:
         """Runs the oldest call; one only, so that many calls do not delay the work."""
-        if not self._calls:
+        try:
+            function, waiting = self._calls.popleft()
+        except IndexError:
             return False
-        function, waiting = self._calls.popleft()
         if waiting.set_running_or_notify_cancel():
             try:
                 waiting.set_result(function())

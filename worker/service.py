@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Final
 
 import faiss
@@ -16,8 +18,9 @@ from runtime.clock import Clock, SystemClock
 from runtime.delivery import Delivery, make_delivery
 from runtime.kafka import RecordSource, TopicFollower
 from runtime.observability.http_status import http_status
+from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
-from runtime.observability.watchdog import watch_progress
+from runtime.observability.watchdog import Watchdog
 from runtime.process.lifecycle import Spawn, owned_tasks, watch_loop_lag
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
@@ -29,10 +32,24 @@ from worker.state_feed import StateFeed
 from worker.state_store.state_reader import StateReader
 from worker.state_store.tables import Tables
 
+STATE_PROGRESS: Final = "state progress"
+"""The readiness condition that holds unless the states stand still although there are new ones."""
 _GAUGE_INTERVAL_S: Final = 0.2
 _SHARE_FOR_DRAINING: Final = 0.8
 """Share of the drain limit; the rest is for leaving the group."""
 log = structlog.get_logger(__name__)
+
+
+@asynccontextmanager
+async def index_training() -> AsyncIterator[Executor]:
+    """A thread that trains search indexes. The end of the block does not wait for it, which would block the event loop:
+    nobody needs an index that is still being trained then.
+    """
+    executor = ThreadPoolExecutor(1, thread_name_prefix="index training")
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 class Service:
@@ -50,6 +67,8 @@ class Service:
         self._clock = clock or SystemClock()
         self.metrics = WorkerMetrics()
         self.readiness = Readiness(("tables", "model", "group"))
+        self._outages = Outages(self.readiness, self._clock)
+        self._watchdog = Watchdog(settings.telemetry, self.readiness, self._outages, self.metrics, self._clock)
 
     async def main(self, stopping: asyncio.Event) -> None:
         """Serves until asked to stop, then finishes what it has.
@@ -58,19 +77,22 @@ class Service:
             ExitstreamError: it cannot start or go on.
         """
         settings = self._settings
-        async with http_status(settings.telemetry, self.readiness, self.metrics), owned_tasks() as spawn:
+        async with (
+            http_status(settings.telemetry, self.readiness, self.metrics),
+            index_training() as training,
+            owned_tasks() as spawn,
+        ):
             spawn(watch_loop_lag(self.metrics.event_loop_lag.observe), "event loop lag")
             thread = ComputeThread()
             spawn(thread.run(), "compute")
             bundle = await thread.call(self._load)
-            with ThreadPoolExecutor(1, thread_name_prefix="index training") as executor:
-                tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables, executor)
-                await self._follow_states(tables, thread, spawn, stopping)
-                if stopping.is_set():
-                    return
-                model = await thread.call(lambda: self._serving_model(bundle, tables))
-                self.readiness.ready("model")
-                await self._serve(model, thread, spawn, stopping)
+            tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables, training)
+            await self._follow_states(tables, thread, spawn, stopping)
+            if stopping.is_set():
+                return
+            model = await thread.call(lambda: self._serving_model(bundle, tables))
+            self.readiness.ready("model")
+            await self._serve(model, thread, spawn, stopping)
 
     def _load(self) -> Bundle:
         """In the compute thread: torch keeps its number of threads per thread."""
@@ -92,10 +114,11 @@ class Service:
     ) -> None:
         """Fills the tables from the compacted topics, then keeps following them."""
         reader = StateReader(self._settings.topics, self._settings.kafka.max_record_bytes)
-        follower = TopicFollower(self._settings.kafka, reader.topics, out_of_range="earliest")
+        follower = TopicFollower(self._settings.kafka, reader.topics, out_of_range="earliest", outages=self._outages)
         await follower.start()
         feed = StateFeed(follower, reader, tables, thread, self.metrics, self._settings.worker.tables.update_batch)
         spawn(feed.follow(self._clock, self.readiness), "states")
+        spawn(self._watchdog.watch(follower, STATE_PROGRESS), "watchdog of the states")
         await feed.filled(stopping)
 
     async def _serve(self, model: ServingModel, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event) -> None:
@@ -113,7 +136,7 @@ class Service:
             try:
                 self.readiness.ready("group")
                 log.info("ready", model_version=model.version, group=settings.worker.group_id)
-                spawn(watch_progress(source, self._clock, settings.telemetry, self.readiness, self.metrics), "watchdog")
+                spawn(self._watchdog.watch(source), "watchdog of the requests")
                 await self._accept(reading, pipeline, stopping)
                 self.readiness.wait_for("group", "draining")
                 await delivery.drain(settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING)

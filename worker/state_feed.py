@@ -67,6 +67,7 @@ class StateFeed:
         finally:
             for wait in waits:
                 wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
 
     async def _fill(self, readiness: Readiness) -> None:
         while not self._follower.caught_up:

@@ -44,7 +44,7 @@ class AtLeastOnceDelivery(Delivery):
 
     def __init__(self, settings: KafkaSettings, source: RecordSource, outages: Outages | None = None) -> None:
         super().__init__(settings, source, outages)
-        self._sink = RecordSink(settings)
+        self._sink = RecordSink(settings, self._outages)
         self._refused: deque[tuple[_Writing, OutRecord]] = deque()
         self._any_refused = asyncio.Event()
 

@@ -11,7 +11,7 @@ probe, create_missing_topics, require_topics    before the start
 from runtime.kafka.backlog import Backlog
 from runtime.kafka.connection import probe
 from runtime.kafka.follower import TopicFollower
-from runtime.kafka.sink import RecordSink
+from runtime.kafka.record_sink import RecordSink
 from runtime.kafka.source import RebalanceHooks, RecordSource
 from runtime.kafka.topics import Cluster, TopicReport, create_missing_topics, require_topics
 from runtime.kafka.transactions import Transaction, TransactionalSink

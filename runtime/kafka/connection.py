@@ -34,7 +34,7 @@ _EXPLANATIONS: Final = (
     (TimeoutError, "no answer in time; check address, firewall and kafka.security_protocol"),
     (
         (KafkaConnectionError, ConnectionError),
-        "it closed the connection; do kafka.security_protocol and client certificate fit the listener?",
+        "it closed the connection each time; do kafka.security_protocol and client certificate fit the listener?",
     ),
 )
 """The first match counts, so narrow types come first."""

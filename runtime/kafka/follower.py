@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -13,6 +12,7 @@ from runtime.errors import OffsetsOutOfRange
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
 from runtime.kafka.topics import Cluster, require_topics
 from runtime.kafka.translation import translated
+from runtime.observability.outages import Outages
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
@@ -35,6 +35,7 @@ class TopicFollower(PartitionReader):
         out_of_range: what to do when the next offset is not kept any more. `raise` (the default) also applies to
             `start_offsets` at the start: state whose next records are gone cannot be brought up to date.
         group_id: the group whose offsets `committed` tells. It is not joined.
+        outages: where a broker that does not answer is noted and waited out; None: polls raise.
         look_again_s: how often to look for partitions added to the topics; they are followed from their beginning.
     """
 
@@ -47,15 +48,17 @@ class TopicFollower(PartitionReader):
         start_from: StartFrom = "earliest",
         out_of_range: OutOfRange = "raise",
         group_id: str | None = None,
+        outages: Outages | None = None,
         look_again_s: float = 60.0,
     ) -> None:
-        super().__init__(settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range)
+        super().__init__(
+            settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range, outages=outages
+        )
         self._start_offsets = dict(start_offsets or {})
         self._unread: dict[TopicPartition, int] = {}
         self._to_read = 0
         self._seen: dict[TopicPartition, tuple[int, int]] = {}
-        self._look_again_s = look_again_s
-        self._look_again_at = 0.0
+        self._look_again_ms = int(look_again_s * 1000)
 
     async def start(self) -> None:
         """Assigns all partitions and notes where they end now.
@@ -67,7 +70,7 @@ class TopicFollower(PartitionReader):
         """
         cluster = await require_topics(self._settings, self._topics)
         partitions = _all_of(cluster)
-        self._consumer = self._make_consumer(cluster)
+        self._consumer = self._make_consumer(cluster, metadata_max_age_ms=self._look_again_ms)
         try:
             with translated(f"preparing to follow {', '.join(self._topics)}"):
                 await self._consumer.start()
@@ -82,7 +85,6 @@ class TopicFollower(PartitionReader):
             self.seek(partition, offset)
         self._unread = {TopicPartition(*p): end for p, end in ends.items() if starts[TopicPartition(*p)] < end}
         self._to_read = sum(end - starts[partition] for partition, end in self._unread.items())
-        self._look_again_at = asyncio.get_running_loop().time() + self._look_again_s
 
     def _starts(self, begins: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
         kept = {
@@ -103,8 +105,8 @@ class TopicFollower(PartitionReader):
 
     async def poll(self, *, max_records: int = 2_000, timeout_ms: int = 100) -> list[Record]:
         """As in `PartitionReader`; keeps `caught_up` current and follows partitions added meanwhile."""
-        if asyncio.get_running_loop().time() >= self._look_again_at:
-            await self._follow_added_partitions()
+        if added := self._added_partitions():
+            await self._follow_added(added)
         records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
         if self._unread:
             await self._note_progress(idle=not records)
@@ -120,18 +122,22 @@ class TopicFollower(PartitionReader):
         left = sum(end - self._seen.get(partition, (end, 0))[0] for partition, end in self._unread.items())
         return self._to_read - left, self._to_read
 
-    async def _follow_added_partitions(self) -> None:
+    def _added_partitions(self) -> set[VendorPartition]:
+        """Those that the library's metadata names and that are not followed yet. It refreshes them in the background,
+        so that looking asks no broker and cannot fail.
+        """
+        known = {topic: self._consumer.partitions_for_topic(topic) or () for topic in self._topics}
+        named = {VendorPartition(topic, number) for topic, numbers in known.items() for number in numbers}
+        return named.difference(self._consumer.assignment())
+
+    async def _follow_added(self, added: Collection[VendorPartition]) -> None:
         """Without it, a table would lack new partitions forever and nothing would show it."""
-        wanted = _all_of(await require_topics(self._settings, self._topics))
-        added = set(wanted) - self._consumer.assignment()
-        if added:
-            log.info("following added partitions", partitions=sorted(f"{topic}[{number}]" for topic, number in added))
-            positions, paused = await self.positions(), self.paused()
-            self._consumer.assign(wanted)
-            for partition in map(TopicPartition._make, wanted):
-                self.seek(partition, positions.get(partition, 0))
-            self.pause(paused)
-        self._look_again_at = asyncio.get_running_loop().time() + self._look_again_s
+        log.info("following added partitions", partitions=sorted(f"{topic}[{number}]" for topic, number in added))
+        positions, paused = await self.positions(), self.paused()
+        self._consumer.assign([*self._consumer.assignment(), *added])
+        for partition in self.assignment():
+            self.seek(partition, positions.get(partition, 0))
+        self.pause(paused)
 
     async def _note_progress(self, *, idle: bool) -> None:
         positions = await self.positions()

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as VendorPartition
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from runtime.errors import OffsetsOutOfRange
+from runtime.errors import BrokerError, OffsetsOutOfRange
 from runtime.kafka.connection import connection_arguments
 from runtime.kafka.topics import Cluster
 from runtime.kafka.translation import translate, translated
+from runtime.observability.outages import Outages, is_outage
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
 StartFrom = Literal["earliest", "latest"]
 OutOfRange = Literal["earliest", "latest", "raise"]
+_REJOIN_POLL_S: Final = 1.0
+"""How much longer than asked a poll may take: while a group rebalances the library waits without a limit."""
+_RETRY_PAUSE_S: Final = 0.5
+_QUIET_S: Final = 3.0
+"""Reading goes on again once polls have raised nothing for this long: the library raises an error once, then tries
+again in the background.
+"""
 log = structlog.get_logger(__name__)
 
 
@@ -28,6 +36,9 @@ class PartitionReader:
 
     Isolation is always `read_committed`: records of aborted transactions are never seen. The client library never
     resets offsets, which it does silently; `out_of_range` decides what happens when one is out of range.
+
+    With `outages` a broker that does not answer is waited out: polls note it there and return nothing meanwhile.
+    Without, they raise.
 
     Attributes:
         resets: how many times a partition's offset was out of range and had to be reset.
@@ -41,8 +52,11 @@ class PartitionReader:
         group_id: str | None,
         start_from: StartFrom,
         out_of_range: OutOfRange,
+        outages: Outages | None = None,
     ) -> None:
         self._settings = settings
+        self._outages = outages
+        self._failed_at = 0.0
         self._topics = tuple(topics)
         self._start_from: StartFrom = start_from
         self._out_of_range: OutOfRange = out_of_range
@@ -51,11 +65,11 @@ class PartitionReader:
         self._consumer: Any = None
         self.resets = 0
 
-    def _make_consumer(self, cluster: Cluster) -> AIOKafkaConsumer:
+    def _make_consumer(self, cluster: Cluster, **more: Any) -> AIOKafkaConsumer:  # noqa: ANN401 - aiokafka's arguments
         """Made at the start, as it binds itself to the running event loop."""
         settings = self._settings
         return AIOKafkaConsumer(
-            **connection_arguments(settings),
+            **(connection_arguments(settings) | more),
             group_id=self._group_id,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -83,14 +97,38 @@ class PartitionReader:
         """The next records, in order within each partition; an empty list if none came within `timeout_ms`.
 
         Keep calling it, also while every partition is paused: a member that does not poll loses its partitions. It may
-        take longer than `timeout_ms` while the group rebalances.
+        take a second longer than `timeout_ms` while the group rebalances.
 
         Raises:
             OffsetsOutOfRange: if the next offset is no longer retained and `out_of_range` is "raise".
-            BrokerError: on any error that waiting does not fix.
+            BrokerError: if the broker does not answer or refuses, and there are no `outages` to note it in.
         """
         try:
-            batches = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=max_records)
+            records = await self._next_records(max_records, timeout_ms)
+        except BrokerError as error:
+            await self._wait_out(error)
+            return []
+        self._note_success(read=bool(records))
+        return records
+
+    async def _wait_out(self, error: BrokerError) -> None:
+        """Notes an outage and pauses; raises the error if it is none, or if outages are not waited out here."""
+        if self._outages is None or not is_outage(error):
+            raise error
+        self._failed_at = asyncio.get_running_loop().time()
+        self._outages.note(self._doing, error)
+        await asyncio.sleep(_RETRY_PAUSE_S)
+
+    def _note_success(self, *, read: bool) -> None:
+        if self._outages is None or not self._failed_at:
+            return
+        if read or asyncio.get_running_loop().time() - self._failed_at >= _QUIET_S:
+            self._failed_at = 0.0
+            self._outages.over(self._doing)
+
+    async def _next_records(self, max_records: int, timeout_ms: int) -> list[Record]:
+        try:
+            batches = await self._fetched(max_records, timeout_ms)
         except NoOffsetForPartitionError as error:
             await self._seek_end_of_range(error.args[0], self._start_from)
             return []
@@ -118,6 +156,17 @@ class PartitionReader:
     def epoch(self, partition: TopicPartition) -> int:  # noqa: ARG002 - for readers that are assigned partitions
         """The number of the partition's present assignment; 0 where partitions are not assigned by a group."""
         return 0
+
+    async def _fetched(self, max_records: int, timeout_ms: int) -> Mapping[VendorPartition, Iterable[Any]]:
+        """The library hands records out only after its last pause, so that the limit loses none."""
+        try:
+            async with asyncio.timeout(timeout_ms / 1000 + _REJOIN_POLL_S):
+                fetched: Mapping[VendorPartition, Iterable[Any]] = await self._consumer.getmany(
+                    timeout_ms=timeout_ms, max_records=max_records
+                )
+        except TimeoutError:
+            return {}
+        return fetched
 
     async def _recover(self, offsets: Mapping[VendorPartition, int]) -> None:
         lost = {_ours(partition): offset for partition, offset in offsets.items()}
@@ -154,6 +203,8 @@ class PartitionReader:
 
     def paused(self) -> frozenset[TopicPartition]:
         """The partitions paused now."""
+        if self._consumer is None:
+            return frozenset()
         return frozenset(_ours(partition) for partition in self._consumer.paused())
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -178,18 +229,24 @@ class PartitionReader:
         """
         wanted = list(partitions)
         with translated(f"asking for offsets of the group {self._group_id}"):
-            offsets = await asyncio.gather(*(self._consumer.committed(VendorPartition(*one)) for one in wanted))
+            # The library itself waits without a limit.
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                offsets = await asyncio.gather(*(self._consumer.committed(VendorPartition(*one)) for one in wanted))
         return dict(zip(wanted, offsets, strict=True))
 
     async def end_offsets(self) -> dict[TopicPartition, int]:
-        """The offset after the last readable record, per assigned partition, as the broker has it now.
+        """The offset after the last readable record, per assigned partition, as the broker has it now. The broker is
+        asked even when none is assigned, so that an answer always means that it answers. Empty while not started.
 
         Raises:
             BrokerUnreachable: if the broker does not answer in time.
         """
+        if self._consumer is None:
+            return {}
+        assigned = self._consumer.assignment()
         with translated(f"asking for the end of {', '.join(self._topics)}"):
-            ends = await self._consumer.end_offsets([VendorPartition(*partition) for partition in self.assignment()])
-        return {_ours(partition): offset for partition, offset in ends.items()}
+            ends = await self._consumer.end_offsets(list(assigned) or [VendorPartition(self._topics[0], 0)])
+        return {_ours(partition): offset for partition, offset in ends.items() if partition in assigned}
 
     async def first_since(self, time_ms: int, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset of each partition's first record written at that time (Unix milliseconds) or later; the end where

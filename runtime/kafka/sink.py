@@ -1,4 +1,4 @@
-"""Writes records with an idempotent producer and reports the outcome of each."""
+"""What sinks share: an idempotent producer, its start and stop, the size of records."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from runtime.errors import BrokerError, DeliveryFailed, RecordTooLarge
+from runtime.errors import RecordTooLarge
 from runtime.kafka.connection import connection_arguments
-from runtime.kafka.translation import translate, translated
+from runtime.kafka.translation import translated
 from runtime.records import OutRecord
 from runtime.settings import KafkaSettings
 
@@ -61,11 +61,14 @@ class ProducerOwner:
             with translated(self._connecting):
                 await asyncio.wait_for(self._producer.start(), self._settings.connect_timeout_s)
         except BaseException:
-            await self.stop()
+            await self._close()
             raise
 
     async def stop(self) -> None:
         """Sends what is buffered, then closes; gives up after `stop_timeout_s`, because the library's stop can hang."""
+        await self._close()
+
+    async def _close(self) -> None:
         if self._producer is None:
             return
         producer, self._producer = self._producer, None
@@ -73,6 +76,7 @@ class ProducerOwner:
             await asyncio.wait_for(producer.stop(), self._settings.stop_timeout_s)
         except (TimeoutError, KafkaError) as error:
             log.warning("the producer did not stop cleanly", cause=repr(error))
+            await _abandon(producer, self._settings.stop_timeout_s)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -80,6 +84,22 @@ class ProducerOwner:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
+
+
+async def _abandon(producer: AIOKafkaProducer, limit_s: float) -> None:
+    """Ends what a stop that was cut short leaves running: the library's sender would try again for ever, and could
+    write after the producer that replaces this one.
+    """
+    sender = producer._sender.sender_task  # noqa: SLF001 - aiokafka offers no other way to stop without sending the rest
+    closing = asyncio.create_task(producer.client.close(), name="closing a producer's connections")
+    ending = {closing} if sender is None else {closing, sender}
+    # The first cancellation ends the sender's loop, which then waits for its requests; the second one ends those.
+    for _ in range(2):
+        if sender is not None:
+            sender.cancel()
+        await asyncio.wait(ending, timeout=limit_s / 2)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
 
 
 def check_size(record: OutRecord, settings: KafkaSettings) -> None:
@@ -111,91 +131,3 @@ async def enqueue(producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Futu
             headers=list(record.headers),
         )
     return acknowledged
-
-
-class RecordSink(ProducerOwner):
-    """Writes records at least once, without duplicates by retries.
-
-        async with RecordSink(settings) as sink:
-            delivery = await sink.send(record)   # in the buffer
-            await delivery                       # acknowledged by all replicas in sync
-
-    While the broker is unreachable deliveries wait; a failure is final. The first failure that concerns more than its
-    own record is also raised by every later `send` and `flush`: nothing after it may be taken for delivered.
-    """
-
-    def __init__(self, settings: KafkaSettings) -> None:
-        super().__init__(settings, f"connecting to {settings.bootstrap_servers}")
-        self._in_flight: set[asyncio.Future[None]] = set()
-        self._failure: BrokerError | None = None
-
-    async def send(self, record: OutRecord) -> asyncio.Future[None]:
-        """Buffers a record; returns a future that is done when all replicas in sync have it.
-
-        Raises:
-            RecordTooLarge: if it exceeds `max_record_bytes`; the sink stays usable.
-            BrokerError: if it cannot be taken, or an earlier delivery failed.
-        """
-        check_size(record, self._settings)
-        self.raise_failure()
-        acknowledged = await enqueue(self._producer, record)
-        delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._in_flight.add(delivery)
-        acknowledged.add_done_callback(lambda done: self._settle(delivery, done, record.topic))
-        return delivery
-
-    def check_size(self, record: OutRecord) -> None:
-        """Raises RecordTooLarge for a record that `send` would refuse."""
-        check_size(record, self._settings)
-
-    async def send_and_wait(self, record: OutRecord) -> None:
-        """Writes one record and waits until it is delivered."""
-        await (await self.send(record))
-
-    async def flush(self) -> None:
-        """Waits until everything sent so far is delivered.
-
-        Raises:
-            BrokerError: if something was not.
-        """
-        if self._in_flight:
-            await asyncio.wait(set(self._in_flight))
-        self.raise_failure()
-
-    @property
-    def in_flight(self) -> int:
-        """Records buffered or on their way."""
-        return len(self._in_flight)
-
-    def _settle(self, delivery: asyncio.Future[None], acknowledged: asyncio.Future[Any], topic: str) -> None:
-        self._in_flight.discard(delivery)
-        error = None if acknowledged.cancelled() else acknowledged.exception()
-        failure = _failure_of(acknowledged, error, topic)
-        if failure is not None and not isinstance(failure, RecordTooLarge) and self._failure is None:
-            self._failure = failure
-        if delivery.cancelled():
-            return
-        if failure is None:
-            delivery.set_result(None)
-        else:
-            delivery.set_exception(failure)
-            delivery.exception()  # marks it as retrieved: `flush` raises it if nobody awaits this future
-
-    def raise_failure(self) -> None:
-        """Raises the error of an earlier failed delivery.
-
-        Raises:
-            DeliveryFailed: if one did.
-        """
-        if self._failure is not None:
-            raise DeliveryFailed(f"an earlier record was not delivered: {self._failure}") from self._failure
-
-
-def _failure_of(acknowledged: asyncio.Future[Any], error: BaseException | None, topic: str) -> BrokerError | None:
-    if acknowledged.cancelled():
-        return DeliveryFailed(f"writing to {topic}: the producer was stopped before the broker acknowledged")
-    if error is None:
-        return None
-    failure = translate(error, f"writing to {topic}")
-    failure.__cause__ = error
-    return failure

@@ -28,7 +28,7 @@ from runtime.errors import (
 )
 from runtime.kafka.batches import Batches
 from runtime.kafka.sink import ProducerOwner, check_size, enqueue
-from runtime.kafka.translation import translated
+from runtime.kafka.translation import translate, translated
 from runtime.records import OutRecord, TopicPartition
 from runtime.settings import KafkaSettings
 
@@ -58,7 +58,7 @@ class Transaction:
             BrokerError: if it cannot be taken; the transaction is over.
         """
         check_size(record, self._settings)
-        with _usable(f"writing to {record.topic} in a transaction"):
+        with _usable(self._producer, f"writing to {record.topic} in a transaction"):
             self._sent.append(await enqueue(self._producer, record))
 
     async def send_all(self, records: Iterable[OutRecord]) -> None:
@@ -69,7 +69,7 @@ class Transaction:
             BrokerError: if one cannot be taken; the transaction is over.
         """
         batches = Batches(self._producer)
-        with _usable("writing in a transaction"):
+        with _usable(self._producer, "writing in a transaction"):
             for record in records:
                 check_size(record, self._settings)
                 self._sent += await batches.add(record)
@@ -85,7 +85,7 @@ class Transaction:
         Raises:
             BrokerError: if the broker refuses; the transaction is over.
         """
-        with _usable(f"adding offsets of {group_id} to a transaction"):
+        with _usable(self._producer, f"adding offsets of {group_id} to a transaction"):
             await self._producer.send_offsets_to_transaction(
                 {VendorPartition(*partition): offset for partition, offset in offsets.items()}, group_id
             )
@@ -96,7 +96,7 @@ class Transaction:
         Raises:
             BrokerError: if the broker refused one.
         """
-        with _usable("writing in a transaction"):
+        with _usable(self._producer, "writing in a transaction"):
             await asyncio.gather(*self._sent)
 
 
@@ -141,7 +141,7 @@ class TransactionalSink(ProducerOwner):
         try:
             with translated(doing):
                 async with asyncio.timeout(self._limit_s) as limit:
-                    with _usable(doing):
+                    with _usable(self._producer, doing):
                         await self._producer.begin_transaction()
                     transaction = Transaction(self._producer, self._settings)
                     try:
@@ -150,7 +150,7 @@ class TransactionalSink(ProducerOwner):
                     except Exception:
                         await self._abort()
                         raise
-                    with _usable(doing):
+                    with _usable(self._producer, doing):
                         await self._producer.commit_transaction()
         except BrokerError as error:
             if limit.expired():
@@ -166,10 +166,11 @@ class TransactionalSink(ProducerOwner):
 
 
 @contextmanager
-def _usable(doing: str) -> Iterator[None]:
+def _usable(producer: AIOKafkaProducer, doing: str) -> Iterator[None]:
     """Translates errors; those that leave the transaction's outcome unknown become `TransactionFailed`.
 
-    A producer that was fenced in the background raises assertion and usage errors on further calls.
+    A producer that failed in the background raises assertion and usage errors on further calls. Only what made it fail
+    tells whether another one holds the id now.
     """
     try:
         with translated(doing):
@@ -179,4 +180,13 @@ def _usable(doing: str) -> Iterator[None]:
     except BrokerError as error:
         raise TransactionFailed(f"{error}; ask for the committed offset to learn the outcome") from error
     except (AssertionError, IllegalOperation) as error:
-        raise Fenced(f"{doing}: the producer was fenced or failed before ({error})") from error
+        failure = _failure_of(producer)
+        if failure is None or isinstance(translate(failure, doing), Fenced):
+            raise Fenced(f"{doing}: another producer took the transactional id ({failure or error})") from error
+        raise TransactionFailed(f"{doing}: the producer failed before ({failure!r})") from error
+
+
+def _failure_of(producer: AIOKafkaProducer) -> BaseException | None:
+    """What ended the library's sender, if anything did."""
+    sender = getattr(getattr(producer, "_sender", None), "sender_task", None)  # aiokafka offers no other way
+    return sender.exception() if sender is not None and sender.done() and not sender.cancelled() else None

@@ -15,30 +15,31 @@ from runtime.errors import (
     NotAuthorized,
     RecordTooLarge,
     TopicMissing,
+    TransactionFailed,
 )
 from runtime.kafka.connection import in_words
 
-_UNREACHABLE: Final = (
-    vendor.KafkaConnectionError,
-    vendor.NodeNotReadyError,
-    vendor.SaslAuthenticationFailed,
-    vendor.KafkaTimeoutError,
-    vendor.RequestTimedOutError,
-    TimeoutError,
-)
+_LOST: Final = (vendor.KafkaConnectionError, vendor.NodeNotReadyError)
+_UNANSWERED: Final = (vendor.KafkaTimeoutError, vendor.RequestTimedOutError, TimeoutError)
 _TRANSLATIONS: Final[tuple[tuple[tuple[type[BaseException], ...], type[BrokerError], str], ...]] = (
     (
         (
             vendor.ProducerFenced,
             vendor.InvalidProducerEpoch,
-            vendor.InvalidProducerIdMapping,
-            vendor.InvalidTxnState,
-            vendor.OutOfOrderSequenceNumber,
-            vendor.UnknownProducerId,
             vendor.TransactionCoordinatorFenced,
         ),
         Fenced,
         "another producer took over, or the broker aborted the transaction",
+    ),
+    (
+        (
+            vendor.InvalidProducerIdMapping,
+            vendor.InvalidTxnState,
+            vendor.OutOfOrderSequenceNumber,
+            vendor.UnknownProducerId,
+        ),
+        TransactionFailed,
+        "the broker does not know this producer's transaction or records any more",
     ),
     (
         (
@@ -77,12 +78,19 @@ def translated(doing: str) -> Iterator[None]:
 
 
 def translate(error: BaseException, doing: str) -> BrokerError:
-    """The error of ours for one of aiokafka's."""
-    if isinstance(error, _UNREACHABLE):
+    """The error of ours for one of aiokafka's. What the library itself would try again is `BrokerUnreachable`."""
+    if isinstance(error, vendor.SaslAuthenticationFailed):
         return BrokerUnreachable(f"{doing}: {in_words(error)}")
+    if isinstance(error, _LOST):
+        # Not the words of the probe: a connection lost at run time says nothing against certificates and protocol.
+        return BrokerUnreachable(f"{doing}: no connection to the broker ({_detail(error)})")
+    if isinstance(error, _UNANSWERED):
+        return BrokerUnreachable(f"{doing}: no answer in time")
     for kinds, ours, words in _TRANSLATIONS:
         if isinstance(error, kinds):
             return ours(f"{doing}: {words} ({_detail(error)})")
+    if isinstance(error, vendor.KafkaError) and error.retriable:
+        return BrokerUnreachable(f"{doing}: the broker cannot do it at present ({_detail(error)})")
     return BrokerError(f"{doing}: {_detail(error)}")
 
 

@@ -7,12 +7,27 @@ from typing import Final
 import structlog
 
 from runtime.clock import Clock
-from runtime.errors import BrokerError
+from runtime.errors import (
+    BrokerError,
+    DeliveryFailed,
+    OffsetsOutOfRange,
+    RecordTooLarge,
+    TopicsNotCreated,
+    TransactionFailed,
+)
 from runtime.observability.readiness import Readiness
 
 CONDITION: Final = "broker"
 LOG_INTERVAL_S: Final = 60.0
+_NOT_WAITED_OUT: Final = (OffsetsOutOfRange, RecordTooLarge, TransactionFailed, DeliveryFailed, TopicsNotCreated)
 log = structlog.get_logger(__name__)
+
+
+def is_outage(error: BrokerError) -> bool:
+    """Whether a running program tries again until it succeeds: the broker does not answer, or a person has to mend
+    something there, for example rights that were withdrawn. The other errors ask the program for something else.
+    """
+    return not isinstance(error, _NOT_WAITED_OUT)
 
 
 class Outages:

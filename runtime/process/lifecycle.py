@@ -1,6 +1,7 @@
 """Start, drain, stop.
 
-SIGTERM or SIGINT asks a program to finish its work in flight; a second one, or the time limit, cancels it.
+SIGTERM or SIGINT asks a program to finish its work in flight; a second one, or the time limit, cancels it. What does
+not even end by that is named in the log and ended with the process, with status 1 (`runtime.process.forced_exit`).
 
     async def main(stopping: asyncio.Event) -> None:
         async with owned_tasks() as spawn:
@@ -24,9 +25,12 @@ from typing import Any, Final
 import structlog
 
 from runtime.errors import DrainTimedOut
+from runtime.process.forced_exit import ForcedExit
 
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+_CLOSING_LIMIT_S: Final = 5.0
+"""How long everything may take to end once it was cancelled."""
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 log = structlog.get_logger(__name__)
 
@@ -42,8 +46,17 @@ def run_service(main: Main, drain_limit_s: float = 20.0) -> None:
         DrainTimedOut: if it took longer.
         Exception: what `main` raises.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_supervised(main, drain_limit_s))
+    forced_exit: ForcedExit | None = None
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            forced_exit = ForcedExit(runner.get_loop())
+            try:
+                runner.run(_supervised(main, drain_limit_s, forced_exit))
+            finally:
+                forced_exit.arm(_CLOSING_LIMIT_S)  # leaving the block ends other tasks and threads, without a limit
+    finally:
+        if forced_exit is not None:
+            forced_exit.disarm()
 
 
 @asynccontextmanager
@@ -81,7 +94,7 @@ async def watch_loop_lag(observe: Callable[[float], None], interval_s: float = 0
         observe(max(0.0, loop.time() - due))
 
 
-async def _supervised(main: Main, drain_limit_s: float) -> None:
+async def _supervised(main: Main, drain_limit_s: float, forced_exit: ForcedExit) -> None:
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_loop_error)
     stopping = asyncio.Event()
@@ -90,9 +103,11 @@ async def _supervised(main: Main, drain_limit_s: float) -> None:
     def on_signal(number: signal.Signals) -> None:
         if stopping.is_set():
             log.warning("stopping at once", signal=number.name)
+            forced_exit.arm(_CLOSING_LIMIT_S)
             work.cancel()
         else:
             log.info("draining", signal=number.name, limit_s=drain_limit_s)
+            forced_exit.arm(drain_limit_s + _CLOSING_LIMIT_S)
             stopping.set()
 
     for number in _SIGNALS:
@@ -112,7 +127,7 @@ async def _until_done(work: asyncio.Task[None], stopping: asyncio.Event, drain_l
             await asyncio.wait([work], timeout=drain_limit_s)
         if not work.done():
             work.cancel()
-            await asyncio.wait([work])
+            await asyncio.wait([work])  # bounded by the forced exit
             raise DrainTimedOut(
                 f"work in flight did not finish within {drain_limit_s:g} s (telemetry.drain_limit_s); "
                 "what was not committed is done again after the restart"
@@ -120,6 +135,7 @@ async def _until_done(work: asyncio.Task[None], stopping: asyncio.Event, drain_l
         await _result(work)
     finally:
         asked.cancel()
+        await asyncio.wait([asked])
         if not work.done():
             work.cancel()
             await asyncio.wait([work])

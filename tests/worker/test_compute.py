@@ -74,3 +74,26 @@ async def test_work_goes_on_without_being_woken_while_there_is_more():
         thread.wake()
         await done.wait()
         assert await thread.call(lambda: left[0]) == 0
+
+
+async def test_calls_that_nobody_answers_any_more_are_cancelled():
+    """Also those made after the end: whoever waits for one ends as well."""
+    thread = ComputeThread()
+    begun, released = threading.Event(), threading.Event()
+
+    def block():
+        begun.set()
+        released.wait(10)
+
+    async with owned_tasks() as spawn:
+        running = spawn(thread.run(), "compute")
+        calls = [asyncio.create_task(thread.call(work)) for work in (block, int, int)]
+        await asyncio.to_thread(begun.wait, 10)
+        running.cancel()
+        await asyncio.sleep(0)
+        calls.append(asyncio.create_task(thread.call(int)))
+        await asyncio.sleep(0)
+        released.set()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert outcomes[0] is None
+    assert [type(outcome) for outcome in outcomes[1:]] == [asyncio.CancelledError] * 3

@@ -13,7 +13,10 @@ from runtime.kafka.translation import translated
     ("theirs", "ours"),
     [
         (vendor.ProducerFenced(), errors.Fenced),
-        (vendor.InvalidTxnState(), errors.Fenced),
+        (vendor.InvalidTxnState(), errors.TransactionFailed),
+        (vendor.UnknownProducerId(), errors.TransactionFailed),
+        (vendor.GroupCoordinatorNotAvailableError(), errors.BrokerUnreachable),
+        (vendor.NotLeaderForPartitionError(), errors.BrokerUnreachable),
         (vendor.TopicAuthorizationFailedError("t"), errors.NotAuthorized),
         (vendor.MessageSizeTooLargeError(), errors.RecordTooLarge),
         (vendor.UnknownTopicOrPartitionError(), errors.TopicMissing),
@@ -29,6 +32,14 @@ def test_each_becomes_one_of_ours_in_one_line_with_the_cause_attached(theirs, ou
     assert type(raised.value) is ours
     assert raised.value.__cause__ is theirs
     assert "\n" not in str(raised.value)
+
+
+def test_a_lost_connection_blames_no_certificate():
+    """A broker that restarts closes its connections; passwords and certificates were right a moment before."""
+    with pytest.raises(errors.BrokerUnreachable) as raised, translated("writing to t"):
+        raise vendor.KafkaConnectionError("Unable to bootstrap from [('127.0.0.1', 9092)]")
+    assert "no connection to the broker" in str(raised.value)
+    assert "certificate" not in str(raised.value)
 
 
 def test_what_is_not_kafkas_passes_untouched():
