@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -19,6 +21,8 @@ LATENCY_BUCKETS_S: Final = (
     *(0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
 )
 """Fine around the usual budgets, and up to the latencies of a backlog."""
+LIBRARY_INTERVAL_S: Final = 60.0
+"""At most one line of the Kafka client in this time, unless it carries a traceback."""
 LONGEST_VALUE: Final = 200
 LONGEST_EVENT: Final = 1_000
 """Characters of a log line's values and of its text; the rest is cut."""
@@ -76,8 +80,12 @@ def _cut_long_values(_: object, __: str, event: structlog.typing.EventDict) -> s
 def _adopt_standard_logging(
     shared: list[structlog.typing.Processor], rendering: list[structlog.typing.Processor], level: int
 ) -> None:
-    """Libraries' log lines in our format; aiokafka, which logs every reconnection, only from warnings on."""
+    """Libraries' log lines in our format; aiokafka, which logs every reconnection, only from warnings on, and not each of
+    them.
+    """
     handler = logging.StreamHandler(sys.stderr)
+    if level > logging.DEBUG:
+        handler.addFilter(ClientLines())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -89,6 +97,33 @@ def _adopt_standard_logging(
     root.setLevel(level)
     for name in ("aiokafka", "aiohttp.access"):
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+class ClientLines(logging.Filter):
+    """Holds back most lines of the Kafka client: while no broker answers it writes several a second, for every failed
+    attempt of its own. What they mean for the program is said by `runtime.observability.outages`.
+
+    Args:
+        clock: monotonic time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._next_at = clock()
+        self._held_back = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written; if so it tells how many were not."""
+        if not record.name.startswith("aiokafka") or record.exc_info:
+            return True
+        if self._clock() < self._next_at:
+            self._held_back += 1
+            return False
+        if self._held_back:
+            record.msg, record.args = f"{record.getMessage()} (and {self._held_back} lines held back)", ()
+        self._next_at, self._held_back = self._clock() + LIBRARY_INTERVAL_S, 0
+        return True
 
 
 class Metrics:

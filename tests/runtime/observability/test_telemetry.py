@@ -8,7 +8,8 @@ import logging
 import pytest
 import structlog
 
-from runtime.observability.telemetry import Metrics, configure_logging
+from runtime.clock import ManualClock
+from runtime.observability.telemetry import ClientLines, Metrics, configure_logging
 from runtime.settings import TelemetrySettings
 
 
@@ -73,3 +74,22 @@ def test_two_programs_in_one_process_do_not_share_metrics():
     first.dead_letters.labels("t").inc()
     assert first.value("exitstream_one_dead_letters_total", topic="t") == 1
     assert second.value("exitstream_one_dead_letters_total", topic="t") is None
+
+
+def test_the_client_may_write_one_line_a_minute():
+    """While no broker answers it writes several a second; the next line says how many were held back."""
+    clock = ManualClock()
+    lines = ClientLines(clock.monotonic)
+
+    def passes(name="aiokafka.client", exc_info=None):
+        line = logging.LogRecord(name, logging.ERROR, "", 1, "no node %s", (7,), exc_info)
+        return line.getMessage() if lines.filter(line) else None
+
+    assert passes() == "no node 7"
+    clock.advance(59)
+    assert [passes(), passes()] == [None, None]
+    assert passes(name="aiohttp.server") == "no node 7"
+    assert passes(exc_info=(ValueError, ValueError(), None)) == "no node 7"
+    clock.advance(1)
+    assert passes() == "no node 7 (and 2 lines held back)"
+    assert passes() is None

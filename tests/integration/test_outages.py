@@ -1,0 +1,160 @@
+"""Worker and updater outlast a broker that is silent or restarts, and go on where they stood."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import urllib.error
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from test_kafka_adapter import container_at
+from updater_contract import clicks
+from updater_world import UpdaterWorld
+from worker_lab import WorkerLab, WorkerProcess, requests
+
+from loadgen.processes import free_port
+from runtime.settings import TelemetrySettings
+
+pytestmark = pytest.mark.slow
+
+PAUSE_S = 15.0
+"""Longer than each of the time-outs below."""
+QUICK = {"request_timeout_ms": 2_000, "session_timeout_ms": 6_000, "transaction_timeout_ms": 3_000}
+PATIENCE_S = 60.0
+
+
+class Programs:
+    """A worker and an updater, each a process of its own with a status page."""
+
+    def __init__(self, lab: WorkerLab, world: UpdaterWorld, delivery: str, folder: Path) -> None:
+        self.ports = {"worker": free_port(), "updater": free_port()}
+        self.log = folder / "worker.log"
+        settings = lab.settings(kafka={"delivery": delivery})
+        self.worker = WorkerProcess(
+            {
+                "EXITSTREAM_KAFKA": settings.kafka.model_dump_json(exclude_none=True, exclude_defaults=True),
+                "EXITSTREAM_TOPICS": settings.topics.model_dump_json(),
+                "EXITSTREAM_TELEMETRY": TelemetrySettings(http_port=self.ports["worker"]).model_dump_json(),
+                "EXITSTREAM_WORKER": settings.worker.model_dump_json(exclude_none=True),
+            },
+            self.log,
+        )
+        world.telemetry = TelemetrySettings(http_port=self.ports["updater"])
+        self.updater = world.process()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.worker.__exit__(*exc_info)
+        self.updater.__exit__(*exc_info)
+
+    async def until(self, status: int) -> dict[str, dict]:
+        """Waits until both status pages answer so; what they said then."""
+        async with asyncio.timeout(PATIENCE_S):
+            return {name: await self._until(port, status) for name, port in self.ports.items()}
+
+    async def _until(self, port, status):
+        while True:
+            seen, body = await asyncio.to_thread(ready_page, port)
+            if seen == status and (status == 200 or "broker" in body["reasons"]):
+                return body
+            await asyncio.sleep(0.1)
+
+
+def ready_page(port):
+    """Status and content of a program's /readyz."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as page:
+            return page.status, json.load(page)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+    except OSError:
+        return None, {}
+
+
+class World(UpdaterWorld):
+    """An updater's topics; its status page answers at a port that the test knows."""
+
+    telemetry = TelemetrySettings()
+
+    def settings(self, **changes):
+        """As everywhere, with the status page."""
+        return super().settings(**changes).model_copy(update={"telemetry": self.telemetry})
+
+
+@pytest.fixture
+def quick(broker):
+    """The real broker, for clients whose time-outs are short."""
+    return dataclasses.replace(broker, more=QUICK)
+
+
+@pytest.fixture
+async def world(quick, tiny_bundle, tiny_bundle_folder, tmp_path):
+    """The updater's topics."""
+    world = World(quick, tiny_bundle, tiny_bundle_folder, tmp_path)
+    await world.create()
+    yield world
+    await world.published.stop()
+
+
+@pytest.fixture
+async def lab(quick, tiny_bundle_folder):
+    """The worker's topics."""
+    lab = WorkerLab(quick, tiny_bundle_folder)
+    await lab.prepare()
+    return lab
+
+
+@pytest.fixture
+def container(kafka_container, docker_engine):
+    """The broker's container."""
+    return container_at(kafka_container.port, docker_engine)
+
+
+async def pause(container, programs):
+    """Silent for longer than every time-out; both programs say so meanwhile."""
+    await asyncio.to_thread(container.pause)
+    try:
+        over = asyncio.get_running_loop().time() + PAUSE_S
+        said = await programs.until(503)
+        await asyncio.sleep(over - asyncio.get_running_loop().time())
+    finally:
+        await asyncio.to_thread(container.unpause)
+    assert all("no answer in time" in page["reasons"]["broker"] for page in said.values())
+
+
+async def restart(container, _):
+    """Down for some seconds, then back at the same address."""
+    await asyncio.to_thread(container.restart)
+
+
+@pytest.mark.parametrize("outage", [pause, restart])
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+async def test_worker_and_updater_outlast_an_outage(lab, world, container, delivery, outage, tmp_path):
+    """Every request gets its answer and every interaction its effect, exactly once where promised."""
+    with Programs(lab, world, delivery, tmp_path) as programs:
+        await programs.until(200)
+        await lab.ask(*requests(50))
+        await world.send(*clicks(100), b"rubbish one")
+        await outage(container, programs)
+        await programs.until(200)
+        await lab.ask(*requests(50, first=50))
+        await world.send(*clicks(100, first=100), b"rubbish two")
+        wanted = {f"r{number}" for number in range(100)}
+        answers = []
+        async with asyncio.timeout(PATIENCE_S):
+            while not wanted <= {scores.request_id for scores in answers}:
+                answers = await lab.scores(len(wanted))
+        await world.published.until_equal()
+        await world.published.until(lambda: len(world.published.dead_letters) >= 2)
+        assert await programs.worker.drain() == 0
+        assert programs.updater.terminate() == 0
+    if delivery == "exactly_once":
+        assert Counter(scores.request_id for scores in await lab.scores(100)) == Counter(wanted)
+    assert len(world.published.dead_letters) == 2
+    assert programs.log.read_text().count("waiting for the broker") <= 3
