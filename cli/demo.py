@@ -110,8 +110,9 @@ async def _play(
         processes.start(Program("worker", ["worker"]))
         await asyncio.to_thread(processes.wait_ready, READY_PATIENCE_S)
     steps.console.print(f"{len(player.plan.impressions)} impression requests at {options.rate:g} per second:")
-    with steps.timed("replay"), LiveTable(player, steps.console):
-        await player.play()
+    with steps.timed("replay"):
+        async with LiveTable(player, steps.console):
+            await player.play()
     processes.check()
     return make_report(player.plan, player.sent, player.answers), read_figures(processes.metrics("worker"))
 

@@ -28,16 +28,19 @@ class LiveTable:
         self._live = Live(console=console, auto_refresh=False)
         self._redrawing: asyncio.Task[None] | None = None
 
-    def __enter__(self) -> Self:
+    async def __aenter__(self) -> Self:
         self._live.__enter__()
-        self._redrawing = asyncio.get_running_loop().create_task(self._keep_redrawing())
+        self._redrawing = asyncio.create_task(self._keep_redrawing(), name="live table")
         return self
 
-    def __exit__(
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._redrawing is not None:
             self._redrawing.cancel()
+            await asyncio.wait([self._redrawing])
+            if not self._redrawing.cancelled():
+                self._redrawing.result()
         self._redraw()
         self._live.__exit__(kind, error, trace)
         if not self._console.is_terminal:

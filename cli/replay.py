@@ -40,6 +40,6 @@ async def _play(player: Player, console: Console) -> Report:
     console.print(f"sending {len(player.plan.items):,} items and {len(player.plan.history):,} interactions of history")
     await player.prepare(HISTORY_PATIENCE_S)
     console.print(f"{len(player.plan.impressions)} impression requests at {player.rate:g} per second:")
-    with LiveTable(player, console):
+    async with LiveTable(player, console):
         await player.play()
     return make_report(player.plan, player.sent, player.answers)
