@@ -121,5 +121,5 @@ class TransactionTimedOut(TransactionFailed):
     """A transaction did not finish in time; only a new producer of the same id can tell whether it was committed."""
 
 
-LASTING: Final = (NotAuthorized, TopicMissing, TopicsNotCreated, OffsetsOutOfRange, RecordTooLarge)
-"""Errors that trying again later does not mend; every other `BrokerError` may be an outage, which is waited out."""
+LASTING: Final = (NotAuthorized, TopicMissing, TopicsNotCreated)
+"""Errors that a person has to mend: a program ends with them at its start, and later waits until they are mended."""

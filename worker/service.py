@@ -124,8 +124,9 @@ class Service:
     async def _serve(self, model: ServingModel, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event) -> None:
         """Accepts requests until asked to stop; then finishes, delivers, commits and leaves the group."""
         settings = self._settings
-        source = RecordSource(settings.kafka, [settings.topics.impression_requests], settings.worker.group_id)
-        async with make_delivery(settings.kafka, source) as delivery:
+        requests, group = settings.topics.impression_requests, settings.worker.group_id
+        source = RecordSource(settings.kafka, [requests], group, outages=self._outages)
+        async with make_delivery(settings.kafka, source, self._outages) as delivery:
             pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")

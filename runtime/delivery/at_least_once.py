@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final, Self
 
 from runtime.delivery.base import Delivery
-from runtime.errors import LASTING, BrokerError, RecordTooLarge
+from runtime.errors import BrokerError, RecordTooLarge
 from runtime.kafka import RecordSink, RecordSource
 from runtime.observability.outages import Outages
 from runtime.records import OutRecord, Record, TopicPartition
@@ -136,8 +136,6 @@ class AtLeastOnceDelivery(Delivery):
             return True
         try:
             committed = await self._source.commit(offsets)
-        except LASTING:
-            raise
         except BrokerError as error:
             self._outages.note(_ACTIVITY, error)
             return False

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from runtime.errors import LASTING, BrokerError, RecordTooLarge
+from runtime.errors import BrokerError, RecordTooLarge
 from runtime.kafka import RecordSource, TransactionalSink
 from runtime.observability.outages import Outages
 from runtime.offsets import PartitionProgress
@@ -71,7 +71,7 @@ class Lane:
     by the partition's new owner, by a transaction that expired at the broker, or by the broker's restart. So after
     every failure the lane asks the group whether the partition is still ours. If so it initialises its id again, which
     completes or aborts the failed transaction, and repeats the transaction unless the committed offset says that it
-    took place. If not it ends. Outages are waited out.
+    took place. If not it ends. Outages, and rights that were withdrawn, are waited out.
 
     Args:
         partition: of the input.
@@ -182,8 +182,6 @@ class Lane:
             await self._transact(run)
         except RecordTooLarge as error:
             self._make_smaller(run, error)
-        except LASTING:
-            raise
         except BrokerError as error:
             await self._pause(error)
         else:
@@ -217,8 +215,6 @@ class Lane:
                 if not await self._take_over():
                     return _Outcome.NOT_OURS
                 offset = (await self._source.committed([self.partition]))[self.partition]
-            except LASTING:
-                raise
             except BrokerError as error:
                 await self._pause(error)
             else:

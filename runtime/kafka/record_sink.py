@@ -43,7 +43,7 @@ class RecordSink(ProducerOwner):
         self._noted: set[str] = set()  # topics
         self._renewal: asyncio.Task[None] | None = None
         self._needs_renewal = False
-        self._renewed_at = -math.inf
+        self._renew_at = -math.inf
         self._failure: BrokerError | None = None
 
     async def stop(self) -> None:
@@ -133,6 +133,7 @@ class RecordSink(ProducerOwner):
         failure.__cause__ = error
         if isinstance(failure, RecordTooLarge):
             self._fail(delivery, failure)
+            self._renew_at = -math.inf  # at once: the records behind it wait, and no person has to mend anything
         elif self._outages is None:
             self._failure = self._failure or failure
             self._fail(delivery, failure)
@@ -178,8 +179,8 @@ class RecordSink(ProducerOwner):
         loop = asyncio.get_running_loop()
         while self._needs_renewal:
             self._needs_renewal = False
-            await asyncio.sleep(self._renewed_at + _RENEWAL_PAUSE_S - loop.time())
-            self._renewed_at = loop.time()
+            await asyncio.sleep(self._renew_at - loop.time())
+            self._renew_at = loop.time() + _RENEWAL_PAUSE_S
             await self._close()
             try:
                 await self.start()

@@ -50,7 +50,7 @@ class RecordSource(PartitionReader):
         group_id: members of one group share the partitions.
         start_from: where a partition without a committed offset begins.
         out_of_range: what to do when the committed offset is no longer retained.
-        outages: shows that the preparation for partitions waits for the broker; without it only the log does.
+        outages: shows that reading, or preparing for partitions, waits for the broker; without it only the log does.
 
     Attributes:
         outages: as given.
@@ -66,13 +66,16 @@ class RecordSource(PartitionReader):
         out_of_range: OutOfRange = "earliest",
         outages: Outages | None = None,
     ) -> None:
-        super().__init__(settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range)
-        self.group_id = group_id
         self.outages = outages or Outages(Readiness(), SystemClock())
+        super().__init__(
+            settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range, outages=self.outages
+        )
+        self.group_id = group_id
         self._hooks: RebalanceHooks | None = None
         self._backlog: Backlog | None = None
         self._settled = asyncio.Event()
         self._failure: BaseException | None = None
+        self._has_joined = False
         self._rebalances = 0
         self._epochs: dict[TopicPartition, int] = {}
         self._preparing: frozenset[TopicPartition] = frozenset()
@@ -105,6 +108,7 @@ class RecordSource(PartitionReader):
         except BaseException:
             await self.stop()
             raise
+        self._has_joined = True
 
     async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
         """As in `PartitionReader`; also raises what a rebalance hook raised."""
@@ -231,6 +235,9 @@ class RecordSource(PartitionReader):
     async def _prepare(self, partitions: frozenset[TopicPartition]) -> bool:
         """Makes everything ready for reading, however long the broker is away. False if the group has excluded us
         meanwhile: the next assignment begins anew.
+
+        Raises:
+            BrokerError: at the start, if only a person can mend it.
         """
         activity = f"taking over partitions of {', '.join(self._topics)}"
         while True:
@@ -238,9 +245,9 @@ class RecordSource(PartitionReader):
                 with translated(activity):
                     async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
                         await self._prepare_once(partitions)
-            except LASTING:
-                raise
             except BrokerError as error:
+                if isinstance(error, LASTING) and not self._has_joined:
+                    raise
                 self.outages.note(activity, error)
                 await asyncio.sleep(_RETRY_S)
                 if self._is_expelled:

@@ -80,7 +80,7 @@ def _cut_long_values(_: object, __: str, event: structlog.typing.EventDict) -> s
 def _adopt_standard_logging(
     shared: list[structlog.typing.Processor], rendering: list[structlog.typing.Processor], level: int
 ) -> None:
-    """Libraries' log lines in our format; aiokafka, which logs every reconnection, only from warnings on, and not each of
+    """Libraries' log lines in our format; aiokafka, which logs every reconnection, from warnings on, and not each of
     them.
     """
     handler = logging.StreamHandler(sys.stderr)
