@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -193,7 +193,12 @@ class Pipeline:
         Raises:
             RecordTooLarge: nothing was handed over.
         """
-        await self._delivery.finished(job.record, [output], partial(self._observe_writing, job))
+        await self._delivery.finished(job.record, [output], partial(self._observe_writing, job), self._if_refused(job))
+
+    def _if_refused(self, job: Job) -> Iterator[list[OutRecord]]:
+        """What to write instead each time the broker refuses it as too large."""
+        yield [self._publisher.record(job, with_neighbours=False)]
+        yield [self._dead_letter(job.record, "the broker refuses its scores as too large")]
 
     def _observe_writing(self, job: Job) -> None:
         """Learns how long writing takes. Jobs that came late say nothing of it: they are published after all others."""
@@ -202,6 +207,9 @@ class Pipeline:
 
     async def _refuse(self, record: Record, reason: str) -> None:
         """Ends the record as a dead letter."""
-        await self._delivery.finished(record, [self._dead_letters.letter(record, reason)])
+        await self._delivery.finished(record, [self._dead_letter(record, reason)])
+
+    def _dead_letter(self, record: Record, reason: str) -> OutRecord:
         self._metrics.dead_letters.labels(record.topic).inc()
         log.warning("request refused", place=str(record), reason=reason)
+        return self._dead_letters.letter(record, reason)

@@ -9,6 +9,7 @@ which at-least-once delivery allows and exactly-once does not.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple, Protocol
 
@@ -16,13 +17,17 @@ import structlog
 from aiokafka import TopicPartition as VendorPartition
 
 from runtime.clock import Clock
+from runtime.errors import LASTING, BrokerError
 from runtime.kafka.reader import PartitionReader
 from runtime.kafka.topics import require_topics
 from runtime.kafka.translation import translated
+from runtime.observability.outages import Outages
+from runtime.observability.readiness import Readiness
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
 _LEAST_RECORDS: Final = 1_000
+_IDLE_S: Final = 5.0
 log = structlog.get_logger(__name__)
 
 
@@ -61,6 +66,7 @@ class Backlog(PartitionReader):
         clock: the time, to tell fresh from old.
         older_than_ms: records written longer than this before a partition's assignment are its backlog.
         least_records: a smaller backlog is left to the member.
+        outages: shows that the backlog waits for the broker; without it only the log does.
     """
 
     def __init__(
@@ -72,8 +78,12 @@ class Backlog(PartitionReader):
         *,
         older_than_ms: int,
         least_records: int = _LEAST_RECORDS,
+        outages: Outages | None = None,
     ) -> None:
         super().__init__(settings, topics, group_id=None, start_from="earliest", out_of_range="earliest")
+        self._doing = f"reading a backlog of {', '.join(self._topics)}"
+        self._outages = outages or Outages(Readiness(), clock)
+        self._polled_s = -math.inf
         self._tracker = tracker
         self._clock = clock
         self._older_than_ms = older_than_ms
@@ -133,13 +143,47 @@ class Backlog(PartitionReader):
             await self._finish([partition for partition, old in self._ranges.items() if old.next_offset >= old.split])
             if not self._ranges:
                 return []
-            records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
-            positions = await self.positions()
+            records = await self._poll_or_wait(max_records, timeout_ms)
+            positions = await super().positions()
             self._ranges = {
                 partition: old._replace(next_offset=positions.get(partition, old.next_offset))
                 for partition, old in self._ranges.items()
             }
             return [record for record in records if self._is_old(record)]
+
+    async def _poll_or_wait(self, max_records: int, timeout_ms: int) -> list[Record]:
+        """Like `PartitionReader.poll`, but waits out a broker that does not answer."""
+        self._polled_s = self._clock.monotonic()
+        try:
+            records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
+        except LASTING:
+            raise
+        except BrokerError as error:
+            self._outages.note(self._doing, error)
+            return []
+        if records:
+            self._outages.over(self._doing)
+        return records
+
+    async def positions(self) -> dict[TopicPartition, int]:
+        """The next old record to be read, per partition with a backlog."""
+        return {partition: old.next_offset for partition, old in self._ranges.items()}
+
+    async def end_offsets(self) -> dict[TopicPartition, int]:
+        """The ends of the backlogs. The broker is asked, so that an answer means that it answers.
+
+        Raises:
+            BrokerUnreachable: if the broker does not answer in time.
+        """
+        if not self._ranges:
+            return {}
+        ends = await super().end_offsets()
+        return {partition: min(old.split, ends.get(partition, old.split)) for partition, old in self._ranges.items()}
+
+    def paused(self) -> frozenset[TopicPartition]:
+        """The partitions whose backlog nobody polls for at present: fresh records come first."""
+        idle_s = self._clock.monotonic() - self._polled_s
+        return frozenset(self._ranges if idle_s > _IDLE_S else ())
 
     def _is_old(self, record: Record) -> bool:
         return record.source in self._ranges and record.offset < self._ranges[record.source].split

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -76,7 +77,7 @@ class RecordSource(PartitionReader):
         self._settled = asyncio.Event()
         self._failure: BaseException | None = None
         self._has_joined = False
-        self._rebalances = 0
+        self._assignments = 0
         self._epochs: dict[TopicPartition, int] = {}
         self._preparing: frozenset[TopicPartition] = frozenset()
         self._committing = asyncio.Lock()
@@ -219,11 +220,10 @@ class RecordSource(PartitionReader):
     async def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
         # Nothing can have been fetched yet: the library fetches only once it knows the offsets, for which it asks.
         self.pause(partitions)
-        self._rebalances += 1
-        self._epochs.update(dict.fromkeys(partitions, self._rebalances))
+        self._begin_epochs(partitions)
         self._preparing = partitions
         try:
-            is_ours = await self._prepare(partitions)
+            is_ours = await self._until_answered(partial(self._prepare, partitions))
         except Exception as error:  # noqa: BLE001 - aiokafka would log and forget it; the next poll raises it
             self._failure = error
         else:
@@ -232,7 +232,34 @@ class RecordSource(PartitionReader):
                 self.resume(partitions)
         self._settled.set()
 
-    async def _prepare(self, partitions: frozenset[TopicPartition]) -> bool:
+    def _begin_epochs(self, partitions: Iterable[TopicPartition]) -> None:
+        self._assignments += 1
+        self._epochs.update(dict.fromkeys(partitions, self._assignments))
+
+    async def _prepare(self, partitions: frozenset[TopicPartition]) -> None:
+        if self._hooks is not None:
+            await self._hooks.on_assigned(partitions)
+        await self._start_at_committed(partitions)
+        if self._backlog is not None:
+            await self._backlog.assign(self, partitions)
+
+    async def _recover(self, offsets: Mapping[VendorPartition, int]) -> None:
+        """As in `PartitionReader`. Offsets may begin anew, so an epoch begins, in which none is known yet."""
+        await super()._recover(offsets)
+        reset = frozenset(TopicPartition(*partition) for partition in offsets) & self._epochs.keys()
+        if self._backlog is not None:
+            await self._backlog.revoke(reset)
+        self._begin_epochs(reset)
+        epochs = {partition: self._epochs[partition] for partition in reset}
+
+        async def tell_hooks() -> None:
+            still_ours = frozenset(partition for partition in reset if self._is_present(partition, epochs))
+            if self._hooks is not None and still_ours:
+                await self._hooks.on_assigned(still_ours)
+
+        await self._until_answered(tell_hooks)
+
+    async def _until_answered(self, attempt: Callable[[], Awaitable[None]]) -> bool:
         """Makes everything ready for reading, however long the broker is away. False if the group has excluded us
         meanwhile: the next assignment begins anew.
 
@@ -244,24 +271,18 @@ class RecordSource(PartitionReader):
             try:
                 with translated(activity):
                     async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
-                        await self._prepare_once(partitions)
+                        await attempt()
             except BrokerError as error:
                 if isinstance(error, LASTING) and not self._has_joined:
                     raise
                 self.outages.note(activity, error)
                 await asyncio.sleep(_RETRY_S)
                 if self._is_expelled:
+                    self.outages.over(activity)
                     return False
             else:
                 self.outages.over(activity)
                 return True
-
-    async def _prepare_once(self, partitions: frozenset[TopicPartition]) -> None:
-        if self._hooks is not None:
-            await self._hooks.on_assigned(partitions)
-        await self._start_at_committed(partitions)
-        if self._backlog is not None:
-            await self._backlog.assign(self, partitions)
 
     async def _start_at_committed(self, partitions: Iterable[TopicPartition]) -> None:
         """Seeks to the offsets committed as of now. The library asked before the hooks ran, when an earlier owner might

@@ -88,10 +88,13 @@ class MemoryDelivery(Delivery):
     def __init__(self, settings: KafkaSettings) -> None:
         super().__init__(settings, RecordSource(settings, ["impression-requests"], "group"))
         self.outputs: list[tuple[Record, list[OutRecord]]] = []
+        self.refusals = 0  # by the broker, of every record's outputs
 
-    async def finished(self, record, outputs, on_delivered=None, alternatives=()):  # noqa: ARG002 - nothing is refused
+    async def finished(self, record, outputs, on_delivered=None, alternatives=()):
         for output in outputs:
             check_size(output, self._settings)
+        for _, alternative in zip(range(self.refusals), alternatives, strict=False):
+            outputs = alternative
         self.outputs.append((record, list(outputs)))
         self._done(record)
         if on_delivered is not None:

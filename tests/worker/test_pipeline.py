@@ -96,6 +96,19 @@ async def test_scores_that_cannot_be_written_at_all_become_a_dead_letter(make_de
     assert b"cannot be written" in dict(desk.letters()[0].headers)[REASON]
 
 
+async def test_scores_that_the_broker_refuses_go_without_evidence_then_to_the_dead_letters(desk):
+    """Its limit may be below ours; the request comes back after a restart, so it must end."""
+    desk.delivery.refusals = 1
+    scores = await desk.answer(desk.request("i1", "i2"))
+    assert not any(score.neighbours for score in scores.scores)
+
+    desk.delivery.refusals = 2
+    await desk.accept(desk.record(value := encode(desk.request("i1", "i2"))))
+    await desk.work()
+    assert desk.letters()[0].value == value
+    assert b"broker refuses" in dict(desk.letters()[0].headers)[REASON]
+
+
 @pytest.mark.parametrize("user_id", ["nobody", "🎬 ünïcödé", "\u0000", "x" * 1024])
 async def test_an_unknown_user_is_scored(desk, user_id):
     """A new user is no error; there is no embedding to tell of."""

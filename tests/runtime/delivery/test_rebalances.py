@@ -181,3 +181,33 @@ async def test_a_group_that_does_not_answer_is_waited_for(broker):
         assert await delivery.drain(30)
         assert not source.outages.is_out
     assert (broker.outputs, broker.offsets) == ([b"0"], {HERE: 1})
+
+
+async def test_a_transaction_under_way_ends_with_the_epoch(broker):
+    """What is acknowledged only after the revocation is the next owner's; nothing of this owner's is committed then."""
+    broker.holds = True
+    async with member(broker, "exactly_once", HERE, revocation_limit_s=0.01) as (source, delivery):
+        assert delivery.started(record(0))
+        await delivery.finished(record(0), outputs(b"0"))
+        await turns()
+        await source.take_away(HERE)
+        broker.acknowledge()
+        await turns()
+    assert (broker.outputs, broker.offsets) == ([], {})
+
+
+@BOTH
+async def test_a_record_is_finished_once(broker, guarantee):
+    """Whoever finishes it a second time changes nothing, whether the first outputs are delivered yet or not."""
+    async with member(broker, guarantee, HERE) as (_, delivery):
+        for offset in range(2):
+            assert delivery.started(record(offset))
+        await delivery.finished(record(1), outputs(b"1"))
+        if guarantee == "exactly_once":  # at least once, what is on its way may be written again
+            await delivery.finished(record(1), outputs(b"again"))
+        await delivery.finished(record(0), outputs(b"0"))
+        assert await delivery.drain(5)
+        for offset in range(2):
+            await delivery.finished(record(offset), outputs(b"late"))
+        await turns()
+    assert (sorted(broker.outputs), broker.offsets) == ([b"0", b"1"], {HERE: 2})

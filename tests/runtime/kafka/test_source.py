@@ -143,3 +143,14 @@ async def test_the_group_is_asked_whether_an_assignment_still_stands():
         await source.confirms(HERE, 1)
     source.membership.silent, source.membership.excluded = False, True
     assert not await source.confirms(HERE, 1)
+
+
+async def test_offsets_that_begin_anew_begin_an_epoch():
+    """After a reset, as when a topic was made again, smaller offsets are no repetition of what was read before."""
+    hooks = Hooks()
+    source = await member(hooks)
+    await source.give(HERE, THERE)
+    await source._recover({HERE: 1_000})
+    assert (source.epoch(HERE), source.epoch(THERE)) == (2, 1)
+    assert hooks.events == [("assigned", {HERE, THERE}), ("assigned", {HERE})]
+    assert source.starts[HERE] == 0
