@@ -7,12 +7,12 @@ import os
 import signal
 
 import pytest
-from brokers import PARTITIONS
+from brokers import PARTITIONS, read
 from delivery_lab import Copier, copying_process, run_until, running
 
 from runtime.delivery import make_delivery
-from runtime.errors import RecordTooLarge
 from runtime.kafka import RecordSource, TransactionalSink, create_missing_topics
+from runtime.process.lifecycle import owned_tasks
 from runtime.records import OutRecord
 from runtime.topic_specs import TopicSpec
 
@@ -62,15 +62,17 @@ async def test_a_program_that_dies_in_mid_stream_loses_nothing(broker, topics, g
 
 
 @GUARANTEES
-async def test_members_that_come_and_go_lose_nothing(broker, topics, guarantee):
-    """Rebalances in mid-stream keep the guarantee."""
+async def test_members_that_come_and_go_lose_and_repeat_nothing(broker, topics, guarantee):
+    """Who is asked to stop finishes and commits what it has begun, and so does who has to share: with either guarantee
+    every record is copied once.
+    """
     settings, group = broker.settings(delivery=guarantee), broker.name("group")
     async with running(Copier(settings, topics, group, 1)):
         await asyncio.sleep(0.3)
         async with running(Copier(settings, topics, group, 2)):
             await asyncio.sleep(1.0)
         await until_kept(broker, topics[1], guarantee)
-    assert kept(guarantee, await broker.contents(topics[1]))
+    assert kept("exactly_once", await broker.contents(topics[1]))
 
 
 @GUARANTEES
@@ -122,19 +124,34 @@ async def test_a_lane_that_was_fenced_off_finds_out_what_happened_and_goes_on(br
     assert kept("exactly_once", await broker.contents(topics[1]))
 
 
-async def test_a_record_that_the_broker_refuses_ends_the_program(broker, topics):
-    """A permanently failed delivery ends `run`: nothing behind it could ever be committed."""
+@GUARANTEES
+async def test_what_the_broker_refuses_gives_way_to_something_smaller_or_to_nothing(broker, topics, guarantee):
+    """A topic takes less than `max_record_bytes`: every record ends all the same, and all others are written once."""
     narrow = TopicSpec(broker.name("narrow"), PARTITIONS, config={"max.message.bytes": "500"})
     await create_missing_topics(broker.settings(), [narrow])
-    source = RecordSource(broker.settings(), [topics[0]], broker.name("group"))
-    async with make_delivery(broker.settings(), source) as delivery:
+    settings, group = broker.settings(delivery=guarantee), broker.name("group")
+    source = RecordSource(settings, [topics[0]], group)
+
+    def output(number, size=1):
+        return [OutRecord(narrow.name, b"%d" % number, b"%d" % number * size, partition=number % PARTITIONS)]
+
+    async with make_delivery(settings, source) as delivery, owned_tasks() as spawn:
         await source.start(delivery)
-        record, *_ = await source.poll(timeout_ms=5_000)
-        assert delivery.started(record)
-        await delivery.finished(record, [OutRecord(narrow.name, b"k", b"x" * 1_000)])
-        with pytest.raises(RecordTooLarge, match=narrow.name):
-            await delivery.run()
+        spawn(delivery.run(), "commits")
+        for record in await read(source, COUNT):
+            number = int(record.value)
+            assert delivery.started(record)
+            await delivery.finished(
+                record,
+                output(number, size=1_000 if number in (0, 17, 101, 202) else 1),
+                alternatives=[output(number)] if number in (17, 202) else [],
+            )
+        assert await delivery.drain(60)
+        assert delivery.given_up == 2
         await source.stop()
+    written = sorted(b"%d" % number for number in range(COUNT) if number not in (0, 101))
+    assert sorted(await broker.contents(narrow.name)) == written
+    assert await offsets_left(settings, topics[0], group) == 0
 
 
 async def until_kept(broker, topic, guarantee, count=COUNT):

@@ -154,3 +154,14 @@ async def test_offsets_that_begin_anew_begin_an_epoch():
     assert (source.epoch(HERE), source.epoch(THERE)) == (2, 1)
     assert hooks.events == [("assigned", {HERE, THERE}), ("assigned", {HERE})]
     assert source.starts[HERE] == 0
+
+
+async def test_a_confirmation_counts_for_its_own_epoch_only():
+    """What the group says after a revocation is said of another assignment."""
+    source = await member(None)
+    await source.give(HERE)
+    asking = asyncio.create_task(source.confirms(HERE, 1))
+    await asyncio.sleep(0)
+    await source.take_away(HERE)
+    await source.give(HERE)
+    assert not await asking
