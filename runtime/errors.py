@@ -26,7 +26,6 @@ The command line prints one line and exits with status 1 for any of them; a trac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from runtime.records import TopicPartition
 
@@ -119,7 +118,3 @@ class Fenced(TransactionFailed):
 
 class TransactionTimedOut(TransactionFailed):
     """A transaction did not finish in time; only a new producer of the same id can tell whether it was committed."""
-
-
-LASTING: Final = (NotAuthorized, TopicMissing, TopicsNotCreated)
-"""Errors that a person has to mend: a program ends with them at its start, and later waits until they are mended."""

@@ -40,7 +40,7 @@ class Reading:
         self._settings = settings.worker
         self._source = source
         self._delivery = delivery
-        self.backlog = _backlog(settings, delivery, clock)
+        self.backlog = _backlog(settings, source, delivery, clock)
         self.paused = 0
 
     async def poll(self) -> list[Record]:
@@ -59,12 +59,14 @@ class Reading:
             await self.backlog.stop()
 
 
-def _backlog(settings: WorkerSettings, delivery: Delivery, clock: Clock) -> Backlog | None:
+def _backlog(settings: WorkerSettings, source: RecordSource, delivery: Delivery, clock: Clock) -> Backlog | None:
     """Transactions keep a partition's order, so with them there is no second reader."""
     if not settings.worker.fresh_first or settings.kafka.delivery == "exactly_once":
         return None
     topics = [settings.topics.impression_requests]
-    return Backlog(settings.kafka, topics, delivery, clock, older_than_ms=settings.worker.budget_ms)
+    return Backlog(
+        settings.kafka, topics, delivery, clock, older_than_ms=settings.worker.budget_ms, outages=source.outages
+    )
 
 
 class PausableSource(Protocol):

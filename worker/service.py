@@ -34,6 +34,8 @@ from worker.state_store.tables import Tables
 
 STATE_PROGRESS: Final = "state progress"
 """The readiness condition that holds unless the states stand still although there are new ones."""
+BACKLOG_PROGRESS: Final = "backlog progress"
+"""The readiness condition that holds unless old requests stand still although they are polled for."""
 _GAUGE_INTERVAL_S: Final = 0.2
 _SHARE_FOR_DRAINING: Final = 0.8
 """Share of the drain limit; the rest is for leaving the group."""
@@ -124,9 +126,9 @@ class Service:
     async def _serve(self, model: ServingModel, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event) -> None:
         """Accepts requests until asked to stop; then finishes, delivers, commits and leaves the group."""
         settings = self._settings
-        requests, group = settings.topics.impression_requests, settings.worker.group_id
-        source = RecordSource(settings.kafka, [requests], group, outages=self._outages)
-        async with make_delivery(settings.kafka, source, self._outages) as delivery:
+        topics, group = [settings.topics.impression_requests], settings.worker.group_id
+        source = RecordSource(settings.kafka, topics, group, outages=self._outages)
+        async with make_delivery(settings.kafka, source) as delivery:
             pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
@@ -138,6 +140,9 @@ class Service:
                 self.readiness.ready("group")
                 log.info("ready", model_version=model.version, group=settings.worker.group_id)
                 spawn(self._watchdog.watch(source), "watchdog of the requests")
+                if reading.backlog is not None:
+                    backlog = self._watchdog.watch(reading.backlog, BACKLOG_PROGRESS, shows_lag=False)
+                    spawn(backlog, "watchdog of the backlog")
                 await self._accept(reading, pipeline, stopping)
                 self.readiness.wait_for("group", "draining")
                 await delivery.drain(settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING)

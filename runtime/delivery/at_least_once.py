@@ -12,7 +12,7 @@ from typing import Final, Self
 from runtime.delivery.base import Delivery
 from runtime.errors import BrokerError, RecordTooLarge
 from runtime.kafka import RecordSink, RecordSource
-from runtime.observability.outages import Outages
+from runtime.observability.outages import Outages, is_outage
 from runtime.records import OutRecord, Record, TopicPartition
 from runtime.settings import KafkaSettings
 
@@ -137,6 +137,8 @@ class AtLeastOnceDelivery(Delivery):
         try:
             committed = await self._source.commit(offsets)
         except BrokerError as error:
+            if not is_outage(error):
+                raise
             self._outages.note(_ACTIVITY, error)
             return False
         self._outages.over(_ACTIVITY)

@@ -73,10 +73,10 @@ class Delivery(ABC):
 
     @abstractmethod
     async def run(self) -> None:
-        """Commits until cancelled.
+        """Commits until cancelled. Outages are waited out, and so are rights that a person has to grant again.
 
         Raises:
-            BrokerError: if delivering or committing has become impossible.
+            BrokerError: if delivering or committing has become impossible for another reason.
         """
 
     @abstractmethod

@@ -17,12 +17,10 @@ import structlog
 from aiokafka import TopicPartition as VendorPartition
 
 from runtime.clock import Clock
-from runtime.errors import LASTING, BrokerError
 from runtime.kafka.reader import PartitionReader
 from runtime.kafka.topics import require_topics
 from runtime.kafka.translation import translated
 from runtime.observability.outages import Outages
-from runtime.observability.readiness import Readiness
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
@@ -66,7 +64,7 @@ class Backlog(PartitionReader):
         clock: the time, to tell fresh from old.
         older_than_ms: records written longer than this before a partition's assignment are its backlog.
         least_records: a smaller backlog is left to the member.
-        outages: shows that the backlog waits for the broker; without it only the log does.
+        outages: where a broker that does not answer is noted and waited out; without it polls raise.
     """
 
     def __init__(
@@ -80,9 +78,10 @@ class Backlog(PartitionReader):
         least_records: int = _LEAST_RECORDS,
         outages: Outages | None = None,
     ) -> None:
-        super().__init__(settings, topics, group_id=None, start_from="earliest", out_of_range="earliest")
+        super().__init__(
+            settings, topics, group_id=None, start_from="earliest", out_of_range="earliest", outages=outages
+        )
         self._doing = f"reading a backlog of {', '.join(self._topics)}"
-        self._outages = outages or Outages(Readiness(), clock)
         self._polled_s = -math.inf
         self._tracker = tracker
         self._clock = clock
@@ -143,27 +142,14 @@ class Backlog(PartitionReader):
             await self._finish([partition for partition, old in self._ranges.items() if old.next_offset >= old.split])
             if not self._ranges:
                 return []
-            records = await self._poll_or_wait(max_records, timeout_ms)
+            self._polled_s = self._clock.monotonic()
+            records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
             positions = await super().positions()
             self._ranges = {
                 partition: old._replace(next_offset=positions.get(partition, old.next_offset))
                 for partition, old in self._ranges.items()
             }
             return [record for record in records if self._is_old(record)]
-
-    async def _poll_or_wait(self, max_records: int, timeout_ms: int) -> list[Record]:
-        """Like `PartitionReader.poll`, but waits out a broker that does not answer."""
-        self._polled_s = self._clock.monotonic()
-        try:
-            records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
-        except LASTING:
-            raise
-        except BrokerError as error:
-            self._outages.note(self._doing, error)
-            return []
-        if records:
-            self._outages.over(self._doing)
-        return records
 
     async def positions(self) -> dict[TopicPartition, int]:
         """The next old record to be read, per partition with a backlog."""

@@ -13,12 +13,12 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from runtime.clock import SystemClock
-from runtime.errors import LASTING, BrokerError, BrokerUnreachable
+from runtime.errors import BrokerError, BrokerUnreachable
 from runtime.kafka.backlog import Backlog
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
 from runtime.kafka.topics import require_topics
 from runtime.kafka.translation import translate, translated
-from runtime.observability.outages import Outages
+from runtime.observability.outages import Outages, is_outage
 from runtime.observability.readiness import Readiness
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
@@ -51,10 +51,11 @@ class RecordSource(PartitionReader):
         group_id: members of one group share the partitions.
         start_from: where a partition without a committed offset begins.
         out_of_range: what to do when the committed offset is no longer retained.
-        outages: shows that reading, or preparing for partitions, waits for the broker; without it only the log does.
+        outages: where a broker that does not answer is noted; without it polls raise, and only the log tells of the
+            rest.
 
     Attributes:
-        outages: as given.
+        outages: as given, or some that nobody looks at.
     """
 
     def __init__(
@@ -67,16 +68,16 @@ class RecordSource(PartitionReader):
         out_of_range: OutOfRange = "earliest",
         outages: Outages | None = None,
     ) -> None:
-        self.outages = outages or Outages(Readiness(), SystemClock())
         super().__init__(
-            settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range, outages=self.outages
+            settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range, outages=outages
         )
         self.group_id = group_id
+        self.outages = outages or Outages(Readiness(), SystemClock())
         self._hooks: RebalanceHooks | None = None
         self._backlog: Backlog | None = None
         self._settled = asyncio.Event()
         self._failure: BaseException | None = None
-        self._has_joined = False
+        self._starting = False
         self._assignments = 0
         self._epochs: dict[TopicPartition, int] = {}
         self._preparing: frozenset[TopicPartition] = frozenset()
@@ -97,6 +98,7 @@ class RecordSource(PartitionReader):
         cluster = await require_topics(self._settings, self._topics)
         self._hooks = hooks
         self._backlog = backlog
+        self._starting = True
         self._consumer = self._make_consumer(cluster)
         self._consumer.subscribe(self._topics, listener=_Listener(self._revoked, self._assigned))
         limit_s = self._settings.connect_timeout_s + self._settings.session_timeout_ms / 1000
@@ -106,10 +108,10 @@ class RecordSource(PartitionReader):
                     await self._consumer.start()
                     await self._settled.wait()
             self._raise_failure()
+            self._starting = False
         except BaseException:
             await self.stop()
             raise
-        self._has_joined = True
 
     async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
         """As in `PartitionReader`; also raises what a rebalance hook raised."""
@@ -262,9 +264,6 @@ class RecordSource(PartitionReader):
     async def _until_answered(self, attempt: Callable[[], Awaitable[None]]) -> bool:
         """Makes everything ready for reading, however long the broker is away. False if the group has excluded us
         meanwhile: the next assignment begins anew.
-
-        Raises:
-            BrokerError: at the start, if only a person can mend it.
         """
         activity = f"taking over partitions of {', '.join(self._topics)}"
         while True:
@@ -273,7 +272,7 @@ class RecordSource(PartitionReader):
                     async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
                         await attempt()
             except BrokerError as error:
-                if isinstance(error, LASTING) and not self._has_joined:
+                if not is_outage(error) or (self._starting and not isinstance(error, BrokerUnreachable)):
                     raise
                 self.outages.note(activity, error)
                 await asyncio.sleep(_RETRY_S)

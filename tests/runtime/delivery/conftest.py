@@ -11,4 +11,5 @@ def broker(monkeypatch):
     """A broker in memory, in aiokafka's place."""
     memory = MemoryBroker()
     monkeypatch.setattr("runtime.kafka.sink.AIOKafkaProducer", memory.producer)
+    monkeypatch.setattr("runtime.kafka.record_sink._RENEWAL_PAUSE_S", 0.01)
     return memory

@@ -9,6 +9,8 @@ from aiokafka.errors import KafkaConnectionError
 
 from runtime.clock import ManualClock
 from runtime.kafka import Backlog
+from runtime.observability.outages import Outages
+from runtime.observability.readiness import Readiness
 from runtime.records import TopicPartition
 from runtime.settings import KafkaSettings
 
@@ -102,14 +104,15 @@ class Consumer:
 def world(monkeypatch):
     """A backlog with what it talks to."""
     tracker, clock, consumer = Tracker(), ManualClock(), Consumer()
-    backlog = Backlog(KafkaSettings(), ["in"], tracker, clock, older_than_ms=1_000, least_records=5)
+    outages = Outages(Readiness(), clock)
+    backlog = Backlog(KafkaSettings(), ["in"], tracker, clock, older_than_ms=1_000, least_records=5, outages=outages)
 
     async def topics(*_):
         return None
 
     monkeypatch.setattr("runtime.kafka.backlog.require_topics", topics)
     monkeypatch.setattr(backlog, "_make_consumer", lambda _: consumer)
-    return SimpleNamespace(backlog=backlog, tracker=tracker, clock=clock, consumer=consumer)
+    return SimpleNamespace(backlog=backlog, tracker=tracker, clock=clock, consumer=consumer, outages=outages)
 
 
 async def test_old_records_carry_the_epoch_of_the_member_and_end_at_the_split(world):
@@ -159,7 +162,7 @@ async def test_a_broker_that_does_not_answer_is_waited_for(world):
     await world.backlog.poll()
     world.consumer.error = KafkaConnectionError()
     assert await world.backlog.poll() == []
-    assert world.backlog._outages.is_out
+    assert world.outages.is_out
     world.consumer.error = None
     assert [record.offset for record in await world.backlog.poll()] == [3, 4, 5]
-    assert not world.backlog._outages.is_out
+    assert not world.outages.is_out
