@@ -55,7 +55,7 @@ def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
     if (folder / MANIFEST).exists():
         try:
             Bundle.load(folder)
-            if read_manifest(folder)["dataset"] == log.name:
+            if read_manifest(folder).dataset == log.name:
                 return folder
             console.print(f"{folder} was trained on other data; training again")
         except BundleError as error:

@@ -14,6 +14,9 @@ from transformers.utils import logging as transformers_logging
 FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose decoder layers `worker.engine` computes."""
 
+_WEIGHTS_ONLY: Final = {"attn_implementation": "sdpa", "trust_remote_code": False, "use_safetensors": True}
+"""No checkpoint brings code along: neither in Python files of its own nor in pickled weights."""
+
 
 class UnsupportedBackbone(ValueError):
     """The checkpoint is of an unsupported family, or does not fit the exits or the adapter."""
@@ -30,13 +33,13 @@ def load_backbone(path_or_hub_name: str, lora: str | None, dtype: torch.dtype) -
     Raises:
         UnsupportedBackbone: the checkpoint is of another family, or the adapter does not fit it.
     """
-    family = AutoConfig.from_pretrained(path_or_hub_name).model_type
+    family = AutoConfig.from_pretrained(path_or_hub_name, trust_remote_code=False).model_type
     if family not in FAMILIES:
         raise UnsupportedBackbone(f"{path_or_hub_name} is a {family!r}; supported are {', '.join(FAMILIES)}")
     with no_progress_bars():
         if lora is not None:
             return _merged_with_adapter(path_or_hub_name, lora, dtype)
-        return AutoModel.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa")
+        return AutoModel.from_pretrained(path_or_hub_name, dtype=dtype, **_WEIGHTS_ONLY)
 
 
 def _merged_with_adapter(path_or_hub_name: str, lora: str, dtype: torch.dtype) -> PreTrainedModel:
@@ -46,7 +49,7 @@ def _merged_with_adapter(path_or_hub_name: str, lora: str, dtype: torch.dtype) -
     # An adapter names its tensors after the class it was trained on.
     whole = PeftConfig.from_pretrained(lora).task_type == "CAUSAL_LM"
     loader = AutoModelForCausalLM if whole else AutoModel
-    model = loader.from_pretrained(path_or_hub_name, dtype=dtype, attn_implementation="sdpa")
+    model = loader.from_pretrained(path_or_hub_name, dtype=dtype, **_WEIGHTS_ONLY)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Found missing adapter keys")
         try:

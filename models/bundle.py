@@ -15,26 +15,26 @@ The model version is a hash of the hashes: bundles of the same version give the 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from models.backbone import UnsupportedBackbone
-from models.bundle_files import (
+from models.bundle_files import GRAPH_ARRAYS, load_graph_and_text
+from models.bundle_manifest import (
     FORMAT_VERSION,
-    GRAPH_ARRAYS,
     MANIFEST,
-    load_graph,
+    file_entry,
     model_version,
     read_manifest,
-    sha256,
-    verify_files,
+    reading,
+    verified_manifest,
 )
 from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
@@ -99,7 +99,8 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> Bundle:
-        """Read what `save` wrote, after checking the hash of every file.
+        """Read what `save` wrote, after checking the hash of every file. A bundle is not trusted: it can decide scores,
+        but neither run code nor make this process read elsewhere or allocate more than its files hold.
 
         Args:
             folder: the bundle.
@@ -108,23 +109,41 @@ class Bundle:
         Raises:
             BundleError: the bundle is missing, corrupt, or of a format that this version cannot read.
         """
-        manifest = read_manifest(folder)
-        verify_files(folder, manifest["files"])
-        try:
-            return cls(
-                model=ExitModel.load(folder, dtype),
-                calibration=ExitCalibration.from_json((folder / "calibration.json").read_text()),
-                graph=load_graph(folder),
-                text=Text.load(folder / "tokenizer.json"),
-                limits=PromptLimits(**manifest["prompt_limits"]),
-                dataset=manifest["dataset"],
-                metrics=manifest["metrics"],
-                version=manifest["model_version"],
+        manifest = verified_manifest(folder)
+        graph, text = load_graph_and_text(folder)
+        with reading(folder, "calibration.json"):
+            calibration = ExitCalibration.from_json((folder / "calibration.json").read_text())
+        with reading(folder, "the model (backbone, exits.json, exits.safetensors)"):
+            model = ExitModel.load(folder, dtype)
+        with reading(folder, MANIFEST):
+            bundle = cls(
+                model=model,
+                calibration=calibration,
+                graph=graph,
+                text=text,
+                limits=PromptLimits(**manifest.prompt_limits),
+                dataset=manifest.dataset,
+                metrics=manifest.metrics,
+                version=manifest.model_version,
             )
-        except (UnsupportedBackbone, SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
-            raise BundleError(
-                f"the bundle {folder} does not fit this version of the program: {error}; retrain it"
-            ) from error
+        with reading(folder, "how its parts fit each other"):
+            bundle.check_parts()
+        return bundle
+
+    def check_parts(self) -> None:
+        """Check that the parts are of one model.
+
+        Raises:
+            ValueError: numbers of heads, widths of embeddings or vocabularies differ.
+        """
+        config, words = self.model.config, self.model.backbone.config.vocab_size
+        heads, width = len(config.exit_layers), self.prompt_builder().soft_width
+        if self.calibration.heads != heads:
+            raise ValueError(f"the calibration is for {self.calibration.heads} heads, the model has {heads}")
+        if (config.embedding_dim, config.soft_width) != (self.graph.dim, width):
+            raise ValueError(f"the model is for embeddings of {config.embedding_dim}, the graph has {self.graph.dim}")
+        if self.text.largest_token_id >= words:
+            raise ValueError(f"token {self.text.largest_token_id} is none of the model's {words}")
 
     def _write_parts(self, folder: Path) -> None:
         self.model.save(folder)
@@ -136,7 +155,7 @@ class Bundle:
 
     def _write_manifest(self, folder: Path) -> str:
         files = {
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            path.relative_to(folder).as_posix(): file_entry(path)
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         }
@@ -146,11 +165,12 @@ class Bundle:
             "format_version": FORMAT_VERSION,
             "model_version": version,
             "dataset": self.dataset,
-            "metrics": dict(self.metrics),
+            # Absent rather than NaN, which JSON does not have: a figure that could not be computed.
+            "metrics": {name: value for name, value in self.metrics.items() if math.isfinite(value)},
             "prompt_limits": limits,
             "embedding_dim": self.graph.dim,
             "exit_layers": list(self.model.config.exit_layers),
-            "files": files,
+            "files": msgspec.to_builtins(files),
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         return version

@@ -11,10 +11,11 @@ Three models are fitted offline (`training.calibrate`) and applied here:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Final, Literal
+from dataclasses import asdict, astuple, dataclass, fields
+from itertools import pairwise
+from typing import Annotated, Any, Final, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -137,15 +138,12 @@ class ExitCalibration:
         """Read what `to_json` wrote.
 
         Raises:
-            ValueError: fields are missing, unknown or of the wrong shape.
+            ValueError: fields are missing, unknown, of the wrong type or shape, or out of range.
         """
-        parts = json.loads(text)
+        parts = msgspec.json.decode(text, type=dict[str, Any])
         if "calm_threshold" in parts:  # its name in bundles of 0.1
             parts["base_threshold"] = parts.pop("calm_threshold")
-        known = {field.name for field in fields(cls)}
-        if set(parts) != known:
-            raise ValueError(f"calibration fields differ from the expected ones: {sorted(set(parts) ^ known)}")
-        return cls(**_parsed(parts))
+        return msgspec.convert(parts, _Saved).checked()
 
 
 def confidence_features(calibrated_logits: Floats) -> Floats:
@@ -206,13 +204,38 @@ def _plain(part: Any) -> Any:  # noqa: ANN401 - a field of any type on its way i
     return part.tolist() if isinstance(part, np.ndarray) else part
 
 
-def _parsed(parts: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON values with lists as arrays and the frontier as points."""
-    frontier = tuple(FrontierPoint(**point) for point in parts["frontier"])
-    parsed = {
-        name: np.array(part, np.float64) if isinstance(part, list) else part
-        for name, part in parts.items()
-        if name != "frontier"
-    }
-    parsed["confidence_weights"] = parsed["confidence_weights"].reshape(-1, len(CONFIDENCE_FEATURES))
-    return parsed | {"frontier": frontier}
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class _Saved(msgspec.Struct, forbid_unknown_fields=True):
+    """The fields of `ExitCalibration` as they stand in JSON."""
+
+    slopes: list[float]
+    intercepts: list[float]
+    confidence_weights: list[list[float]]
+    tolerance: Annotated[float, msgspec.Meta(ge=0)]
+    base_threshold: Share
+    floor_threshold: Share
+    frontier: tuple[FrontierPoint, ...]
+    graph_mean: list[float]
+    graph_scale: list[Annotated[float, msgspec.Meta(gt=0)]]
+    graph_weights: list[float]
+    graph_bias: float
+    criterion: Criterion
+
+    def checked(self) -> ExitCalibration:
+        """The calibration, with lists as arrays.
+
+        Raises:
+            ValueError: a number is not finite, or a part does not fit the others.
+        """
+        points = [number for point in self.frontier for number in astuple(point)]
+        if not np.isfinite([self.tolerance, self.graph_bias, *points]).all():
+            raise ValueError("calibration: tolerance, graph_bias or frontier hold numbers that are not finite")
+        if any(lower.threshold > upper.threshold for lower, upper in pairwise(self.frontier)):
+            raise ValueError("calibration: the thresholds of the frontier do not rise")
+        parts = {field.name: getattr(self, field.name) for field in fields(ExitCalibration)}
+        arrays = {name: np.array(part, np.float64) for name, part in parts.items() if isinstance(part, list)}
+        if not self.confidence_weights:  # a model without early heads
+            arrays["confidence_weights"] = np.zeros((0, len(CONFIDENCE_FEATURES)))
+        return ExitCalibration(**parts | arrays)

@@ -10,7 +10,9 @@ import json
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,6 +22,11 @@ from models.backbone import FAMILIES, UnsupportedBackbone, load_backbone, no_pro
 from models.features import FEATURES
 from models.prompt import SoftKind
 from models.prompt_batch import PromptBatch
+from models.saved_backbone import check_finite, load_saved_backbone, read_decoder_config
+from models.tensor_file import check_shapes, declared_shapes
+
+_ONE_FILE: Final = "1000TB"
+"""Weights are never split into several files: a bundle's files are known by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +159,7 @@ class ExitModel(nn.Module):
         """Write `backbone/` (in the format of transformers), `exits.safetensors` and `exits.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         with no_progress_bars():
-            self.backbone.save_pretrained(folder / "backbone")
+            self.backbone.save_pretrained(folder / "backbone", max_shard_size=_ONE_FILE)
         ours = {name: part.contiguous() for name, part in self.state_dict().items() if not _is_backbone(name)}
         save_file(ours, str(folder / "exits.safetensors"))
         (folder / "exits.json").write_text(json.dumps(asdict(self.config), indent=1))
@@ -161,12 +168,17 @@ class ExitModel(nn.Module):
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> ExitModel:
         """Read what `save` wrote; the model is in evaluation mode.
 
+        Nothing is computed or allocated before the files' headers are seen to hold what `config.json` and `exits.json`
+        promise; no code of the folder is run, and nothing is asked of the hub.
+
         Raises:
-            UnsupportedBackbone: the saved soft tokens or heads have other names or shapes than this version's.
+            UnsupportedBackbone: the weights have other names or shapes than this version's, or are not finite.
+            ValueError: a file is malformed.
         """
-        parts = json.loads((folder / "exits.json").read_text())
-        config = ExitConfig(**{**parts, "exit_layers": tuple(parts["exit_layers"])})
-        model = cls.from_pretrained(str(folder / "backbone"), config, dtype=dtype)
+        config = msgspec.json.decode((folder / "exits.json").read_bytes(), type=ExitConfig)
+        decoder = read_decoder_config(folder / "backbone")
+        _check_exits(folder / "exits.safetensors", config, decoder.hidden_size)
+        model = cls(load_saved_backbone(folder / "backbone", decoder, dtype), config)
         ours = load_file(str(folder / "exits.safetensors"))
         expected = {name for name in model.state_dict() if not _is_backbone(name)}
         if set(ours) != expected:
@@ -175,6 +187,7 @@ class ExitModel(nn.Module):
             model.load_state_dict(ours, strict=False)
         except RuntimeError as error:
             raise UnsupportedBackbone(f"{folder}/exits.safetensors does not fit: {error}") from error
+        check_finite(model)
         return model.eval()
 
     def embed(self, token_ids: Tensor, soft_index: Tensor, soft_kinds: Tensor, soft_values: Tensor) -> Tensor:
@@ -207,6 +220,13 @@ class ExitModel(nn.Module):
             if depth in exits:
                 logits.append(exits[depth](hidden.flatten(0, 1)[batch.answer_index]))
         return torch.stack(logits, dim=1)
+
+
+def _check_exits(path: Path, config: ExitConfig, hidden: int) -> None:
+    """Check soft tokens and heads against the configuration, whose numbers decide how much is allocated for them."""
+    declared = declared_shapes(path)
+    widths = {f"soft.{kind}.weight": (hidden, config.embedding_dim) for kind in ("user", "item")}
+    check_shapes(declared, widths | {f"heads.{len(config.exit_layers) - 1}.norm.weight": (hidden,)})
 
 
 def _is_backbone(name: str) -> bool:

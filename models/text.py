@@ -25,6 +25,9 @@ class Text:
     def __init__(self, tokenizer: Tokenizer) -> None:
         # A special token that occurs in a text is split like any other text.
         tokenizer.encode_special_tokens = True
+        # The prompt builder cuts texts itself, and knows no padding; a file may ask for either, to any length.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
         self._tokenizer = tokenizer
         start = tokenizer.token_to_id(START_TOKEN)
         self.start_tokens: Sequence[int] = [] if start is None else [start]
@@ -57,6 +60,11 @@ class Text:
     def vocabulary_size(self) -> int:
         """Number of token ids."""
         return int(self._tokenizer.get_vocab_size())
+
+    @property
+    def largest_token_id(self) -> int:
+        """The largest id that `encode` may give; -1 without any token."""
+        return max(self._tokenizer.get_vocab().values(), default=-1)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, control tokens never among them."""

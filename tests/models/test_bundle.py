@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from bundle_forgery import sign
 
 from models.bundle import MANIFEST, Bundle
 from runtime.errors import BundleError
@@ -109,5 +110,6 @@ def test_a_corrupt_manifest_is_refused(folder, content):
 def test_settings_of_another_program_version_are_refused(folder):
     """Prompt limits that this program does not know end in one line, not in a traceback."""
     edit_manifest(folder, prompt_limits={"astrology": 3})
+    sign(folder)
     with pytest.raises(BundleError, match="astrology"):
         Bundle.load(folder)

@@ -1,0 +1,171 @@
+"""The manifest of a bundle, and the checks that come before any other file of it is parsed.
+
+A bundle is material from elsewhere: its files, their names and sizes are checked against the manifest, the manifest
+against itself, and whatever then fails in a parser ends in one `BundleError` that names bundle and file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from runtime.errors import BundleError
+
+FORMAT_VERSION: Final = 1
+MANIFEST: Final = "bundle.json"
+FILES: Final = frozenset(
+    {
+        "backbone/config.json",
+        "backbone/model.safetensors",
+        "calibration.json",
+        "exits.json",
+        "exits.safetensors",
+        "graph.safetensors",
+        "items.json",
+        "tokenizer.json",
+    }
+)
+"""All files of a bundle besides its manifest. There are no others: none that holds code, none outside the folder."""
+_MAX_MANIFEST_BYTES: Final = 1_048_576
+_MAX_CAUSE_CHARACTERS: Final = 300
+
+Limit = Annotated[int, msgspec.Meta(ge=0, le=4_096)]
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """What the manifest says about a file."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The manifest. Further fields are informative and not read."""
+
+    format_version: int
+    model_version: str
+    dataset: str
+    metrics: dict[str, float]
+    prompt_limits: dict[str, Limit]
+    files: dict[str, FileEntry]
+
+
+class _Format(msgspec.Struct):
+    format_version: int
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle. The other files are not looked at.
+
+    Raises:
+        BundleError: it is missing or corrupt, or its format is newer than this version reads.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"no model bundle in {folder}: {MANIFEST} is missing; train one with `exitstream train`")
+    try:
+        if path.stat().st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError(f"larger than {_MAX_MANIFEST_BYTES} bytes")  # noqa: TRY301 - told like what msgspec finds
+        content = path.read_bytes()
+        format_version = msgspec.json.decode(content, type=_Format).format_version
+        if format_version <= FORMAT_VERSION:
+            return msgspec.json.decode(content, type=Manifest)
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is corrupt: {_in_one_line(error)}; retrain the bundle") from error
+    raise BundleError(
+        f"the bundle {folder} has format {format_version}, this version reads up to {FORMAT_VERSION}; update it"
+    )
+
+
+def model_version(files: Mapping[str, FileEntry], limits: Mapping[str, int]) -> str:
+    """A hash, 12 hexadecimal digits, of everything that changes a score."""
+    content = {"files": {name: files[name].sha256 for name in sorted(files)}, "limits": dict(sorted(limits.items()))}
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def verified_manifest(folder: Path) -> Manifest:
+    """The manifest, after checking that the folder holds exactly the files of a bundle, each as it was saved.
+
+    Raises:
+        BundleError: a file is missing, changed, unknown, or lies elsewhere (the first such file is named), or the
+            model version is not that of the files.
+    """
+    manifest = read_manifest(folder)
+    if missing := FILES - set(manifest.files):
+        raise _corrupt(folder, f"{MANIFEST} does not list {', '.join(sorted(missing))}")
+    if unknown := set(manifest.files) - FILES:
+        raise _corrupt(folder, f"{MANIFEST} lists {min(unknown)!r:.100}, which is no part of a bundle")
+    try:
+        if unlisted := _found(folder) - FILES - {MANIFEST}:
+            raise _corrupt(folder, f"{min(unlisted)!r:.100} is no part of a bundle; move it elsewhere")
+        for name, expected in sorted(manifest.files.items()):
+            _verify(folder, name, expected)
+    except OSError as error:
+        raise _corrupt(folder, _in_one_line(error)) from error
+    if manifest.model_version != model_version(manifest.files, manifest.prompt_limits):
+        raise _corrupt(folder, f"{MANIFEST} names a model_version that is not that of its files")
+    return manifest
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return FileEntry(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+@contextmanager
+def reading(folder: Path, name: str) -> Iterator[None]:
+    """Turns whatever the reader of a file raises into one line.
+
+    Args:
+        folder: the bundle.
+        name: the file, or what of the bundle is read.
+
+    Raises:
+        BundleError: instead of any other exception.
+    """
+    try:
+        yield
+    except BundleError:
+        raise
+    except Exception as error:  # the parsers are others', and what they raise at malformed input is not documented
+        raise BundleError(
+            f"the bundle {folder} cannot be used: {name} does not fit this version of the program "
+            f"({_in_one_line(error)}); retrain it"
+        ) from error
+
+
+def _found(folder: Path) -> set[str]:
+    """Names of everything in the folder that is not a folder itself."""
+    return {
+        Path(place, name).relative_to(folder).as_posix()
+        for place, folders, files in os.walk(folder)
+        for name in (*files, *(name for name in folders if Path(place, name).is_symlink()))
+    }
+
+
+def _verify(folder: Path, name: str, expected: FileEntry) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise _corrupt(folder, f"{name} is missing")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise _corrupt(folder, f"{name} is a link to a place outside of it")
+    if path.stat().st_size != expected.bytes or file_entry(path) != expected:
+        raise _corrupt(folder, f"{name} is not what was saved")
+
+
+def _corrupt(folder: Path, finding: str) -> BundleError:
+    return BundleError(f"the bundle {folder} is corrupt: {finding}; copy it again or retrain it")
+
+
+def _in_one_line(error: BaseException) -> str:
+    """An exception's kind and message, without line breaks and cut to a readable length."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= _MAX_CAUSE_CHARACTERS else text[:_MAX_CAUSE_CHARACTERS] + "…"
