@@ -8,7 +8,7 @@ BROKER ?= embedded
 # Further arguments for every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
 PIP_ARGS ?=
 
-.PHONY: install demo test fast mutants lint types contracts wheels generated clean
+.PHONY: install demo test fast mutants lint types contracts audit wheels generated clean
 
 install: $(VENV)/installed
 
@@ -50,6 +50,12 @@ types: install
 
 contracts: install
 	$(BIN)/lint-imports --no-cache
+
+# Compares the pins with the known vulnerabilities; needs the internet. A pin that cannot be looked up is a failure.
+audit: install
+	@test -x out/audit/bin/pip-audit || { $(PYTHON) -m venv out/audit && \
+		out/audit/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) pip-audit; }
+	out/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 # Fills deploy/wheels, for an image build that reaches no package index.
 wheels: install

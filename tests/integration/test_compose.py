@@ -49,6 +49,32 @@ def compose(image):
     run("down", "-v", "--remove-orphans", "-t", "5")
 
 
+LOCKED = ["--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+
+
+def in_the_image(image, *command):
+    """What a command in a container without any privilege says."""
+    run = ["docker", "run", *LOCKED, "--network", "none", "--entrypoint", command[0], image, *command[1:]]
+    return subprocess.run(run, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_the_image_needs_no_privilege_and_holds_no_tools(image):
+    """On a read-only root file system, without capabilities: not root, no installer, no compiler, and it starts."""
+    assert in_the_image(image, "exitstream", "settings").stdout.startswith("# ")
+    assert in_the_image(image, "id", "-u").stdout.strip() == "10001"
+    tools = in_the_image(image, "sh", "-c", "command -v pip pip3 gcc cc make; python -m pip --version")
+    assert tools.stdout == ""
+    assert "No module named pip" in tools.stderr
+    writes = in_the_image(image, "sh", "-c", "touch /tmp/x /snapshots/x; touch /opt/exitstream/x ~/x /etc/x")
+    assert writes.returncode == 1
+    assert writes.stderr.count("Read-only file system") == 3
+    assert "/tmp/x" not in writes.stderr
+    health = in_the_image(image, "python", "/opt/exitstream/health.py", "healthz")
+    assert (health.returncode, "no answer on port 9464" in health.stderr) == (1, True)
+
+
 @pytest.mark.docker
 @pytest.mark.slow
 def test_compose_up_trains_serves_and_scores_every_request(compose):
@@ -62,3 +88,14 @@ def test_compose_up_trains_serves_and_scores_every_request(compose):
     report = json.loads(logs.stdout.strip().splitlines()[-1])
     assert report["requests"] == report["answered"] == REQUESTS
     assert report["lost"] == 0
+    for service in ("updater", "worker"):
+        is_locked_and_healthy(compose("ps", "-q", service).stdout.strip())
+
+
+def is_locked_and_healthy(container):
+    """The program runs without privileges, and its health check finds it ready."""
+    described = json.loads(subprocess.run(["docker", "inspect", container], capture_output=True, text=True).stdout)[0]
+    host, state = described["HostConfig"], described["State"]
+    assert (host["ReadonlyRootfs"], host["CapDrop"]) == (True, ["ALL"])
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert state["Health"]["Status"] == "healthy"
