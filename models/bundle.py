@@ -141,7 +141,10 @@ class Bundle:
         if self.calibration.heads != heads:
             raise ValueError(f"the calibration is for {self.calibration.heads} heads, the model has {heads}")
         if (config.embedding_dim, config.soft_width) != (self.graph.dim, width):
-            raise ValueError(f"the model is for embeddings of {config.embedding_dim}, the graph has {self.graph.dim}")
+            raise ValueError(
+                f"the model is for embeddings of {config.embedding_dim} in rows of {config.soft_width}, "
+                f"the graph has {self.graph.dim}, in rows of {width}"
+            )
         if self.text.largest_token_id >= words:
             raise ValueError(f"token {self.text.largest_token_id} is none of the model's {words}")
 

@@ -223,13 +223,18 @@ def test_layers_left_over_are_refused(folder):
     assert "layers.3." in refusal(folder)
 
 
-@pytest.mark.parametrize("key", ["embedding_dim", "soft_width"])
-def test_widths_that_the_parts_do_not_have_are_refused(folder, key):
-    """Soft tokens are compared with the graph and with the weights on disk before they are allocated."""
-    changes = {"embedding_dim": 10**11, "soft_width": 10**11} if key == "embedding_dim" else {key: 10**11}
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"embedding_dim": 10**11, "soft_width": 10**11}, "soft.user.weight has shape (32, 8)"),
+        ({"soft_width": 10**11}, "the model is for embeddings of 8 in rows of 100000000000"),
+    ],
+)
+def test_widths_that_the_parts_do_not_have_are_refused(folder, changes, said):
+    """Soft tokens are compared with the graph and with the weights on disk before anything is allocated for them."""
     edit_json(folder / "exits.json", **changes)
     sign(folder)
-    refusal(folder)
+    assert said in refusal(folder)
 
 
 def test_a_header_larger_than_the_file_is_refused(folder):
