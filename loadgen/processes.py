@@ -67,6 +67,7 @@ class Processes:
         self._environment = {**os.environ, **environment}
         self._log_folder = log_folder
         self._running: dict[str, tuple[Program, subprocess.Popen[bytes]]] = {}
+        self._started: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -77,14 +78,14 @@ class Processes:
         self.stop()
 
     def start(self, program: Program) -> None:
-        """Run the program in the background, its output in its log."""
+        """Run the program in the background, its output in its log; started again, it goes on in the same log."""
         self._log_folder.mkdir(parents=True, exist_ok=True)
         environment = {
             **self._environment,
             **program.environment,
             "EXITSTREAM_TELEMETRY__HTTP_PORT": str(program.http_port),
         }
-        with self._log(program.name).open("wb") as log:
+        with self._log(program.name).open("ab" if program.name in self._started else "wb") as log:
             process = subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-m", "cli", *program.arguments],
                 env=environment,
@@ -95,6 +96,7 @@ class Processes:
                 start_new_session=True,
                 preexec_fn=lambda: _before_exec(program.cpus),  # noqa: PLW1509 - takes no lock that a thread could hold
             )
+        self._started.add(program.name)
         self._running[program.name] = (program, process)
 
     def wait_ready(self, patience_s: float) -> None:
@@ -115,18 +117,48 @@ class Processes:
 
     def check(self) -> None:
         """Raise ProcessFailed if any program has ended."""
-        for program, process in self._running.values():
-            if process.poll() is not None:
-                log = self._log(program.name)
-                lines = log.read_text(errors="replace").strip().splitlines()
-                last = lines[-1] if lines else "nothing was logged"
-                raise ProcessFailed(f"{program.name} ended with status {process.returncode}: {last} (log: {log})")
+        for ended in self.ended().values():
+            raise ProcessFailed(ended)
+
+    def ended(self) -> dict[str, str]:
+        """The programs that ended without having been asked to: with which status, and the last line of the log."""
+        return {
+            name: f"{name} ended with status {process.returncode}: {self._last_line(name)} (log: {self._log(name)})"
+            for name, (_, process) in list(self._running.items())  # another thread may be starting or ending one
+            if process.poll() is not None
+        }
+
+    def is_running(self, name: str) -> bool:
+        """Whether a program has been started and has not been ended by this object."""
+        return name in self._running
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a program runs and its /readyz answers 200."""
+        return name in self._running and self._is_ready(self._running[name][0])
+
+    def send(self, name: str, signal_number: signal.Signals) -> None:
+        """Send a signal to a program, such as SIGSTOP or SIGCONT."""
+        self._running[name][1].send_signal(signal_number)
+
+    def kill(self, name: str) -> None:
+        """End a program as a crash would, and forget it."""
+        _, process = self._running.pop(name)
+        process.kill()
+        process.wait()
+
+    def drain(self, name: str, patience_s: float = STOP_PATIENCE_S) -> int:
+        """Ask a program to end in order and forget it; its exit status, -9 if it had to be killed."""
+        _, process = self._running.pop(name)
+        process.terminate()
+        _wait_or_kill(process, patience_s)
+        return int(process.returncode)
 
     def stop(self) -> None:
         """Ask all to drain, last started first; kill those that do not end in time."""
         processes = [process for _, process in reversed(self._running.values())]
         self._running.clear()
         for process in processes:
+            process.send_signal(signal.SIGCONT)  # a frozen one would not hear the other signal
             process.terminate()
         for process in processes:
             _wait_or_kill(process)
@@ -144,6 +176,10 @@ class Processes:
     def _log(self, name: str) -> Path:
         return self._log_folder / f"{name}.log"
 
+    def _last_line(self, name: str) -> str:
+        lines = self._log(name).read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "nothing was logged"
+
     @staticmethod
     def _is_ready(program: Program) -> bool:
         try:
@@ -153,9 +189,9 @@ class Processes:
             return False
 
 
-def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
+def _wait_or_kill(process: subprocess.Popen[bytes], patience_s: float = STOP_PATIENCE_S) -> None:
     try:
-        process.wait(STOP_PATIENCE_S)
+        process.wait(patience_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

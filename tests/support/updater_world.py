@@ -39,12 +39,13 @@ class UpdaterWorld:
         bundle: a loaded bundle.
         bundle_folder: the same on disk.
         folder: for snapshots.
+        topics: how the topics are made, where not as by default.
     """
 
-    def __init__(self, broker, bundle, bundle_folder, folder):
+    def __init__(self, broker, bundle, bundle_folder, folder, **topics):
         names = ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states")
         self.broker = broker
-        self.topics = TopicSettings(**{name: broker.name(name.replace("_", "-")) for name in names})
+        self.topics = TopicSettings(**{name: broker.name(name.replace("_", "-")) for name in names}, **topics)
         self.group_id = broker.name("group")
         self.bundle_folder = bundle_folder
         self.snapshots = folder / "snapshots"
@@ -78,10 +79,11 @@ class UpdaterWorld:
         """Writes messages (or raw bytes, as interactions) to their topics and tells the reference."""
         async with RecordSink(self.broker.settings()) as sink:
             for message in messages:
-                await sink.send(self._record(message))
+                await sink.send(self.record(message))
             await sink.flush()
 
-    def _record(self, message):
+    def record(self, message):
+        """A message (or raw bytes, as an interaction) as a record for its topic; tells the reference."""
         if isinstance(message, bytes):
             return OutRecord(self.topics.interactions, b"rubbish", message)
         if isinstance(message, Item):
@@ -94,9 +96,9 @@ class UpdaterWorld:
         return OutRecord(self.topics.interactions, message.user_id.encode(), encode(message), HEADERS)
 
     @contextlib.asynccontextmanager
-    async def running(self, **changes):
+    async def running(self, clock=None, **changes):
         """An updater in this process, drained at the end."""
-        updater = RunningUpdater(Updater(self.settings(**changes), SystemClock()))
+        updater = RunningUpdater(Updater(self.settings(**changes), clock or SystemClock()))
         try:
             yield updater
         finally:

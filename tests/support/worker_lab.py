@@ -18,6 +18,7 @@ import numpy as np
 from brokers import TestBroker
 
 from programs.topics import TopicSettings
+from runtime.clock import Clock
 from runtime.kafka import RecordSink, TopicFollower, create_missing_topics
 from runtime.records import OutRecord, Record
 from runtime.settings import TelemetrySettings
@@ -115,11 +116,11 @@ class WorkerLab:
         return records
 
     @asynccontextmanager
-    async def worker(self, settings: WorkerSettings):
+    async def worker(self, settings: WorkerSettings, clock: Clock | None = None):
         """A worker in this process; yields its service once it is ready, drains it at the end."""
         from worker.service import Service  # noqa: PLC0415 - imports torch
 
-        service, stopping = Service(settings, threads=1), asyncio.Event()
+        service, stopping = Service(settings, threads=1, clock=clock), asyncio.Event()
         task = asyncio.create_task(service.main(stopping))
         try:
             await until(lambda: service.readiness.is_ready or task.done())
