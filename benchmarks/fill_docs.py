@@ -33,6 +33,7 @@ SOURCES: Final = {
     "freshness": "`benchmarks.freshness`",
     "engine": "`benchmarks.engine`",
     "overload": "`benchmarks.overload`",
+    "soak": "`benchmarks.soak`",
 }
 """What writes each file of figures, by the file's name without `.json`."""
 BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
@@ -49,6 +50,7 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "overload_shipped": (overload_tables.shipped, ("overload",)),
     "overload_deep": (overload_tables.deep, ("overload",)),
     "overload_more": (overload_tables.more, ("overload",)),
+    "soak": (tables.soak, ("soak",)),
 }
 """For each block its table and the files of figures that the table is made from."""
 _BLOCK: Final = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)

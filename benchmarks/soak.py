@@ -5,8 +5,9 @@
 Kafka in a container, two updaters, and two workers per delivery mode, whose groups read the same requests; a steady
 load of pages and of the events on them; and every 20 s a random fault (seeded: `--seed`): a worker or updater killed,
 terminated or frozen beyond its session, a further worker that joins and leaves, the broker paused or restarted, the
-network cut, poisoned records. One worker per mode and one updater are only ever failed by broker and network: their
-growth is measured. A program that ends of itself is started again, and told of in the figures.
+network cut, poisoned records; in a run of half an hour or more also, once, the broker paused for three minutes. One
+worker per mode and one updater are only ever failed by broker and network: their growth is measured. A program that
+ends of itself is started again, and told of in the figures.
 
 The run begins once the history has been published and every program is ready; it ends when every request is answered,
 or after two minutes' patience. The figures so far are written every minute. An interrupted run leaves nothing behind.
@@ -41,7 +42,7 @@ from typing import Any, Final
 from docker.errors import DockerException
 
 from benchmarks.harness import add_bundle, bundle_folder, exit_on_error, finish, parser
-from benchmarks.soak_faults import FAULTS, STEADY, TARGET, Ground
+from benchmarks.soak_faults import FAULTS, LONG_FAULTS, STEADY, TARGET, Ground
 from benchmarks.soak_figures import Fault, Sample, delivery, longest_recovery, of_all, slopes
 from event_data.event_log import EventLog
 from event_data.load import load_log
@@ -57,6 +58,8 @@ from runtime.errors import ExitstreamError
 
 FAULT_INTERVAL_S: Final = 20.0
 FIRST_FAULT_S: Final = 10.0
+LONG_RUN_MINUTES: Final = 30.0
+"""A run from which on the long faults happen, once each."""
 LINE_INTERVAL_S: Final = 10.0
 SAMPLE_INTERVAL_S: Final = 2.0
 WRITE_INTERVAL_S: Final = 60.0
@@ -202,7 +205,7 @@ async def disturb(soak: Soak) -> None:
     while due_s < end_s - FAULT_INTERVAL_S:
         await asyncio.sleep(max(0.0, due_s - soak.seconds))
         if not deck:
-            deck = list(FAULTS)
+            deck = list(FAULTS if soak.faults or soak.minutes < LONG_RUN_MINUTES else {**FAULTS, **LONG_FAULTS})
             soak.ground.random.shuffle(deck)
         soak.faults.append(await one_fault(soak, deck.pop()))
         due_s += FAULT_INTERVAL_S * max(1, -(-(soak.seconds - due_s) // FAULT_INTERVAL_S))

@@ -20,6 +20,7 @@ STEADY: Final = "steady"
 TARGET: Final = "target"
 EXTRA: Final = "extra"
 EXTRA_STAYS_S: Final = 10.0
+LONG_PAUSE_S: Final = 180.0
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,12 @@ async def worker_joins_and_leaves(ground: Ground) -> str:
 
 async def broker_paused(ground: Ground) -> str:
     """The broker keeps its connections and answers nothing."""
-    (broker,) = ground.site.cluster.brokers
-    await asyncio.to_thread(broker.pause)
-    try:
-        await asyncio.sleep(LONGER_THAN_ANY_TIMEOUT_S)
-    finally:
-        await asyncio.to_thread(broker.resume)
-    return "broker"
+    return await _pause(ground, LONGER_THAN_ANY_TIMEOUT_S)
+
+
+async def broker_paused_for_long(ground: Ground) -> str:
+    """The same for three minutes."""
+    return await _pause(ground, LONG_PAUSE_S)
 
 
 async def broker_restarted(ground: Ground) -> str:
@@ -145,6 +145,19 @@ FAULTS: Final[Mapping[str, FaultKind]] = {
     "network cut": network_cut,
     "poison": poisoned,
 }
+
+
+LONG_FAULTS: Final[Mapping[str, FaultKind]] = {"broker paused for three minutes": broker_paused_for_long}
+
+
+async def _pause(ground: Ground, seconds: float) -> str:
+    (broker,) = ground.site.cluster.brokers
+    await asyncio.to_thread(broker.pause)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.to_thread(broker.resume)
+    return "broker"
 
 
 async def _kill(ground: Ground, name: str) -> str:

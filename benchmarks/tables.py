@@ -115,6 +115,28 @@ def engine_frontier(figures: Figures) -> str:
     return table(("calibrated confidence: µs per candidate", "AUC", "the paper's ratio: µs per candidate", "AUC"), rows)
 
 
+def soak(figures: Figures) -> str:
+    """What was kept while something broke every twenty seconds."""
+    recovery, modes = figures["recovery_seconds_max"], figures["delivery"]
+    kinds = {fault["kind"] for fault in figures["faults"]}
+    count = f"{len(figures['faults'])} of {len(kinds)} kinds in {figures['minutes']:.0f} minutes"
+    rows = [
+        ("requests / interactions", f"{figures['requests']:,} / {figures['interactions']:,}"),
+        ("faults", count),
+        ("lost, both modes", f"{figures['lost']}", "0"),
+        ("answered more than once, `exactly_once`", f"{figures['duplicates']['exactly_once']}", "0"),
+        ("answered more than once, `at_least_once`", f"{figures['duplicates']['at_least_once']}"),
+        ("longest recovery from a fault", "one never came" if recovery is None else f"{recovery:.1f} s", "30 s"),
+        ("programs that ended of themselves", f"{len(figures['ended_by_themselves'])}", "0"),
+        *((f"p99 outside of faults, `{mode}`", _milliseconds(told["p99_ms"])) for mode, told in modes.items()),
+    ]
+    for program, slope in figures["rss_slope_mb_per_hour"].items():
+        descriptors = figures["fd_slope_per_hour"][program]
+        growth = f"{slope:+.1f} MB/h at {figures['rss_mb'][program]:.0f} MB, {descriptors:+.1f} descriptors/h"
+        rows.append((f"growth of `{program}`", growth, "flat"))
+    return measured(*rows)
+
+
 def quality(movielens: Figures, synthetic: Figures) -> str:
     """AUC and log loss of every way of scoring, on both data sets."""
 
@@ -188,3 +210,7 @@ def demo(figures: Figures) -> str:
 
 def _auc_and_loss(told: Figures) -> tuple[str, str]:
     return f"{told['auc']:.4f}", f"{told['log_loss']:.4f}"
+
+
+def _milliseconds(value: float | None) -> str:
+    return "none measured" if value is None else f"{value:.0f} ms"
