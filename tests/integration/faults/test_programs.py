@@ -9,6 +9,8 @@ import pytest
 from loadgen.fault_site import LONGER_THAN_ANY_TIMEOUT_S, MODES
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="session")]
+IN_FLIGHT = 40
+"""Requests sent at once before a program is disturbed, so that it is in the midst of some."""
 
 
 async def test_killed_at_random_moments(lab):
@@ -17,6 +19,7 @@ async def test_killed_at_random_moments(lab):
         for letter in "abab":
             for kind in (*MODES, "updater"):
                 await lab.a_moment()
+                await lab.traffic.burst(IN_FLIGHT)
                 await lab.restart(f"{kind}-{letter}")
     await lab.keeps_its_promises()
 
@@ -25,6 +28,7 @@ async def test_asked_to_end_under_load(lab):
     """Half of the programs end in order: with status 0, and not one request is answered twice, in either mode."""
     async with lab.load():
         await lab.a_moment()
+        await lab.traffic.burst(IN_FLIGHT)
         statuses = await lab.drain(*(f"{mode}-a" for mode in MODES), "updater-a")
         await lab.a_moment()
     assert statuses == [0, 0, 0]
@@ -36,6 +40,8 @@ async def test_frozen_until_others_have_taken_over(lab):
     frozen = [*(f"{mode}-a" for mode in MODES), "updater-a"]
     async with lab.load():
         await lab.a_moment()
+        await lab.traffic.burst(IN_FLIGHT)
+        await lab.a_moment(0.0, 0.2)
         for name in frozen:
             lab.processes.send(name, signal.SIGSTOP)
         await lab.wait(LONGER_THAN_ANY_TIMEOUT_S)
