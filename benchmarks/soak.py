@@ -42,7 +42,7 @@ from typing import Any, Final
 from docker.errors import DockerException
 
 from benchmarks.harness import add_bundle, bundle_folder, exit_on_error, finish, parser
-from benchmarks.soak_faults import FAULTS, LONG_FAULTS, STEADY, TARGET, Ground
+from benchmarks.soak_faults import FAULTS, LONG_FAULTS, STEADY, TARGET, Ground, until_ready
 from benchmarks.soak_figures import Fault, Sample, delivery, longest_recovery, of_all, slopes
 from event_data.event_log import EventLog
 from event_data.load import load_log
@@ -58,19 +58,24 @@ from runtime.errors import ExitstreamError
 
 FAULT_INTERVAL_S: Final = 20.0
 FIRST_FAULT_S: Final = 10.0
+USUAL: Final = tuple(f"{kind}-{role}" for kind in (*MODES, "updater") for role in (STEADY, TARGET))
+"""The programs of an installation that is whole."""
 LONG_RUN_MINUTES: Final = 30.0
 """A run from which on the long faults happen, once each."""
 LINE_INTERVAL_S: Final = 10.0
 SAMPLE_INTERVAL_S: Final = 2.0
 WRITE_INTERVAL_S: Final = 60.0
 HISTORY_PATIENCE_S: Final = 600.0
-READY_PATIENCE_S: Final = 180.0
 PATIENCE_S: Final = 120.0
 """How long to wait for a recovery, and for the last answers."""
 SETTLE_S: Final = 3.0
 """How long to listen for duplicates after the last answer."""
 BURST: Final = 16
 """Fresh requests that show a recovery: of so many users that every partition gets some."""
+
+
+class NotReady(ExitstreamError):
+    """The installation does not come up, so there is nothing to disturb."""
 
 
 @dataclass
@@ -141,6 +146,8 @@ def main() -> None:
             topics = TopicSettings()
             site = FaultSite(cluster, bundle_folder(options.bundle, log), options.out.with_suffix(".run"), topics)
             figures = asyncio.run(run(site, log, options))
+    except TimeoutError:
+        exit_on_error(NotReady(f"the programs are not ready after two minutes; see {options.out.with_suffix('.run')}"))
     except ExitstreamError as error:
         exit_on_error(error)
     finish(figures, options.out)
@@ -170,10 +177,10 @@ async def prepare(ground: Ground, log: EventLog) -> None:
     player = Player(ground.site.kafka, ground.site.topics, make_plan(log, 1), rate=1.0)
     await player.prepare(HISTORY_PATIENCE_S)
     print("starting the workers", flush=True)
-    for mode in MODES:
-        for role in (STEADY, TARGET):
-            await ground.start(f"{mode}-{role}")
-    await asyncio.to_thread(ground.processes.wait_ready, READY_PATIENCE_S)
+    for name in USUAL:
+        if not ground.processes.is_running(name):
+            await ground.start(name)
+    await until_ready(ground, *USUAL)
 
 
 async def soak_for(soak: Soak, out: Path) -> None:
@@ -222,7 +229,17 @@ async def one_fault(soak: Soak, kind: str) -> Fault:
         return Fault(kind, "?", began_ms, time.time() * 1000, None)
     ended_ms, ended_s = time.time() * 1000, time.monotonic()
     recovered = await answered(soak, await soak.ground.traffic.burst(BURST))
-    return Fault(kind, target, began_ms, ended_ms, time.monotonic() - ended_s if recovered else None)
+    recovery_s = time.monotonic() - ended_s if recovered else None
+    await all_ready(soak)
+    return Fault(kind, target, began_ms, ended_ms, recovery_s)
+
+
+async def all_ready(soak: Soak) -> None:
+    """Wait until every program is ready: the next fault meets a whole installation."""
+    try:
+        await until_ready(soak.ground, *USUAL)
+    except TimeoutError:
+        print("not every program is ready; the run goes on", flush=True)
 
 
 async def answered(soak: Soak, numbers: range) -> bool:

@@ -21,6 +21,7 @@ TARGET: Final = "target"
 EXTRA: Final = "extra"
 EXTRA_STAYS_S: Final = 10.0
 LONG_PAUSE_S: Final = 180.0
+READY_PATIENCE_S: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ async def worker_joins_and_leaves(ground: Ground) -> str:
     """One more worker comes, and leaves again soon."""
     name = ground.worker(EXTRA)
     await ground.start(name)
-    await _until_ready(ground, name)
+    await until_ready(ground, name)
     await asyncio.sleep(EXTRA_STAYS_S)
     await asyncio.to_thread(ground.processes.drain, name)
     return name
@@ -181,7 +182,13 @@ async def _freeze(ground: Ground, name: str) -> str:
     return name
 
 
-async def _until_ready(ground: Ground, name: str) -> None:
-    async with asyncio.timeout(120.0):
-        while not await asyncio.to_thread(ground.processes.is_ready, name):  # noqa: ASYNC110 - no event of ours
-            await asyncio.sleep(0.2)
+async def until_ready(ground: Ground, *names: str) -> None:
+    """Wait until programs are ready.
+
+    Raises:
+        TimeoutError: they are not after two minutes.
+    """
+    async with asyncio.timeout(READY_PATIENCE_S):
+        for name in names:
+            while not await asyncio.to_thread(ground.processes.is_ready, name):  # noqa: ASYNC110 - no event of ours
+                await asyncio.sleep(0.2)

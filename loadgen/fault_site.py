@@ -21,10 +21,11 @@ from runtime.settings import DeliveryMode, KafkaSettings
 MODES: Final[tuple[DeliveryMode, ...]] = ("at_least_once", "exactly_once")
 SESSION_TIMEOUT_MS: Final = 6_000
 LONGER_THAN_ANY_TIMEOUT_S: Final = 10.0
+"""Longer than a running program waits for anything; one that starts waits a minute for its broker."""
 _QUICK: Final[Mapping[str, str]] = {
     "EXITSTREAM_KAFKA__SESSION_TIMEOUT_MS": str(SESSION_TIMEOUT_MS),
     "EXITSTREAM_KAFKA__REQUEST_TIMEOUT_MS": "4000",
-    "EXITSTREAM_KAFKA__CONNECT_TIMEOUT_S": "8",
+    "EXITSTREAM_KAFKA__CONNECT_TIMEOUT_S": "60",
     "EXITSTREAM_KAFKA__TRANSACTION_TIMEOUT_MS": "8000",
     "EXITSTREAM_KAFKA__COMMIT_INTERVAL_MS": "100",
     "EXITSTREAM_KAFKA__REVOCATION_LIMIT_S": "2",

@@ -78,7 +78,7 @@ class Traffic:
         self._tell = tell
         self._clock = clock or SystemClock()
         self._sink = RecordSink(self._kafka)
-        self._follower = TopicFollower(destination.kafka, list(self._output_of), look_again_s=float("inf"))
+        self._follower = TopicFollower(destination.kafka, list(self._output_of))
         self._reading: asyncio.Task[None] | None = None
         self.ledger = Ledger(list(destination.outputs))
         self.interactions = 0
