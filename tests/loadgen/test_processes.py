@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 
@@ -20,6 +19,7 @@ def processes(tmp_path, tiny_bundle_folder):
         "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
         "EXITSTREAM_KAFKA__CONNECT_TIMEOUT_S": "60",
         "EXITSTREAM_UPDATER__BUNDLE": str(tiny_bundle_folder),
+        "EXITSTREAM_TELEMETRY__DRAIN_LIMIT_S": "1",
     }
     with Processes(environment, tmp_path) as processes:
         yield processes
@@ -57,12 +57,11 @@ def test_a_killed_program_is_forgotten_and_its_log_goes_on(processes, tmp_path):
         assert processes.ended() == {}
 
 
-def test_a_frozen_program_is_stopped_too(processes, tmp_path):
-    """The end of the block reaches a process that could not hear of it."""
+def test_a_frozen_program_is_asked_to_end_too(processes, tmp_path):
+    """It is woken up to hear of it, instead of being killed when patience ends."""
     processes.start(Program("updater", ["updater"]))
     wait_until(lambda: "waiting for the broker" in (tmp_path / "updater.log").read_text())
-    pid = processes.pid("updater")
+    _, process = processes._running["updater"]
     processes.send("updater", signal.SIGSTOP)
     processes.stop()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert process.returncode not in (None, -signal.SIGKILL)
