@@ -6,13 +6,16 @@ import asyncio
 import json
 import os
 import subprocess
+from collections import Counter
 
 import pytest
 import pytest_asyncio
 from brokers import TestBroker
 from updater_contract import clicks
 from updater_world import HEADERS, UpdaterWorld
+from worker_lab import WorkerLab, requests
 
+from loadgen.fault_site import MODES
 from runtime.kafka import RecordSink, create_missing_topics
 from runtime.records import OutRecord
 from schemas.codec import encode
@@ -66,10 +69,28 @@ async def test_records_deleted_before_they_were_read(world, tool):
         await world.send(*clicks(100))
         await world.published.until_equal()
     await _send_untold(world, clicks(40, first=100))
-    await _delete_all_records(world, tool)
+    _delete_all_records(tool, world.topics.interactions)
     async with world.running():
         await world.send(*clicks(50, first=140))
         await world.published.until_equal()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_requests_deleted_before_they_were_read(one_broker_cluster, tiny_bundle_folder, tool, mode):
+    """A worker whose committed offsets are gone goes on with what is kept; what it had answered does not come again."""
+    broker = TestBroker(one_broker_cluster.bootstrap_servers, f"expired-{mode}")
+    lab = WorkerLab(broker, tiny_bundle_folder)
+    await lab.prepare()
+    settings = lab.settings(kafka={"delivery": mode})
+    async with lab.worker(settings):
+        await lab.ask(*requests(40))
+        await lab.scores(40)
+    await lab.ask(*requests(40, first=40))
+    _delete_all_records(tool, lab.topics.impression_requests)
+    async with lab.worker(settings):
+        await lab.ask(*requests(40, first=80))
+        answers = Counter(scores.request_id for scores in await lab.scores(80))
+    assert answers == Counter(f"r{number}" for number in (*range(40), *range(80, 120)))
 
 
 async def test_partitions_added(world, tool):
@@ -139,9 +160,8 @@ async def _send_untold(world, messages):
         await sink.flush()
 
 
-async def _delete_all_records(world, tool):
+def _delete_all_records(tool, topic):
     """As retention would, only at once."""
-    topic = world.topics.interactions
     partitions = [{"topic": topic, "partition": number, "offset": -1} for number in range(4)]
     asked = json.dumps({"partitions": partitions, "version": 1})
     tool("kafka-delete-records", "--offset-json-file", "/tmp/arguments", file=asked)
