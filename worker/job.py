@@ -50,6 +50,11 @@ class Job(ScoringJob):
         self.retrieve_s = 0.0
         self.prompt_s = 0.0
 
+    @property
+    def place(self) -> str:
+        """Topic, partition and offset of its record, for people."""
+        return str(self.record)
+
     def items_at(self, places: NDArray[np.int64]) -> list[str]:
         """The candidates at some places."""
         return [self.item_ids[place] for place in places.tolist()]

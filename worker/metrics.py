@@ -11,7 +11,7 @@ import structlog
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.observability.telemetry import Metrics
-from worker.engine.engine import EngineCounters
+from worker.engine.counters import EngineCounters
 from worker.engine.scoring_job import GRAPH, MADE_BY
 from worker.job import Job
 from worker.settings import WorkerSection
@@ -42,7 +42,7 @@ class WorkerMetrics(Metrics):
         self.refused_states = self.counter("refused_states_total", "States that no table could take", ("topic",))
         self._clock_clamps = self.counter("clock_clamps_total", "Created times that were not believed", ("skew",))
         self._internal_errors = self.counter(
-            "internal_errors_total", "Parts answered from the graph because preparing them failed"
+            "internal_errors_total", "Faults that cost parts of requests their heads, or the graph's rate"
         )
         self._counted = EngineCounters()
         self.threshold = self.gauge("exit_threshold", "The exit threshold in force")

@@ -3,7 +3,7 @@
     event loop      accept    decode → deadline → queue       malformed: dead letter
     compute thread  infer     one round of the engine over the queue; for candidates whose turn it is the engine calls
                     prepare     retrieve → prompt             then stage after stage, until a head is confident
-                    graph_ctr   instead, where no head can answer before the deadline
+                    graph_ctr   instead, where no head can answer before the deadline, or one of these steps fails
     event loop      publish   scores → done                   the delivery commits the offset once they are written
 
 The engine decides whose turn it is and when to fall back (`worker.engine.queue`), the delivery when to commit
@@ -28,7 +28,7 @@ from models.prompt import Prompt
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
 from runtime.delivery import Delivery
-from runtime.errors import RecordTooLarge
+from runtime.errors import BrokerError, RecordTooLarge
 from runtime.records import OutRecord, Record
 from runtime.settings import DeliveryMode
 from schemas.codec import MalformedRecord
@@ -175,17 +175,34 @@ class Pipeline:
                 await asyncio.sleep(0)
 
     async def publish(self, job: Job) -> None:
-        """Hands the scores to the delivery, without their neighbours if they are too large with them."""
+        """Hands the scores to the delivery. A job whose scores cannot be written ends as a dead letter.
+
+        Raises:
+            BrokerError: delivering has become impossible, whatever the record.
+        """
+        try:
+            await self._write_fitting(job)
+        except RecordTooLarge as error:
+            await self._refuse(job.record, f"its scores cannot be written: {error}")
+            return
+        except BrokerError:
+            raise
+        except Exception as error:  # no answer may end a worker: it would be made again after every restart
+            log.exception("scores could not be written", place=job.place)
+            await self._refuse(job.record, f"its scores cannot be written: {error!r}")
+            return
+        try:
+            self._metrics.note_answer(job)
+            self._log.write(job)
+        except Exception:
+            log.exception("an answer could not be counted", place=job.place)
+
+    async def _write_fitting(self, job: Job) -> None:
+        """Writes the scores, without their neighbours if they are too large with them."""
         try:
             await self._write(job, self._publisher.record(job))
         except RecordTooLarge:
-            try:
-                await self._write(job, self._publisher.record(job, with_neighbours=False))
-            except RecordTooLarge as error:
-                await self._refuse(job.record, f"its scores cannot be written: {error}")
-                return
-        self._metrics.note_answer(job)
-        self._log.write(job)
+            await self._write(job, self._publisher.record(job, with_neighbours=False))
 
     async def _write(self, job: Job, output: OutRecord) -> None:
         """The record is done once the delivery has written the output.

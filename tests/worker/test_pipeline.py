@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+import structlog.testing
 
 from models.prompt import PromptLimits
+from runtime.errors import BrokerUnreachable
 from schemas.codec import VERSION_HEADER, encode, headers_for
 from schemas.messages import ImpressionRequest, Item
 from schemas.topics import REASON
@@ -386,3 +388,98 @@ async def test_metrics_tell_what_the_engine_did(desk):
     hits, misses = (value("exitstream_worker_prefix_cache_lookups_total", outcome=out) for out in ("hit", "miss"))
     assert hits >= 1
     assert hits + misses == 2
+
+
+@pytest.mark.parametrize("fault", [ValueError("a fault"), MemoryError(), OverflowError("int too big to convert")])
+async def test_scores_that_fail_to_be_encoded_become_a_dead_letter_and_the_others_go_out(desk, monkeypatch, fault):
+    """One job's fault ends neither the task that publishes nor anyone else's answer."""
+    record = desk.pipeline._publisher.record
+
+    def faulty(job, **more):
+        if job.request.user_id == "u2":
+            raise fault
+        return record(job, **more)
+
+    monkeypatch.setattr(desk.pipeline._publisher, "record", faulty)
+    await desk.accept(*(desk.record(encode(desk.request("i1", user_id=user))) for user in ("u1", "u2", "u3")))
+    await desk.work()
+
+    [letter] = desk.letters()
+    assert type(fault).__name__ in dict(letter.headers)[REASON].decode()
+    assert [scores.user_id for scores in desk.scores()] == ["u1", "u3"]
+    assert desk.delivery.in_flight() == 0
+
+
+async def test_an_answer_that_cannot_be_counted_is_not_written_twice(desk, monkeypatch):
+    """Its scores are out: a fault in a metric or in the log makes no dead letter of it."""
+
+    def faulty(_job):
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(desk.metrics, "note_answer", faulty)
+    await desk.answer(desk.request("i1"))
+
+    assert desk.letters() == []
+    assert len(desk.scores()) == 1
+
+
+async def test_a_delivery_that_has_failed_is_no_fault_of_the_record(desk, monkeypatch):
+    """The program ends or waits, as the delivery decides; no dead letter is made."""
+
+    finished = desk.delivery.finished
+
+    async def failed(record, outputs, on_delivered=None):
+        if outputs[0].topic == "ctr-scores":
+            raise BrokerUnreachable("nobody answers")
+        await finished(record, outputs, on_delivered)
+
+    monkeypatch.setattr(desk.delivery, "finished", failed)
+    await desk.accept(desk.record(encode(desk.request("i1"))))
+    with pytest.raises(BrokerUnreachable):
+        await desk.work()
+    assert desk.letters() == []
+
+
+async def test_a_refused_request_is_logged_with_place_and_reason(desk):
+    """One line, so that whoever sent it can be told."""
+    with structlog.testing.capture_logs() as lines:
+        await desk.accept(desk.record(b"no request"))
+
+    [line] = [line for line in lines if line["event"] == "request refused"]
+    assert line["place"] == "impression-requests[0]@1"
+    assert "ImpressionRequest" in line["reason"]
+    assert desk.metrics.value("exitstream_worker_dead_letters_total", topic="impression-requests") == 1
+
+
+@pytest.mark.parametrize("step", ["retriever", "prompts", "graph"])
+async def test_whatever_fails_in_the_compute_thread_every_request_is_answered(desk, step):
+    """Retrieval, prompt or graph score out of memory for all: finite rates for each, and the thread goes on."""
+
+    class Failing:
+        def __getattr__(self, name):
+            raise MemoryError(name)
+
+    desk.pipeline._model = replace(desk.model, **{step: Failing()})
+    budgets = (60_000, 60_000, 1)  # the last one has no time for a head
+    for number, budget_ms in enumerate(budgets):
+        await desk.accept(desk.record(encode(desk.request("i1", "i2", request_id=f"r{number}", budget_ms=budget_ms))))
+    await desk.work()
+
+    assert {scores.request_id for scores in desk.scores()} == {"r0", "r1", "r2"}
+    assert all(0 < score.ctr < 1 for scores in desk.scores() for score in scores.scores)
+    made_by = {scores.scores[0].made_by for scores in desk.scores()}
+    assert (made_by == {"graph"}) == (step != "graph")
+
+
+async def test_when_retrieval_and_graph_score_both_fail_the_base_rate_answers(desk, tiny_bundle):
+    """The last rung of all, finite and calibrated."""
+
+    class Failing:
+        def __getattr__(self, name):
+            raise RuntimeError("can't allocate memory")
+
+    desk.pipeline._model = replace(desk.model, retriever=Failing(), graph=Failing())
+    scores = await desk.answer(desk.request("i1", "i2"))
+
+    rate = float(tiny_bundle.calibration.graph_ctr(tiny_bundle.calibration.graph_mean))
+    assert [(score.ctr, score.made_by) for score in scores.scores] == [(pytest.approx(rate), "graph")] * 2

@@ -3,16 +3,19 @@
 READ FIRST: `ScoringEngine.step` names what happens. `queue` and `scheduler` decide, `transformer.runner` executes.
 
 Depth counts heads: a part at depth d has passed d of them. Stage d is the layers between head d - 1 and head d.
+
+Whatever raises, every request is answered and `step` goes on. A batch that fails is halved until the part that makes it
+fail is alone; that part, and every candidate whose logit is no number, gets the graph's rate, the others their heads'.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import structlog
@@ -23,58 +26,21 @@ from models.exit_model import ExitModel
 from models.prompt import Prompt
 from worker.budget.controller import FixedThreshold, Threshold
 from worker.engine.cost import NoCosts, measure_stages
+from worker.engine.counters import EngineCounters
+from worker.engine.graph_fallback import GraphFallback
+from worker.engine.isolation import isolated
 from worker.engine.part import Part
-from worker.engine.queue import RequestQueue, StageCosts, first_fitting
+from worker.engine.prompt_source import Floats, Places, PromptSource, ReadyPrompts
+from worker.engine.queue import RequestQueue, StageCosts
 from worker.engine.scheduler import leaving
 from worker.engine.scoring_job import CONFIDENT, DEADLINE, FINAL, GRAPH, ScoringJob
 from worker.engine.settings import EngineSettings
+from worker.engine.trace import Trace, trace
 from worker.engine.transformer.prefix_cache import PrefixCache
 from worker.engine.transformer.runner import StageRunner
 
 log = structlog.get_logger(__name__)
-Floats = NDArray[np.float64]
-Places = NDArray[np.int64]
-
-
 JobT = TypeVar("JobT", bound=ScoringJob)
-JobT_contra = TypeVar("JobT_contra", bound=ScoringJob, contravariant=True)
-
-
-class PromptSource(Protocol[JobT_contra]):
-    """What the engine asks for when a request's turn comes."""
-
-    def prepare(self, job: JobT_contra, places: Places) -> Prompt:
-        """The prompt for some of a request's candidates, with a suffix for each."""
-
-    def graph_ctr(self, asked: Sequence[tuple[JobT_contra, Places]]) -> list[Floats]:
-        """Rates from the graph alone, for candidates that no head can answer in time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """Every head's view of every candidate of one prompt, at full depth."""
-
-    logits: Floats  # (n, heads) raw
-    ctr: Floats  # (n, heads)
-    confidence: Floats  # (n, heads)
-
-
-@dataclass(slots=True)
-class EngineCounters:
-    """Running totals since the start, for metrics and benchmarks."""
-
-    steps: int = 0
-    requests: int = 0
-    faults: int = 0
-    """Parts answered from the graph because preparing them failed."""
-    token_layers_run: int = 0
-    token_layers_full: int = 0
-    step_s: float = 0.0
-    """Seconds inside the engine: batching, model, exits. Preparation and graph scores are not part of it."""
-    model_s: float = 0.0
-    """Of these, seconds inside embedding, layers and heads (warm-up and traces count here too)."""
-    prefix_hits: int = 0
-    prefix_misses: int = 0
 
 
 class ScoringEngine(Generic[JobT]):
@@ -115,16 +81,24 @@ class ScoringEngine(Generic[JobT]):
         self._exit_layers = model.config.exit_layers
         self._runner = StageRunner(model, settings)
         self._queue = RequestQueue(settings, costs or NoCosts())
-        self._for_graph: deque[tuple[JobT, Places]] = deque()
+        # The rate of average features: what a candidate is worth of which nothing is known.
+        self._fallback: GraphFallback[JobT] = GraphFallback(
+            float(calibration.graph_ctr(calibration.graph_mean)), self.counters
+        )
+        self._threshold = self.controller.threshold
         self._finished: list[JobT] = []
 
     def enqueue(self, job: JobT) -> None:
         """Takes in a request; the next step may already run it."""
         self.counters.requests += 1
-        if len(job):
+        if not len(job):
+            self._finish(job)
+            return
+        try:
             self._queue.enqueue(job)
-        else:
-            self._finish(job, self.controller.threshold)
+        except Exception as error:  # noqa: BLE001 - no request may end a worker
+            self._note_fault(job.place, error)
+            self._fallback.add(job, np.arange(len(job)))
 
     def step(self, source: PromptSource[JobT], margin_s: float = 0.0) -> list[JobT]:
         """One round: prepares what is next in turn, runs one stage of the most urgent batch, lets out who may leave.
@@ -136,59 +110,53 @@ class ScoringEngine(Generic[JobT]):
         Returns:
             The requests whose last candidate was answered in this round.
         """
-        self._leave_to_graph(self._queue.take_unmeetable(self._clock() + margin_s, self.controller.floor_share))
-        self._prepare(source, self._settings.prepare_ahead_tokens)
-        now_s = self._clock() + margin_s
-        threshold = self.controller.update(now_s, self._queue.demands())
-        self._force_out(now_s, threshold)
-        self._score_from_graph(source, threshold)
-        self._run_batch(now_s, threshold)
+        with self._last_resort():
+            self._leave_to_graph(self._queue.take_unmeetable(self._clock() + margin_s, self.controller.floor_share))
+            self._prepare(source, self._settings.prepare_ahead_tokens)
+            now_s = self._clock() + margin_s
+            self._threshold = self.controller.update(now_s, self._queue.demands())
+            self._force_out(now_s)
+        # Before the batch, whose stage may outlast their deadlines.
+        self._score_from_graph(source)
+        with self._last_resort():
+            self._run_batch(self._clock() + margin_s)
         finished, self._finished = self._finished, []
         return finished
 
     @property
     def busy(self) -> bool:
         """Whether a step has anything to do."""
-        return bool(len(self._queue) or self._for_graph or self._finished)
+        return bool(len(self._queue) or len(self._fallback) or self._finished)
 
     @property
     def waiting(self) -> int:
         """Parts of requests that work has not begun on."""
-        return self._queue.waiting + len(self._for_graph)
+        return self._queue.waiting + len(self._fallback)
 
     def score(self, prompts: Sequence[Prompt]) -> list[ScoringJob]:
         """Scores ready-made prompts, all in flight at once and without deadlines, for evaluation and benchmarks.
 
         Returns:
             A finished job for each prompt, in their order.
+
+        Raises:
+            RuntimeError: a candidate could not be scored by any head; the log says why.
         """
-        source = _ReadyPrompts(prompts)
+        source = ReadyPrompts(prompts)
         for job in source.jobs:
             self.enqueue(cast("JobT", job))
         self._prepare(source, math.inf)
         while self.busy:
             self.step(source)
+        failed = sum(bool((job.made_by == GRAPH).any()) for job in source.jobs)
+        if failed:
+            raise RuntimeError(f"{failed} of {len(prompts)} prompts could not be scored; the log says why")
         return source.jobs
 
     def trace(self, prompt: Prompt) -> Trace:
         """Every head's view of every candidate, at full depth and outside the queue."""
-        self._check(prompt)
-        heads = range(self._calibration.heads)
-        logits = [np.zeros((0, len(heads)))]
-        rest = prompt
-        while rest.suffixes:
-            fitting = first_fitting(rest, self._settings.max_batch_tokens)
-            part = Part.of(Prompt(rest.prefix, rest.suffixes[:fitting]))
-            for _ in heads:
-                part.pass_head(self._runner.run([part])[0])
-            logits.append(part.logits)
-            rest = Prompt(rest.prefix, rest.suffixes[fitting:])
-        paths = np.concatenate(logits)
-        return Trace(
-            logits=paths,
-            ctr=np.stack([self._calibration.ctr(head, paths[:, head]) for head in heads], axis=1),
-            confidence=np.stack([self._calibration.confidence(head, paths[:, : head + 1]) for head in heads], axis=1),
-        )
+        _check(prompt, len(prompt.suffixes), self._runner.max_positions)
+        return trace(self._runner, self._calibration, prompt, self._settings.max_batch_tokens)
 
     def warm_up(self) -> None:
         """Measures every stage at several sizes: kernels get built and the cost table filled."""
@@ -211,25 +179,25 @@ class ScoringEngine(Generic[JobT]):
                 job.begun_s = started_s
             try:
                 prompt = source.prepare(job, part.places)
-                self._check(prompt)
-            except Exception:
-                self.counters.faults += 1
-                log.exception("answered from the graph: preparing the request failed")
-                self._leave_to_graph([part])
-            else:
+                _check(prompt, len(part), self._runner.max_positions)
                 taken = self._queue.put_prepared(part, prompt, self._clock() - started_s)
                 job.token_layers_full += self._full_depth(taken)
+            except Exception as error:  # noqa: BLE001 - this part's alone
+                self._note_fault(job.place, error)
+                self._leave_to_graph([part])
 
-    def _run_batch(self, now_s: float, threshold: float) -> None:
+    def _run_batch(self, now_s: float) -> None:
         started_s = self._clock()
         batch = self._queue.next_batch(now_s)
-        if batch:
-            self._run_stage(batch)
-            self._let_out(batch, threshold)
+        for parts, stage in isolated(batch, self._run_stage, self._give_up):
+            self._pass_head(parts, stage)
+            self._let_out([part for part in parts if len(part)])
+        self.counters.model_s = self._runner.model_s
+        self.counters.prefix_hits, self.counters.prefix_misses = self._runner.cache.hits, self._runner.cache.misses
         self.counters.steps += 1
         self.counters.step_s += self._clock() - started_s
 
-    def _force_out(self, now_s: float, threshold: float) -> None:
+    def _force_out(self, now_s: float) -> None:
         """Answers what has no time for another stage from the deepest head reached, or leaves it to the graph."""
         for part in self._queue.out_of_time(now_s):
             if part.depth == 0:
@@ -237,61 +205,88 @@ class ScoringEngine(Generic[JobT]):
                 self._leave_to_graph([part])
             else:
                 confidence = self._calibration.confidence(part.depth - 1, part.logits)
-                self._answer(part, np.ones(len(part), np.bool_), confidence, DEADLINE, threshold)
+                self._answer(part, np.ones(len(part), np.bool_), confidence, DEADLINE)
 
-    def _run_stage(self, batch: Sequence[Part]) -> None:
-        """One stage for parts of equal depth: their heads' logits, their hidden rows, the time it took."""
-        stage = batch[0].depth
+    def _run_stage(self, batch: Sequence[Part]) -> _StageRun:
+        """One stage for parts of equal depth."""
         started_s = self._clock()
         logits, tokens = self._runner.run(batch)
-        elapsed_s = self._clock() - started_s
+        return _StageRun(logits, tokens, self._clock() - started_s)
+
+    def _give_up(self, part: Part, error: Exception) -> None:
+        """Leaves a part whose stage fails to the graph."""
+        self._note_fault(part.job.place, error)
+        self._queue.remove(part)
+        self._leave_to_graph([part])
+
+    def _pass_head(self, parts: Sequence[Part], run: _StageRun) -> None:
+        """Hands every part its head's logits. Candidates whose logit is no number are left to the graph."""
+        stage = parts[0].depth
+        self.costs.observe(stage, sum(run.tokens), run.elapsed_s)
         full_layers = self._runner.full_layers[stage]
-        for part, own_tokens, own_logits in zip(batch, tokens, np.split(logits, _ends(batch)), strict=True):
-            token_layers = own_tokens * full_layers + len(own_logits)
+        for part, tokens, own_logits in zip(parts, run.tokens, np.split(run.logits, _ends(parts)), strict=True):
+            token_layers = tokens * full_layers + len(own_logits)
             part.job.token_layers_run += token_layers
-            part.job.infer_s += elapsed_s
+            part.job.infer_s += run.elapsed_s
             self.counters.token_layers_run += token_layers
             part.pass_head(own_logits)
-        self.counters.model_s = self._runner.model_s
-        self.counters.prefix_hits, self.counters.prefix_misses = self._runner.cache.hits, self._runner.cache.misses
-        self.costs.observe(stage, sum(tokens), elapsed_s)
+            finite = np.isfinite(own_logits)
+            if not finite.all():
+                self._note_fault(part.job.place, ValueError(f"{(~finite).sum()} logits of the model are no numbers"))
+                self._fallback.add(cast("JobT", part.job), part.places[~finite])
+                self._runner.keep(part, finite)
+                if not len(part):
+                    self._queue.remove(part)
 
-    def _let_out(self, batch: Sequence[Part], threshold: float) -> None:
+    def _let_out(self, parts: Sequence[Part]) -> None:
         """At a head: answers the candidates that are confident enough, keeps the others."""
-        head = batch[0].depth - 1
+        if not parts:
+            return
+        head = parts[0].depth - 1
         is_final = head == self._calibration.heads - 1
-        confidence = self._calibration.confidence(head, np.concatenate([part.logits for part in batch]))
-        for part, own in zip(batch, np.split(confidence, _ends(batch)), strict=True):
-            out = leaving(own, threshold, is_final=is_final, floor=part.job.quality_floor)
-            self._answer(part, out, own, FINAL if is_final else CONFIDENT, threshold)
+        confidence = self._calibration.confidence(head, np.concatenate([part.logits for part in parts]))
+        for part, own in zip(parts, np.split(confidence, _ends(parts)), strict=True):
+            out = leaving(own, self._threshold, is_final=is_final, floor=part.job.quality_floor)
+            self._answer(part, out, own, FINAL if is_final else CONFIDENT)
 
-    def _answer(self, part: Part, out: NDArray[np.bool_], confidence: Floats, made_by: int, threshold: float) -> None:
+    def _answer(self, part: Part, out: NDArray[np.bool_], confidence: Floats, made_by: int) -> None:
         """Records the answers of a part's candidates that leave at the head it has reached."""
         head = part.depth - 1
         ctr = self._calibration.ctr(head, part.logits[out, -1])
         part.job.answer(part.places[out], ctr, self._exit_layers[head], confidence[out], made_by)
         if out.all():
             self._queue.remove(part)
-            self._finish(cast("JobT", part.job), threshold)
+            self._finish(cast("JobT", part.job))
         elif out.any():
             self._runner.keep(part, ~out)
 
     def _leave_to_graph(self, parts: Sequence[Part]) -> None:
-        self._for_graph.extend((cast("JobT", part.job), part.places) for part in parts)
+        for part in parts:
+            self._fallback.add(cast("JobT", part.job), part.places)
 
-    def _score_from_graph(self, source: PromptSource[JobT], threshold: float) -> None:
-        """The ladder's last rung, many parts at once; before the batch, whose stage may outlast their deadlines."""
-        count = min(len(self._for_graph), self._settings.graph_batch)
-        batch = [self._for_graph.popleft() for _ in range(count)]
-        if batch:
-            for (job, places), ctr in zip(batch, source.graph_ctr(batch), strict=True):
-                job.answer(places, ctr, 0, 0.0, GRAPH)
-                self._finish(job, threshold)
+    def _score_from_graph(self, source: PromptSource[JobT]) -> None:
+        for job in self._fallback.answer(source, self._settings.graph_batch):
+            self._finish(job)
 
-    def _finish(self, job: JobT, threshold: float) -> None:
+    @contextmanager
+    def _last_resort(self) -> Iterator[None]:
+        """A fault that cannot be blamed on one part: everything in the queue is left to the graph, so that the same
+        fault cannot come back with the same parts for ever.
+        """
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - nothing that a batch does may end a worker
+            self._note_fault(f"all of {len(self._queue)} parts in the queue", error)
+            self._leave_to_graph(self._queue.take_all())
+
+    def _note_fault(self, place: str, error: Exception) -> None:
+        self.counters.faults += 1
+        log.error("answered from the graph: scoring failed", place=place, reason=repr(error), exc_info=error)
+
+    def _finish(self, job: JobT) -> None:
         """Hands the job back with its last answer."""
         if not job.unanswered:
-            job.threshold = threshold
+            job.threshold = self._threshold
             job.scored_s = self._clock()
             self.counters.token_layers_full += job.token_layers_full
             self._finished.append(job)
@@ -300,30 +295,22 @@ class ScoringEngine(Generic[JobT]):
         """Token-layers of a prompt at full depth; of the layer before a head only the answers' tokens run."""
         return (self._exit_layers[-1] - 1) * prompt.tokens + len(self._exit_layers) * len(prompt.suffixes)
 
-    def _check(self, prompt: Prompt) -> None:
-        prefix, lengths = len(prompt.prefix), prompt.suffix_lengths
-        if len(lengths) and (prefix == 0 or not lengths.all()):
-            raise ValueError("a prompt needs at least one token in its prefix and in every suffix")
-        longest = prefix + int(lengths.max(initial=0))
-        if longest > self._runner.max_positions:
-            raise ValueError(f"a prompt of {longest} tokens; this model reads at most {self._runner.max_positions}")
+
+def _check(prompt: Prompt, candidates: int, max_positions: int) -> None:
+    prefix, lengths = len(prompt.prefix), prompt.suffix_lengths
+    if len(lengths) != candidates:
+        raise ValueError(f"a prompt for {len(lengths)} candidates instead of {candidates}")
+    if len(lengths) and (prefix == 0 or not lengths.all()):
+        raise ValueError("a prompt needs at least one token in its prefix and in every suffix")
+    longest = prefix + int(lengths.max(initial=0))
+    if longest > max_positions:
+        raise ValueError(f"a prompt of {longest} tokens; this model reads at most {max_positions}")
 
 
-class _ReadyPrompts:
-    """A `PromptSource` of prompts that exist already, one per job."""
-
-    def __init__(self, prompts: Sequence[Prompt]) -> None:
-        self.jobs = [ScoringJob(len(prompt.suffixes)) for prompt in prompts]
-        self._prompts = dict(zip(map(id, self.jobs), prompts, strict=True))
-
-    def prepare(self, job: ScoringJob, places: Places) -> Prompt:
-        """See `PromptSource`."""
-        prompt = self._prompts[id(job)]
-        return Prompt(prompt.prefix, [prompt.suffixes[place] for place in places])
-
-    def graph_ctr(self, asked: Sequence[tuple[ScoringJob, Places]]) -> list[Floats]:
-        """No graph here."""
-        return [np.full(len(places), np.nan) for _, places in asked]
+class _StageRun(NamedTuple):
+    logits: Floats  # (candidates,) one part's behind the other's
+    tokens: list[int]  # (parts,) computed
+    elapsed_s: float
 
 
 def _ends(batch: Sequence[Part]) -> Places:

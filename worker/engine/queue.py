@@ -89,6 +89,12 @@ class RequestQueue:
         self._waiting = [part for part, keep in zip(parts, kept, strict=True) if keep]
         return [part for part, keep in zip(parts, kept, strict=True) if not keep]
 
+    def take_all(self) -> list[Part]:
+        """Removes every part, waiting or prepared."""
+        parts = self._waiting + self._prepared
+        self._waiting, self._prepared = [], []
+        return parts
+
     def take_next(self, ahead_tokens: float) -> Part | None:
         """Removes the most urgent waiting part, to be prepared; None while so many tokens are prepared already."""
         if not self._waiting or sum(part.tokens for part in self._prepared) >= ahead_tokens:

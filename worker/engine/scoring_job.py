@@ -71,6 +71,11 @@ class ScoringJob:
         return len(self.ctr)
 
     @property
+    def place(self) -> str:
+        """Where the request came from, for people; empty where that does not matter."""
+        return ""
+
+    @property
     def may_be_late(self) -> bool:
         """Whether the requester prefers a late answer to one from the graph."""
         return self.quality_floor != "graph"
@@ -78,9 +83,16 @@ class ScoringJob:
     def answer(
         self, places: NDArray[np.int64], ctr: ArrayLike, exit_layer: int, confidence: ArrayLike, made_by: int
     ) -> None:
-        """Records the answers of some of its candidates."""
+        """Records the answers of some of its candidates; a later answer takes an earlier one's place.
+
+        Raises:
+            ValueError: a rate or a confidence is no finite number; nothing was recorded.
+        """
+        if not (np.isfinite(ctr).all() and np.isfinite(confidence).all()):
+            raise ValueError("a rate or a confidence that is no finite number")
+        first_answers = int(np.isnan(self.ctr[places]).sum())
         self.ctr[places] = ctr
         self.exit_layer[places] = exit_layer
         self.confidence[places] = confidence
         self.made_by[places] = made_by
-        self.unanswered -= len(places)
+        self.unanswered -= first_answers

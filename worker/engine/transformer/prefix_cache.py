@@ -83,6 +83,12 @@ class PrefixCache:
             _, (_, dropped) = self._states.popitem(last=False)
             self.bytes -= dropped
 
+    def forget(self, prefix: TokenSequence) -> None:
+        """Drops a prefix; without effect if it is not cached."""
+        known = self._states.pop(content_key(prefix), None)
+        if known is not None:
+            self.bytes -= known[1]
+
     def __len__(self) -> int:
         return len(self._states)
 

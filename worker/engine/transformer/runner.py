@@ -62,7 +62,8 @@ class StageRunner:
 
     @torch.inference_mode()
     def run(self, parts: Sequence[Part]) -> tuple[NDArray[np.float64], list[int]]:
-        """Takes parts of equal depth, each with a candidate left, through their next stage.
+        """Takes parts of equal depth, each with a candidate left, through their next stage. If it raises, the parts can
+        go through it again, together or apart.
 
         Returns:
             (candidates,) raw logits in the order of the parts and their candidates, and each part's number of computed
@@ -77,10 +78,10 @@ class StageRunner:
         started_s = time.perf_counter()
         hidden = self._embed(parts, packed) if gathered is None else gathered
         answers, hidden = self._run_layers(self._weights.stages[stage], hidden, packed, prefixes)
-        logits = self._weights.stages[stage].head(answers.float()).double().cpu()
+        logits = np.asarray(self._weights.stages[stage].head(answers.float()).double().cpu().numpy())
         self.model_s += time.perf_counter() - started_s
-        self._store_hidden(parts, packed, hidden, prefixes)
-        return np.asarray(logits.numpy()), [span.end - span.start for span in packed.spans]
+        self._commit(parts, packed, hidden, prefixes.recorded, logits)
+        return logits, [span.end - span.start for span in packed.spans]
 
     @torch.inference_mode()
     def keep(self, part: Part, staying: NDArray[np.bool_]) -> None:
@@ -151,14 +152,37 @@ class StageRunner:
             self._rotation = rotation_table(self._weights.rotary, size, self.device)
         return self._rotation[packed.positions][:, None]
 
-    def _store_hidden(self, parts: Sequence[Part], packed: Packed, hidden: Tensor, prefixes: _PrefixKeys) -> None:
+    def _commit(
+        self,
+        parts: Sequence[Part],
+        packed: Packed,
+        hidden: Tensor,
+        recorded: Sequence[Sequence[KeyValue]],
+        logits: NDArray[np.float64],
+    ) -> None:
+        """Gives the parts their rows and the cache the prefixes. What can fail comes before anything is changed."""
+        to_cache = [
+            hidden[span.start : span.middle].clone() if part.known_prefix is not None else None
+            for part, span in zip(parts, packed.spans, strict=True)
+        ]
         for index, (part, span) in enumerate(zip(parts, packed.spans, strict=True)):
             computed = span.middle > span.start
             part.prefix_hidden = hidden[span.start : span.middle] if computed else None
             part.suffix_hidden = hidden[span.middle : span.end]
-            if part.known_prefix is not None and computed and not part.prefix_is_known:
-                part.known_prefix.extend(prefixes.recorded[index], hidden[span.start : span.middle].clone())
+            prefix_hidden = to_cache[index]
+            if part.known_prefix is None or prefix_hidden is None:
+                continue
+            if not np.isfinite(logits[span.answers]).all():
+                self._distrust(part, computed=computed)
+            elif computed and not part.prefix_is_known:
+                part.known_prefix.extend(recorded[index], prefix_hidden)
                 self.cache.keep(part.prefix, part.known_prefix)
+
+    def _distrust(self, part: Part, *, computed: bool) -> None:
+        """A logit that is no number may come from the prefix: later requests compute it anew."""
+        self.cache.forget(part.prefix)
+        if computed:
+            part.known_prefix = None  # from here on the part has its prefix for itself
 
 
 class _PrefixKeys:
