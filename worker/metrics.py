@@ -49,6 +49,10 @@ class WorkerMetrics(Metrics):
         self.waiting = self.gauge("waiting_parts", "Parts of requests that wait to be prepared")
         self.in_flight = self.gauge("in_flight_requests", "Requests accepted and not yet answered")
         self.paused = self.gauge("paused_partitions", "Partitions whose reading is paused")
+        self._index_failures = self.counter(
+            "index_failures_total", "Trainings and updates of search indexes that failed", ("step",)
+        )
+        self._counted_failures = {"refresh": 0, "train items": 0, "train users": 0}
         self._entries = self.gauge("table_entries", "Entries in the tables", ("kind",))
         self._recall = self.gauge("search_recall", "Share of true neighbours found", ("kind",))
 
@@ -85,13 +89,21 @@ class WorkerMetrics(Metrics):
         self._internal_errors.inc(now.faults - before.faults)
 
     def note_tables(self, tables: Tables) -> None:
-        """Sizes of the tables and the quality of their search."""
+        """Sizes of the tables, the quality of their search, and what failed in keeping it up."""
         for kind, ids, index in (
             ("item", tables.items.ids, tables.item_index),
             ("user", tables.users.ids, tables.user_index),
         ):
             self._entries.labels(kind).set(len(ids))
             self._recall.labels(kind).set(index.recall)
+        for step, retries in (
+            ("refresh", tables.refreshing),
+            ("train items", tables.item_index.training),
+            ("train users", tables.user_index.training),
+        ):
+            failures = retries.failures
+            self._index_failures.labels(step).inc(failures - self._counted_failures[step])
+            self._counted_failures[step] = failures
 
     def _note_steps(self, job: Job) -> None:
         self._steps.labels("queue").observe(job.step_times.queue_ms / 1000)

@@ -164,4 +164,8 @@ class Service:
             self.metrics.in_flight.set(delivery.in_flight())
             self.metrics.note_engine(model.engine.counters)
             self.metrics.note_tables(model.tables)
+            if (trouble := model.tables.search_trouble()) is None:
+                self.readiness.ready("search")
+            else:
+                self.readiness.wait_for("search", trouble)
             await asyncio.sleep(_GAUGE_INTERVAL_S)

@@ -425,13 +425,12 @@ async def test_an_answer_that_cannot_be_counted_is_not_written_twice(desk, monke
 
 async def test_a_delivery_that_has_failed_is_no_fault_of_the_record(desk, monkeypatch):
     """The program ends or waits, as the delivery decides; no dead letter is made."""
-
     finished = desk.delivery.finished
 
-    async def failed(record, outputs, on_delivered=None):
+    async def failed(record, outputs, on_delivered=None, alternatives=()):
         if outputs[0].topic == "ctr-scores":
             raise BrokerUnreachable("nobody answers")
-        await finished(record, outputs, on_delivered)
+        await finished(record, outputs, on_delivered, alternatives)
 
     monkeypatch.setattr(desk.delivery, "finished", failed)
     await desk.accept(desk.record(encode(desk.request("i1"))))

@@ -7,11 +7,13 @@ a user, a row of packed history; no Python object besides the id and a title's t
 
 from __future__ import annotations
 
+import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from models.evidence import ItemFacts, Vector
@@ -19,10 +21,12 @@ from models.text import Text
 from schemas.codec import MalformedRecord
 from schemas.embeddings import decode_embedding
 from schemas.messages import Embedding, Item, ItemState, PastInteraction, UserState
+from worker.state_store.retries import Retries
 from worker.state_store.rows import UNKNOWN_ROW, RowIds, grown
 from worker.state_store.settings import TableSettings
 from worker.state_store.vector_index import VectorIndex
 
+log = structlog.get_logger(__name__)
 Rows = NDArray[np.int64]
 Matrix = NDArray[np.float32]
 
@@ -30,6 +34,8 @@ NO_PAST = -1
 """Fills a history that is shorter than the table's limit."""
 
 
+DEGRADED_AFTER_S = 600.0
+"""Search that has been worse for so long than it should be is worth a person's attention."""
 LARGEST_NUMBER = 1e6
 """Largest magnitude in an embedding; beyond it sums of products would leave float32."""
 
@@ -42,6 +48,10 @@ class Tables:
         embedding_dim: width that every embedding must have.
         settings: what is kept, and how it is searched.
         executor: where search indexes are trained; None trains them on the spot.
+        clock: monotonic seconds, for the pauses after a failure.
+
+    Attributes:
+        refreshing: how the attempts to bring the indexes up to date have gone.
     """
 
     def __init__(
@@ -50,14 +60,16 @@ class Tables:
         embedding_dim: int,
         settings: TableSettings | None = None,
         executor: Executor | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings or TableSettings()
         self.embedding_dim = embedding_dim
         self._text = text
         self.items = ItemColumns(embedding_dim)
         self.users = UserColumns(embedding_dim, self._settings.history_length)
-        self.item_index = VectorIndex(embedding_dim, self._settings, executor)
-        self.user_index = VectorIndex(embedding_dim, self._settings, executor)
+        self.item_index = VectorIndex(embedding_dim, self._settings, executor, clock)
+        self.user_index = VectorIndex(embedding_dim, self._settings, executor, clock)
+        self.refreshing = Retries(clock)
         self._changed_items: set[int] = set()
         self._changed_users: set[int] = set()
 
@@ -125,12 +137,33 @@ class Tables:
 
     def refresh_indexes(self) -> None:
         """Brings both search indexes up to date. They hold what can serve as evidence: items that have been shown, and
-        users with a history.
+        users with a history. If that fails they serve as they are, and it is tried again after a pause.
         """
-        if self._changed_items:
+        if not (self._changed_items or self._changed_users) or not self.refreshing.is_due:
+            return
+        try:
             _refresh(self.item_index, self._changed_items, self.items)
-        if self._changed_users:
             _refresh(self.user_index, self._changed_users, self.users)
+        except Exception as error:
+            self.refreshing.failed()
+            log.exception(
+                "changes could not be written to the search indexes; they serve as they are",
+                reason=repr(error),
+                attempt_again_in_s=self.refreshing.pause_s,
+            )
+        else:
+            self.refreshing.succeeded()
+
+    def search_trouble(self) -> str | None:
+        """What has kept search below its quality for long, for people; None if nothing has. From any thread."""
+        for what, retries in (
+            ("changes cannot be written to the search indexes", self.refreshing),
+            ("the index of items cannot be trained", self.item_index.training),
+            ("the index of users cannot be trained", self.user_index.training),
+        ):
+            if retries.failing_for_s > DEGRADED_AFTER_S:
+                return f"{what} since {retries.failing_for_s:.0f} s; the log says why"
+        return None
 
     def _vector(self, embedding: Embedding | None) -> Vector | None:
         if embedding is None:
@@ -266,7 +299,9 @@ _NO_TITLE: Sequence[int] = array("i")
 
 
 def _refresh(index: VectorIndex, changed: set[int], columns: ItemColumns | UserColumns) -> None:
-    """Writes changed rows to the index, or takes them out of it, and empties the set."""
+    """Writes changed rows to the index, or takes them out of it, and empties the set. Can be repeated if it fails."""
+    if not changed:
+        return
     rows: Rows = np.fromiter(changed, np.int64, len(changed))
     wanted = columns.embedded[rows] & columns.is_searchable(rows)
     index.put(rows[wanted], normalised(columns.embeddings[rows[wanted]]))

@@ -3,21 +3,26 @@
 One thread owns an index. Only the training of inverted lists runs elsewhere, on a copy; the owner swaps the result in.
 Three properties of FAISS shape this file: adding a known id makes a second entry (so ids are kept here), `nprobe` on an
 index is shared state (so it goes with each call), and recall falls while an index grows (so it is measured, and the
-lists are trained anew).
+lists are trained anew). A training that fails is tried again later; what there is goes on serving meanwhile.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol
 
 import faiss
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
+from worker.state_store.retries import Retries
 from worker.state_store.rows import grown
 from worker.state_store.settings import TableSettings
 
+log = structlog.get_logger(__name__)
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
@@ -33,19 +38,31 @@ class VectorIndex:
         dim: width of the vectors.
         settings: when to change from exact search, and how good inverted lists must stay.
         executor: trains inverted lists off the owner's thread; None trains on the spot.
+        clock: monotonic seconds, for the pauses after a failed training.
+
+    Attributes:
+        training: how its attempts have gone.
+        recall: moving average of the share of true neighbours found; 1 while search is exact.
     """
 
-    def __init__(self, dim: int, settings: TableSettings | None = None, executor: Executor | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        settings: TableSettings | None = None,
+        executor: Executor | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings or TableSettings()
         self._executor = executor
         self._active: _Searchable = _ExactIndex(dim)
         self._training: Future[_ListsIndex] | None = None
         self._changed_in_training: set[int] = set()
         self._changes = 0
+        self._changes_before_training = 0
         self._trained_for = 0
         self._searches = 0
+        self.training = Retries(clock)
         self.recall = 1.0
-        """Moving average of the share of true neighbours found; 1 while search is exact."""
 
     def __len__(self) -> int:
         return len(self._active)
@@ -97,21 +114,47 @@ class VectorIndex:
         """Adopts lists that have been trained; starts training when it is due."""
         if self._training is not None:
             if self._training.done():
-                self._adopt(self._training.result())
+                self._finish_training(self._training)
             return
         due = self._trained_for * self._settings.retrain_growth
-        if len(self) > self._settings.exact_search_limit and (self.exact or len(self) > due or self._changes > due):
+        outgrown = self.exact or len(self) > due or self._changes > due
+        if len(self) > self._settings.exact_search_limit and outgrown and self.training.is_due:
             self._train()
 
     def _train(self) -> None:
-        ids, vectors = self._active.snapshot()
-        self._trained_for = len(ids)
-        self._changes = 0
-        if self._executor is None:
-            self._adopt(_ListsIndex.train(ids, vectors))
+        executor = self._executor or _OnTheSpot()
+        self._changed_in_training = set()
+        self._changes_before_training = self._changes
+        try:
+            self._training = executor.submit(_ListsIndex.train, *self._active.snapshot())
+        except Exception as error:  # noqa: BLE001 - search goes on with what there is
+            self._note_failed_training(error)
         else:
-            self._changed_in_training = set()
-            self._training = self._executor.submit(_ListsIndex.train, ids, vectors)
+            self._maintain()
+
+    def _finish_training(self, training: Future[_ListsIndex]) -> None:
+        """Takes the result, or tries again after a pause."""
+        self._training = None
+        try:
+            lists = training.result()
+            trained_for = len(lists)
+            self._adopt(lists)
+        except Exception as error:  # noqa: BLE001 - search goes on with what there is
+            self._note_failed_training(error)
+        else:
+            self.training.succeeded()
+            self._trained_for = trained_for
+            self._changes -= self._changes_before_training
+        self._changed_in_training = set()
+
+    def _note_failed_training(self, error: BaseException) -> None:
+        self.training.failed()
+        log.error(
+            "training a search index failed; the one before goes on serving",
+            entries=len(self),
+            reason=repr(error),
+            attempt_again_in_s=self.training.pause_s,
+        )
 
     def _adopt(self, lists: _ListsIndex) -> None:
         """Applies to new lists what changed while they were trained, and swaps them in."""
@@ -122,8 +165,6 @@ class VectorIndex:
         if isinstance(self._active, _ListsIndex):
             lists.probes = max(lists.probes, self._active.probes)
         self._active = lists
-        self._training = None
-        self._changed_in_training = set()
 
     def _measure_recall(self, query: Vectors, found: Ids) -> None:
         """Compares one result with the exhaustive one; if recall is too low, more lists are probed."""
@@ -137,6 +178,18 @@ class VectorIndex:
         if self.recall < self._settings.least_recall and lists.probes < lists.list_count:
             lists.probes = min(2 * lists.probes, lists.list_count)
             self.recall = 1.0
+
+
+class _OnTheSpot(Executor):
+    """Runs what is submitted at once, in the caller's thread."""
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:  # noqa: ANN401 - as in `Executor`
+        done: Future[Any] = Future()
+        try:
+            done.set_result(function(*arguments, **named))
+        except Exception as error:  # noqa: BLE001 - it is the future's
+            done.set_exception(error)
+        return done
 
 
 class _Searchable(Protocol):
@@ -170,8 +223,8 @@ class _ExactIndex:
         first = len(self)
         self._ids = grown(self._ids, first + len(fresh))
         self._ids[first : first + len(fresh)] = fresh
+        self._index.add(np.ascontiguousarray(vectors[~known]))  # may run out of memory: then nothing has changed
         self._slots.update(zip(fresh.tolist(), range(first, first + len(fresh)), strict=True))
-        self._index.add(np.ascontiguousarray(vectors[~known]))
 
     def remove(self, ids: Ids) -> None:
         stored = self._stored()

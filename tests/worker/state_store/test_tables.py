@@ -9,6 +9,7 @@ import pytest
 from schemas.codec import MalformedRecord
 from schemas.embeddings import encode_embedding
 from schemas.messages import Embedding, Item
+from worker.state_store.tables import Tables
 from worker.state_store.vector_index import NO_ID
 
 
@@ -139,3 +140,29 @@ def test_only_a_user_with_an_embedding_has_its_stamp(tables, user_state):
     assert tables.users.embedding_stamp("with") == (1, 2)
     assert tables.users.embedding_stamp("without") is None
     assert tables.users.embedding_stamp("nobody") is None
+
+
+def test_a_failed_refresh_is_tried_again_and_the_indexes_serve_as_they_are(text, user_state, monkeypatch):
+    """No search raises meanwhile; after the pause the changes are there; trouble is told only when it lasts."""
+    now_s = 0.0
+    tables = Tables(text, 4, clock=lambda: now_s)
+    tables.put_user_state(user_state("u", [1, 0, 0, 0], ["+a"]))
+    tables.refresh_indexes()
+    tables.put_user_state(user_state("v", [0, 1, 0, 0], ["+a"]))
+
+    def out_of_memory(*_):
+        raise MemoryError("std::bad_alloc")
+
+    with monkeypatch.context() as short:
+        short.setattr(tables.user_index, "put", out_of_memory)
+        for _ in range(3):
+            tables.refresh_indexes()
+        assert tables.refreshing.failures == 1
+        assert tables.search_trouble() is None
+        now_s = 601.0
+        assert "search indexes since 601 s" in tables.search_trouble()
+    assert len(tables.user_index) == 1
+
+    tables.refresh_indexes()
+    assert len(tables.user_index) == 2
+    assert tables.search_trouble() is None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
+import structlog.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,3 +155,96 @@ def test_lists_are_trained_anew_after_growth():
 
     assert index._active is not first
     assert index._active.list_count > first.list_count
+
+
+class Clock:
+    """Time that goes on when told to."""
+
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+class Trainer(ThreadPoolExecutor):
+    """Fails so many times before it trains."""
+
+    def __init__(self, failures):
+        super().__init__(1)
+        self.failures = failures
+        self.attempts = 0
+
+    def submit(self, function, /, *arguments, **named):
+        self.attempts += 1
+        if self.attempts <= self.failures:
+            function = _out_of_memory
+        training = super().submit(function, *arguments, **named)
+        wait([training])
+        return training
+
+
+def _out_of_memory(*_):
+    raise MemoryError("std::bad_alloc")
+
+
+def test_a_training_that_fails_is_tried_again_in_growing_pauses_and_search_goes_on():
+    """Each failure is logged once with its reason; searches find what they did before; then lists are adopted."""
+    clock = Clock()
+    vectors = _random_unit(200, 1)
+    with Trainer(failures=3) as executor, structlog.testing.capture_logs() as lines:
+        index = VectorIndex(DIM, TableSettings(exact_search_limit=10), executor, clock)
+        index.put(np.arange(200), vectors)
+        attempts = []
+        for _ in range(60):
+            _, found = index.search(vectors[:1], 1)
+            assert found[0][0] == 0
+            attempts.append(executor.attempts)
+            clock.now_s += 1
+
+    changes = [second for second in range(1, 60) if attempts[second] != attempts[second - 1]]
+    assert changes == [5, 15, 35]
+    assert not index.exact
+    assert [line["reason"] for line in lines] == ["MemoryError('std::bad_alloc')"] * 3
+    assert (index.training.failures, index.training.failing_for_s) == (3, 0.0)
+
+
+def test_a_training_on_the_spot_that_fails_leaves_search_exact():
+    """Without an executor the same holds."""
+    clock = Clock()
+    index = VectorIndex(DIM, TableSettings(exact_search_limit=10), None, clock)
+    index._active.snapshot, snapshot = _out_of_memory, index._active.snapshot
+    index.put(np.arange(50), _random_unit(50, 1))
+    assert index.exact
+    assert index.search(_random_unit(50, 1)[:1], 1)[1][0][0] == 0
+    index._active.snapshot = snapshot
+    clock.now_s += 5
+    index.search(_random_unit(1, 1), 1)
+    assert not index.exact
+
+
+def test_a_training_that_is_cancelled_at_the_end_is_no_error():
+    """Whoever searches while the program ends gets an answer."""
+    executor = ThreadPoolExecutor(1)
+    blocked = threading.Event()
+    executor.submit(blocked.wait)
+    index = VectorIndex(DIM, TableSettings(exact_search_limit=10), executor)
+    index.put(np.arange(50), _random_unit(50, 1))
+    executor.shutdown(wait=False, cancel_futures=True)
+    blocked.set()
+
+    assert index.search(_random_unit(50, 1)[:1], 1)[1][0][0] == 0
+
+
+def test_entries_that_could_not_be_added_can_be_added_again(monkeypatch):
+    """Running out of memory while adding leaves the index as it was."""
+    index = VectorIndex(DIM)
+    vectors = _random_unit(4, 1)
+    index.put(np.array([1]), vectors[:1])
+    with monkeypatch.context() as short:
+        short.setattr(index._active._index, "add", _out_of_memory)
+        with pytest.raises(MemoryError):
+            index.put(np.array([2, 3]), vectors[1:3])
+    assert len(index) == 1
+
+    index.put(np.array([2, 3]), vectors[1:3])
+    assert index.search(vectors[1:2], 1)[1].tolist() == [[2]]
