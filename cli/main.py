@@ -24,8 +24,12 @@ INTERRUPTED = 130
 """The exit status that shells use for a command ended by Ctrl-C."""
 topics_app = typer.Typer(help="Kafka topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="Message contracts.", no_args_is_help=True)
+letters_app = typer.Typer(
+    help="Records that were refused: list them, show one, replay after a fix.", no_args_is_help=True
+)
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
+app.add_typer(letters_app, name="dead-letters")
 
 ConfigFile = Annotated[
     Path | None,
@@ -36,6 +40,12 @@ DataFolder = Annotated[
     typer.Option(
         "--data", help="Folder of your own or of MovieLens, Book-Crossing or Amazon files; default: synthetic."
     ),
+]
+InputTopics = Annotated[list[str] | None, typer.Option("--topic", help="Only of this input topic; may be repeated.")]
+WithReason = Annotated[str | None, typer.Option("--reason", help="Only with this text in their reason, in any case.")]
+SinceWhen = Annotated[
+    str | None,
+    typer.Option("--since", help="Only refused since: an age (30m, 2h, 7d) or a UTC time (2026-01-31T12:00)."),
 ]
 BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of a trained model bundle.")]
 
@@ -186,3 +196,54 @@ def generate_schemas(
     from schemas.contracts import generate
 
     generate(folder)
+
+
+@letters_app.command("list")
+def list_dead_letters(
+    topic: InputTopics = None,
+    reason: WithReason = None,
+    since: SinceWhen = None,
+    last: Annotated[int, typer.Option(min=1, help="How many of each topic to show, the newest; all are counted.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="All of them, one JSON object in each line.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """List refused records: where they were read, when, by which program, why; and how often for each reason."""
+    from cli.dead_letters.commands import list_letters
+
+    list_letters(topic or [], reason, since, config, last=last, as_json=as_json)
+
+
+@letters_app.command("show")
+def show_dead_letter(
+    place: Annotated[str, typer.Argument(help="'TOPIC[PARTITION]@OFFSET', as listed and as in the program's log.")],
+    limit: Annotated[int, typer.Option("--bytes", min=1, help="Most bytes shown of key, header and value.")] = 2_000,
+    config: ConfigFile = None,
+) -> None:
+    """Show one refused record: headers, key, value (decoded if it can be), the reason, and what to do."""
+    from cli.dead_letters.commands import show_letter
+
+    show_letter(place, limit, config)
+
+
+@letters_app.command("replay")
+def replay_dead_letters(
+    places: Annotated[list[str] | None, typer.Argument(help="'TOPIC[PARTITION]@OFFSET', any number of them.")] = None,
+    reason: WithReason = None,
+    since: SinceWhen = None,
+    topic: InputTopics = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that the other options leave.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+    config: ConfigFile = None,
+) -> None:
+    """Write refused records to the topics they came from, with their keys and headers, once what refused them is fixed.
+
+    The record's key chooses the partition: it is the one where the key's other records are now. A header,
+    dead-letter-attempt, counts the attempts.
+
+    Each record is replayed once, however often the command is run, also after it was interrupted: a mark in the
+    dead-letter topic, written in the same transaction, remembers it. A record that is refused again has a new letter,
+    which can be replayed. Two runs at once: the later one ends the earlier.
+    """
+    from cli.dead_letters.commands import replay_letters
+
+    replay_letters(places or [], reason, since, topic or [], config, everything=everything, dry_run=dry_run)

@@ -60,5 +60,5 @@ class OutRecord(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes of key, value and headers."""
-        headers = sum(len(name) + len(value) for name, value in self.headers)
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)  # Kafka's headers may be null
         return len(self.key or b"") + len(self.value or b"") + headers

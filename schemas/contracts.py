@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,14 @@ import msgspec
 from schemas.codec import CONTENT_TYPES, FORMAT_HEADER, VERSION_HEADER
 from schemas.examples import FULL
 from schemas.messages import SCHEMA_VERSION, Message
-from schemas.topics import CHANNELS, DEAD_LETTER_HEADERS, DEAD_LETTER_SUFFIX, Channel
+from schemas.topics import (
+    CHANNELS,
+    DEAD_LETTER_HEADERS,
+    DEAD_LETTER_SUFFIX,
+    NULL_VALUE_HEADERS,
+    REPLAY_MARK_HEADERS,
+    Channel,
+)
 
 GENERATED: Final = Path(__file__).parent / "generated"
 MESSAGES: Final[tuple[type[Message], ...]] = tuple(channel.message for channel in CHANNELS)
@@ -75,8 +83,13 @@ def asyncapi() -> Json:
         "operations": {f"{channel.action}-{channel.topic}": _operation(channel) for channel in CHANNELS},
         "components": {
             "messages": {channel.message.__name__: _message(channel) for channel in CHANNELS}
-            | {"DeadLetter": _dead_letter()},
-            "schemas": {**_tidy(components), "Headers": _headers(), "DeadLetterHeaders": _dead_letter_headers()},
+            | {"DeadLetter": _dead_letter(), "ReplayMark": _replay_mark()},
+            "schemas": {
+                **_tidy(components),
+                "Headers": _headers(),
+                "DeadLetterHeaders": _headers_of(DEAD_LETTER_HEADERS, NULL_VALUE_HEADERS),
+                "ReplayMarkHeaders": _headers_of(REPLAY_MARK_HEADERS),
+            },
         },
     }
 
@@ -153,7 +166,7 @@ def _dead_letter_channels() -> Json:
         channel.topic + DEAD_LETTER_SUFFIX: {
             "address": channel.topic + DEAD_LETTER_SUFFIX,
             "description": f"Records of {channel.topic} that could not be read, byte for byte as they came.",
-            "messages": {"DeadLetter": {"$ref": "#/components/messages/DeadLetter"}},
+            "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in ("DeadLetter", "ReplayMark")},
         }
         for channel in inputs
     }
@@ -170,9 +183,21 @@ def _dead_letter() -> Json:
     }
 
 
-def _dead_letter_headers() -> Json:
-    properties = {name: {"type": "string", "description": text} for name, text in DEAD_LETTER_HEADERS.items()}
-    return {"type": "object", "properties": properties, "required": list(properties)}
+def _replay_mark() -> Json:
+    return {
+        "name": "replay-mark",
+        "title": "ReplayMark",
+        "summary": "Says that a letter's record was written to its topic again; its headers name the letter.",
+        "contentType": "application/octet-stream",
+        "headers": {"$ref": "#/components/schemas/ReplayMarkHeaders"},
+        "payload": {"type": "string", "maxLength": 0},
+    }
+
+
+def _headers_of(always: Mapping[str, str], sometimes: Mapping[str, str] | None = None) -> Json:
+    described = {**always, **(sometimes or {})}
+    properties = {name: {"type": "string", "description": text} for name, text in described.items()}
+    return {"type": "object", "properties": properties, "required": list(always)}
 
 
 def _tidy(components: Json) -> Json:

@@ -55,13 +55,30 @@ PARTITION: Final = "dead-letter-partition"
 OFFSET: Final = "dead-letter-offset"
 TIME: Final = "dead-letter-time-ms"
 RECORD_TIME: Final = "dead-letter-record-time-ms"
+ATTEMPT: Final = "dead-letter-attempt"
+NULL_VALUE: Final = "dead-letter-null-value"
+REPLAYED: Final = "dead-letter-replayed"
 DEAD_LETTER_HEADERS: Final = {
-    REASON: "What was wrong, for people.",
+    REASON: "What was wrong, for people. The first of our headers: the record's own ones stand before it.",
     PROGRAM: "Which program refused it.",
     TOPIC: "The topic it was read from.",
     PARTITION: "The partition it was read from.",
     OFFSET: "Its offset there.",
     TIME: "When it was refused, Unix milliseconds.",
     RECORD_TIME: "The record's own timestamp, Unix milliseconds.",
+    ATTEMPT: "1 for the first refusal, one more after each replay; a replayed record carries the number to come.",
 }
-"""What each header of a dead letter says."""
+"""What each header of a dead letter says; every letter has all of them."""
+NULL_VALUE_HEADERS: Final = {
+    NULL_VALUE: "`true`: the record had neither key nor value; the empty value here stands for none.",
+}
+"""What only some dead letters have."""
+REPLAY_MARK_HEADERS: Final = {
+    REPLAYED: "`true`: no letter, but the mark of one whose record `exitstream dead-letters replay` has written again.",
+    TOPIC: "Where the letter's record was read: its topic,",
+    PARTITION: "its partition",
+    OFFSET: "and its offset there.",
+    RECORD_TIME: "That record's own timestamp, Unix milliseconds.",
+    TIME: "When it was replayed, Unix milliseconds.",
+}
+"""What each header of a replay mark says. A mark stands in the dead-letter topic, behind its letter."""

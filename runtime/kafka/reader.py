@@ -264,6 +264,14 @@ class PartitionReader:
             for partition, end in ends.items()
         }
 
+    def awaits_transactions(self) -> bool:
+        """Whether an open transaction keeps records from being read that the last fetch has seen."""
+        for partition in self._consumer.assignment():
+            stable, end = self._consumer.last_stable_offset(partition), self._consumer.highwater(partition)
+            if stable is not None and end is not None and 0 <= stable < end:
+                return True
+        return False
+
     def backlog_lag(self) -> dict[TopicPartition, int]:
         """Records before the position that are still being read as a backlog."""
         return {}

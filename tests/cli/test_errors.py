@@ -40,7 +40,17 @@ def test_a_missing_settings_file_is_named(tmp_path):
     assert_one_line(exitstream("worker", "--config", tmp_path / "none.toml"), "none.toml")
 
 
-@pytest.mark.parametrize("command", [("worker",), ("updater",), ("topics", "create")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("worker",),
+        ("updater",),
+        ("topics", "create"),
+        ("dead-letters", "list"),
+        ("dead-letters", "show", "items[0]@1"),
+        ("dead-letters", "replay", "--all"),
+    ],
+)
 def test_an_unreachable_broker_is_named(command, tmp_path, tiny_bundle_folder):
     """Nobody listens: the address and the cause are told."""
     result = exitstream(

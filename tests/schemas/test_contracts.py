@@ -74,12 +74,14 @@ def test_every_message_travels_on_exactly_one_topic():
 
 
 def test_the_headers_of_dead_letters_are_those_that_are_written():
-    """The document names exactly the headers that every dead letter carries."""
-    letter = DeadLetters("updater", ".dead-letter", ManualClock()).letter(
-        Record(topic="items", partition=0, offset=7, key=b"k", value=b"?"), "not an item"
-    )
+    """The document names exactly the headers that every dead letter carries, and what only some carry."""
+    letters = DeadLetters("updater", ".dead-letter", ManualClock())
+    letter = letters.letter(Record(topic="items", partition=0, offset=7, key=b"k", value=b"?"), "not an item")
+    of_nothing = letters.letter(Record(topic="items", partition=0, offset=8, key=None, value=None), "not an item")
 
-    assert {name for name, _ in letter.headers} == set(contracts.DEAD_LETTER_HEADERS)
+    described = contracts.asyncapi()["components"]["schemas"]["DeadLetterHeaders"]
+    assert {name for name, _ in letter.headers} == set(described["required"])
+    assert {name for name, _ in of_nothing.headers} == set(described["properties"])
 
 
 def _references(node):

@@ -1,0 +1,1 @@
+"""`exitstream dead-letters`: list what was refused, show one, replay after a fix."""
