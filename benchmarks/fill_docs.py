@@ -34,6 +34,7 @@ SOURCES: Final = {
     "engine": "`benchmarks.engine`",
     "overload": "`benchmarks.overload`",
     "soak": "`benchmarks.soak`",
+    "pipeline": "`benchmarks.pipeline`",
 }
 """What writes each file of figures, by the file's name without `.json`."""
 BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
@@ -46,6 +47,7 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "freshness": (tables.freshness, ("freshness",)),
     "engine": (tables.engine, ("engine",)),
     "engine_frontier": (tables.engine_frontier, ("engine",)),
+    "pipeline": (tables.pipeline, ("pipeline",)),
     "overload_short": (overload_tables.short, ("overload",)),
     "overload_shipped": (overload_tables.shipped, ("overload",)),
     "overload_deep": (overload_tables.deep, ("overload",)),

@@ -182,6 +182,27 @@ def quality_short(movielens: Figures) -> str:
     return table(("MovieLens 100K, last tenth in time order", "AUC", "log loss"), rows)
 
 
+def pipeline(figures: Figures) -> str:
+    """The worker's pipeline beside a bare loop."""
+    goals = {"": ("at least once", "0.95"), "exactly_once_": ("exactly once", "0.90")}
+    rows = [
+        (
+            name,
+            f"{figures[f'{mode}pipeline_records_per_second']:,.0f}",
+            f"{figures[f'{mode}raw_records_per_second']:,.0f}",
+            f"{figures[f'{mode}pipeline_to_raw']:.2f}",
+            goal,
+        )
+        for mode, (name, goal) in goals.items()
+    ]
+    sizes = f"{figures['request_bytes']} bytes in, {figures['score_bytes']} out, {figures['candidates']} candidates"
+    rounds = len(figures["rounds"]["pipeline"])
+    conditions = f"Medians of {rounds} rounds of {figures['records']:,} records; {sizes}; {figures['pinned']}."
+    return f"{conditions}\n\n" + table(
+        ("delivery", "pipeline, records/s", "bare loop, records/s", "ratio", "goal"), rows
+    )
+
+
 def demo(figures: Figures) -> str:
     """The report at the end of `make demo`."""
     counts = f"{figures['answered']} answered, {figures['lost']} lost, {figures['duplicated']} duplicated"

@@ -15,7 +15,7 @@ from runtime.process.cpus import set_thread_counts
 from runtime.process.lifecycle import run_service
 from worker.settings import WorkerSettings
 
-_SWITCH_INTERVAL_S: Final = 0.001
+SWITCH_INTERVAL_S: Final = 0.001
 """How long the compute thread may hold the interpreter while the event loop waits for it; Python's own 5 ms would cost
 every request that much at each step."""
 
@@ -30,7 +30,7 @@ def run(settings: WorkerSettings) -> None:
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it lists every instruction set that it was not built for
     threads = set_thread_counts(settings.worker.threads)
     keep_freed_memory()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     run_service(partial(_main, settings, threads), settings.telemetry.drain_limit_s)
 
 
