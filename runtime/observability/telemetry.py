@@ -9,11 +9,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from runtime.observability.distribution import Histogram
 from runtime.settings import TelemetrySettings
 
 LATENCY_BUCKETS_S: Final = (
@@ -160,7 +161,9 @@ class Metrics:
         buckets: tuple[float, ...] = LATENCY_BUCKETS_S,
     ) -> Histogram:
         """A distribution; by default of times in seconds."""
-        return Histogram(self._prefix + name, description, labels, buckets=buckets, registry=self.registry)
+        histogram = Histogram(self._prefix + name, description, labels, buckets)
+        self.registry.register(histogram)
+        return histogram
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
