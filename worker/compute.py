@@ -63,7 +63,8 @@ class ComputeThread:
 
     def wake(self) -> None:
         """Says that there is something to do. From any thread."""
-        self._awake.set()
+        if not self._awake.is_set():  # setting it takes a lock, each time
+            self._awake.set()
 
     def tell_loop(self, callback: Callable[[], object]) -> None:
         """Runs a callback in the event loop. From the thread; without effect once the loop has ended."""

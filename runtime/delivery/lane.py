@@ -190,9 +190,7 @@ class Lane:
 
     async def _transact(self, run: list[FinishedRecord]) -> None:
         async with self._sink.transaction() as transaction:
-            for finished in run:
-                for output in finished.outputs:
-                    await transaction.send(output)
+            await transaction.send_all(output for finished in run for output in finished.outputs)
             await transaction.commit_offsets(self._source.group_id, {self.partition: run[-1].record.offset + 1})
 
     def _make_smaller(self, run: list[FinishedRecord], error: RecordTooLarge) -> None:

@@ -101,6 +101,16 @@ class _Producer:
             acknowledged.set_exception(MessageSizeTooLargeError())
         return acknowledged
 
+    async def partitions_for(self, _topic):
+        return {0}
+
+    def create_batch(self):
+        return _Batch()
+
+    async def send_batch(self, batch, topic, *, partition):
+        del partition
+        return asyncio.gather(*[await self.send(topic, value) for value in batch.values])
+
     async def begin_transaction(self):
         if self._open is not None:
             raise IllegalOperation("a transaction is open")
@@ -133,6 +143,20 @@ class _Producer:
     def _check_holder(self):
         if self._broker.holders.get(self._id) is not self:
             raise ProducerFenced
+
+
+class _Batch:
+    """Records that are sent together; acknowledged and refused one by one, so that tests can tell them apart."""
+
+    def __init__(self):
+        self.values = []
+
+    def append(self, *, value, **_):
+        self.values.append(value)
+        return value or b"null"
+
+    def close(self):
+        """Nothing is added any more."""
 
 
 class MemorySource(RecordSource):
