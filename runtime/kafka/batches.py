@@ -7,65 +7,114 @@ a future; this takes about a third of that time.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.partitioner import murmur2
 
+from runtime.kafka.translation import translated
 from runtime.records import OutRecord
 
 _REMEMBERED_KEYS: Final = 65_536
+_BATCH_OVERHEAD: Final = 61  # bytes of Kafka's format, at most
+_RECORD_OVERHEAD: Final = 36
+_HEADER_OVERHEAD: Final = 10
 
 
-class Batches:
-    """Open batches of one producer. Keys go to the partitions where the library's own partitioner, and Java's, send
-    them: a compacted topic would otherwise keep two records of one key.
+class Batch(NamedTuple):
+    """Records of one partition that travel together. Prints as what writing it is about.
 
-    Args:
-        producer: started.
+    Attributes:
+        records: in order; at least one.
+        partition: theirs; None leaves a single record to the library, which lets it wait for others (`linger_ms`).
+        places: of the records among all that were batched.
     """
 
-    def __init__(self, producer: AIOKafkaProducer) -> None:
-        self._producer = producer
-        self._partitions: dict[str, int] = {}
-        self._open: dict[tuple[str, int], Any] = {}
+    records: tuple[OutRecord, ...]
+    partition: int | None = None
+    places: tuple[int, ...] = (0,)
 
-    async def add(self, record: OutRecord) -> list[asyncio.Future[Any]]:
-        """Adds a record to its batch. A full batch is sent first, and its future returned."""
-        place = record.topic, await self._partition_of(record)
-        if place not in self._open:
-            self._open[place] = self._producer.create_batch()
-        if self._append(place, record):
-            return []
-        sent = await self._send(place)
-        self._open[place] = self._producer.create_batch()
-        self._append(place, record)  # a batch takes its first record whatever its size
-        return [sent]
+    @property
+    def topic(self) -> str:
+        """Theirs."""
+        return self.records[0].topic
 
-    async def finish(self) -> list[asyncio.Future[Any]]:
-        """Sends all open batches; returns their futures."""
-        return [await self._send(place) for place in list(self._open)]
 
-    def _append(self, place: tuple[str, int], record: OutRecord) -> bool:
-        added = self._open[place].append(
-            timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers)
-        )
-        return added is not None
+def batched(records: Iterable[OutRecord], partitions: Mapping[str, int], batch_bytes: int) -> list[Batch]:
+    """Groups records by partition, in their order within each.
 
-    async def _send(self, place: tuple[str, int]) -> asyncio.Future[Any]:
-        batch = self._open.pop(place)
-        batch.close()
-        topic, partition = place
-        acknowledged: asyncio.Future[Any] = await self._producer.send_batch(batch, topic, partition=partition)
-        return acknowledged
+    Keys go to the partitions where the library's own partitioner, and Java's, send them: a compacted topic would
+    otherwise keep two records of one key.
 
-    async def _partition_of(self, record: OutRecord) -> int:
-        if record.partition is not None:
-            return record.partition
-        if record.topic not in self._partitions:
-            self._partitions[record.topic] = len(await self._producer.partitions_for(record.topic))
-        return _hash(record.key or b"") % self._partitions[record.topic]
+    Args:
+        records: of any topics.
+        partitions: how many each of these topics has.
+        batch_bytes: size of a batch; a larger record has one of its own.
+    """
+    groups: dict[tuple[str, int], list[list[tuple[OutRecord, int]]]] = {}
+    room: dict[tuple[str, int], int] = {}
+    for at, record in enumerate(records):
+        partition = record.partition
+        if partition is None:
+            partition = _hash(record.key or b"") % partitions[record.topic]
+        place = record.topic, partition
+        size = record.size + _RECORD_OVERHEAD + _HEADER_OVERHEAD * len(record.headers)
+        if size > room.get(place, 0):
+            groups.setdefault(place, []).append([])
+            room[place] = batch_bytes - _BATCH_OVERHEAD
+        groups[place][-1].append((record, at))
+        room[place] -= size
+    return [
+        Batch(tuple(record for record, _ in group), partition, tuple(at for _, at in group))
+        for (_, partition), parts in groups.items()
+        for group in parts
+    ]
+
+
+async def count_partitions(producer: AIOKafkaProducer, topics: Iterable[str]) -> dict[str, int]:
+    """How many partitions these topics have, as the client knows it now.
+
+    Raises:
+        BrokerError: if it cannot be learned.
+    """
+    with translated("looking at the topics to write to"):
+        return {topic: len(await producer.partitions_for(topic)) for topic in topics}
+
+
+async def enqueue(producer: AIOKafkaProducer, batch: Batch) -> asyncio.Future[Any]:
+    """Hands records to the producer; waits only for room in its buffer. The future is aiokafka's.
+
+    Raises:
+        BrokerError: if they cannot be taken.
+    """
+    with translated(f"writing to {batch.topic}"):
+        if batch.partition is None:
+            [record] = batch.records
+            return await _enqueue_one(producer, record)
+        builder = producer.create_batch()
+        for record in batch.records:
+            added = builder.append(
+                timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers)
+            )
+            if added is None:
+                raise ValueError(f"{len(batch.records)} records for {batch.topic} do not fit into a batch")
+        builder.close()
+        acknowledged: asyncio.Future[Any] = await producer.send_batch(builder, batch.topic, partition=batch.partition)
+    return acknowledged
+
+
+async def _enqueue_one(producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Future[Any]:
+    acknowledged: asyncio.Future[Any] = await producer.send(
+        record.topic,
+        value=record.value,
+        key=record.key,
+        partition=record.partition,
+        timestamp_ms=record.timestamp_ms,
+        headers=list(record.headers),
+    )
+    return acknowledged
 
 
 @lru_cache(maxsize=_REMEMBERED_KEYS)

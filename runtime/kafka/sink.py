@@ -113,21 +113,3 @@ def check_size(record: OutRecord, settings: KafkaSettings) -> None:
             f"a record of {record.size} bytes for {record.topic} exceeds kafka.max_record_bytes "
             f"({settings.max_record_bytes}); raise it together with the topic's max.message.bytes"
         )
-
-
-async def enqueue(producer: AIOKafkaProducer, record: OutRecord) -> asyncio.Future[Any]:
-    """Hands a record to the producer; waits only for room in its buffer. The future is aiokafka's.
-
-    Raises:
-        BrokerError: if it cannot be taken.
-    """
-    with translated(f"writing to {record.topic}"):
-        acknowledged: asyncio.Future[Any] = await producer.send(
-            record.topic,
-            value=record.value,
-            key=record.key,
-            partition=record.partition,
-            timestamp_ms=record.timestamp_ms,
-            headers=list(record.headers),
-        )
-    return acknowledged

@@ -26,8 +26,8 @@ from runtime.errors import (
     TransactionFailed,
     TransactionTimedOut,
 )
-from runtime.kafka.batches import Batches
-from runtime.kafka.sink import ProducerOwner, check_size, enqueue
+from runtime.kafka.batches import Batch, batched, count_partitions, enqueue
+from runtime.kafka.sink import ProducerOwner, check_size
 from runtime.kafka.translation import translate, translated
 from runtime.records import OutRecord, TopicPartition
 from runtime.settings import KafkaSettings
@@ -59,7 +59,7 @@ class Transaction:
         """
         check_size(record, self._settings)
         with _usable(self._producer, f"writing to {record.topic} in a transaction"):
-            self._sent.append(await enqueue(self._producer, record))
+            self._sent.append(await enqueue(self._producer, Batch((record,))))
 
     async def send_all(self, records: Iterable[OutRecord]) -> None:
         """Adds many records, in their order per partition; several times quicker than one by one.
@@ -68,12 +68,13 @@ class Transaction:
             RecordTooLarge: if one exceeds `max_record_bytes`; see `fits`.
             BrokerError: if one cannot be taken; the transaction is over.
         """
-        batches = Batches(self._producer)
+        wanted = list(records)
+        for record in wanted:
+            check_size(record, self._settings)
         with _usable(self._producer, "writing in a transaction"):
-            for record in records:
-                check_size(record, self._settings)
-                self._sent += await batches.add(record)
-            self._sent += await batches.finish()
+            partitions = await count_partitions(self._producer, {record.topic for record in wanted})
+            for batch in batched(wanted, partitions, self._settings.batch_bytes):
+                self._sent.append(await enqueue(self._producer, batch))
 
     def fits(self, record: OutRecord) -> bool:
         """Whether the record's size is within the limit."""
