@@ -1,10 +1,13 @@
 """Encodes and decodes messages. Encoders and decoders are built once; a record's header decides which one reads it.
 
-Any fault in a record's bytes is a `MalformedRecord` whose message says what and where, fit for a dead letter.
+Any fault in a record's bytes is a `MalformedRecord` whose message says what and where, fit for a dead letter. What other
+writers may do without changing the meaning is read: a byte order mark or blanks before JSON, parameters in the content
+type, and whole numbers written as `2000.0`, as JavaScript and Spark do.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, Generic, Literal, TypeVar
 
@@ -21,11 +24,20 @@ CONTENT_TYPES: Final[dict[WireFormat, bytes]] = {
     "json": b"application/json",
 }
 _FORMAT_OF: Final[Mapping[bytes, WireFormat]] = {content: wire for wire, content in CONTENT_TYPES.items()}
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_JSON_BLANKS: Final = b" \t\r\n"
+_BEFORE_JSON: Final = frozenset({b"{", b" ", b"\t", b"\r", b"\n", _BYTE_ORDER_MARK[:1]})
+_UTF_8: Final = frozenset({b"utf-8", b"utf8", b"us-ascii"})
+"""Charsets that JSON may declare; it is UTF-8 whatever the header says (RFC 8259)."""
+_FLOAT_FOR_INT: Final = re.compile(r"^Expected `int\b.*, got `float`")
+_EXACT: Final = 2.0**53
+"""Whole floats up to here are the numbers that were written."""
 _ENCODERS: Final[dict[WireFormat, msgspec.msgpack.Encoder | msgspec.json.Encoder]] = {
     "msgpack": msgspec.msgpack.Encoder(),
     "json": msgspec.json.Encoder(),
 }
 _LONGEST_VERSION: Final = 9  # digits; Python refuses to parse numbers of thousands of them
+_LONGEST_CONTENT_TYPE: Final = 200
 _QUOTED: Final = 40  # how much of an invalid header an error quotes
 
 M = TypeVar("M", bound=Message)
@@ -61,17 +73,17 @@ class MessageDecoder(Generic[M]):
     def __init__(self, message_type: type[M], max_bytes: int = 1_048_576) -> None:
         self._name = message_type.__name__
         self._max_bytes = max_bytes
-        expected: Any = message_type | _Nothing
+        self._expected: Any = message_type | _Nothing
         self._decoders: dict[WireFormat, msgspec.msgpack.Decoder[M | _Nothing] | msgspec.json.Decoder[M | _Nothing]] = {
-            "msgpack": msgspec.msgpack.Decoder(expected),
-            "json": msgspec.json.Decoder(expected),
+            "msgpack": msgspec.msgpack.Decoder(self._expected),
+            "json": msgspec.json.Decoder(self._expected),
         }
 
     def decode(self, value: bytes | None, headers: Headers = ()) -> M:
         """The message in a record's value.
 
-        A record without a content type is read as JSON if it begins with `{`, else as MessagePack, so that a
-        hand-written JSON record works without headers.
+        A record without a content type is read as JSON if it begins with `{`, blanks and a byte order mark aside, else
+        as MessagePack, so that a hand-written JSON record works without headers.
 
         Raises:
             MalformedRecord: whatever is wrong with the record, in words.
@@ -82,8 +94,17 @@ class MessageDecoder(Generic[M]):
             raise MalformedRecord(f"{len(value)} bytes, more than the {self._max_bytes} allowed for {self._name}")
         named = dict(headers)
         self._check_version(named.get(VERSION_HEADER))
+        content = named.get(FORMAT_HEADER)
+        wire_format: WireFormat = "msgpack"
+        if content is not None:
+            wire_format = _FORMAT_OF.get(content) or _declared_format(content)
+        elif value[:1] in _BEFORE_JSON:
+            wire_format = _undeclared_format(value)
         try:
-            message = self._decoders[self._wire_format(value, named.get(FORMAT_HEADER))].decode(value)
+            try:
+                message = self._decoders[wire_format].decode(value)
+            except msgspec.DecodeError as error:
+                message = self._read_tolerantly(value, wire_format, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedRecord(f"not a valid {self._name}: {error}") from error
         if isinstance(message, _Nothing):
@@ -98,10 +119,45 @@ class MessageDecoder(Generic[M]):
         if int(header) > SCHEMA_VERSION:
             raise MalformedRecord(f"schema version {int(header)} is newer than {SCHEMA_VERSION}, the newest known here")
 
-    def _wire_format(self, value: bytes, header: bytes | None) -> WireFormat:
-        if header is None:
-            return "json" if value[:1] == b"{" else "msgpack"
-        if header not in _FORMAT_OF:
-            known = ", ".join(content.decode() for content in _FORMAT_OF)
-            raise MalformedRecord(f"unknown {FORMAT_HEADER} {header[:_QUOTED]!r}; known are {known}")
-        return _FORMAT_OF[header]
+    def _read_tolerantly(self, value: bytes, wire_format: WireFormat, error: msgspec.DecodeError) -> M | _Nothing:
+        """The message, if a byte order mark or integers written as floats are all that was wrong; else the error."""
+        if wire_format == "json" and value.startswith(_BYTE_ORDER_MARK):
+            value = value.removeprefix(_BYTE_ORDER_MARK)
+        elif not _FLOAT_FOR_INT.match(str(error)):
+            raise error
+        try:
+            untyped = (msgspec.json if wire_format == "json" else msgspec.msgpack).decode(value)
+        except (TypeError, ValueError, OverflowError):  # an unknown field's value that Python cannot hold
+            raise error from None
+        builtin_types = None if wire_format == "json" else (bytes,)  # JSON carries bytes as base64
+        message: M | _Nothing = msgspec.convert(_whole_numbers(untyped), self._expected, builtin_types=builtin_types)
+        return message
+
+
+def _undeclared_format(value: bytes) -> WireFormat:
+    """The format of a record that begins like JSON. As MessagePack, blanks and byte order marks are small numbers."""
+    return "json" if value.removeprefix(_BYTE_ORDER_MARK).lstrip(_JSON_BLANKS)[:1] == b"{" else "msgpack"
+
+
+def _declared_format(header: bytes) -> WireFormat:
+    """The format that a content type names in any case and with parameters."""
+    content, *parameters = (part.strip() for part in header[:_LONGEST_CONTENT_TYPE].lower().split(b";"))
+    if content not in _FORMAT_OF:
+        known = ", ".join(content.decode() for content in _FORMAT_OF)
+        raise MalformedRecord(f"unknown {FORMAT_HEADER} {header[:_QUOTED]!r}; known are {known}")
+    for parameter in parameters:
+        name, _, charset = parameter.partition(b"=")
+        if name.strip() == b"charset" and charset.strip().strip(b'"') not in _UTF_8:
+            raise MalformedRecord(f"{FORMAT_HEADER} {header[:_QUOTED]!r}: only UTF-8 is read")
+    return _FORMAT_OF[content]
+
+
+def _whole_numbers(value: Any) -> Any:  # noqa: ANN401 - any JSON or MessagePack value
+    """The value with its whole floats as integers. Fields of floats accept integers too."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= _EXACT else value
+    if isinstance(value, list):
+        return [_whole_numbers(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _whole_numbers(part) for name, part in value.items()}
+    return value

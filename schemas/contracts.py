@@ -75,7 +75,9 @@ def asyncapi() -> Json:
             "description": (
                 "Real-time click-through-rate scoring over Kafka. Topic names are settings; these are the defaults. "
                 "Records are MessagePack by default and JSON by setting: the content type in the header decides, and "
-                "a record without one is JSON if it begins with an opening brace. In JSON, bytes are base64."
+                "a record without one is JSON if it begins with an opening brace, blanks and a byte order mark aside. "
+                "In JSON, bytes are base64. An integer may be written as a float without a fraction. Records of a "
+                "compacted topic are refused unless their key is the id that they are about."
             ),
         },
         "defaultContentType": CONTENT_TYPES["msgpack"].decode(),

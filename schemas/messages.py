@@ -22,6 +22,10 @@ Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info
 """Any number but NaN and the infinities, which MessagePack carries: a bound lets the decoder itself refuse them."""
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 
+LEAST_WEIGHT = 1e-6
+"""The lightest edge that the updater takes in. Single precision must hold it beside edges of the largest weight, many
+half-lives apart."""
+
 InteractionKind = Literal["impression", "click", "purchase", "rating", "like", "dislike", "view", "removal", "other"]
 """What the user did. `removal` withdraws an earlier interaction of the same user and item."""
 
@@ -42,7 +46,8 @@ class Interaction(msgspec.Struct, tag="interaction", frozen=True, kw_only=True):
     """One thing a user did with (or was shown of) an item.
 
     `positive` says whether it counts as a click for the model: None leaves it to the settings' list of positive kinds.
-    `weight` is the strength of the edge in the graph; of one pair's interactions the latest in event time counts.
+    `weight` is the strength of the edge in the graph; of one pair's interactions the latest in event time counts. A
+    weight below 0.000001 becomes a dead letter: to take an interaction back, send a `removal`.
     """
 
     event_id: Identifier

@@ -180,7 +180,9 @@ def as_json(**changes):
         pytest.param(b"", "truncated", id="no-bytes"),
         pytest.param(b"\xc1\xff\xfe", "not a valid Interaction", id="undecodable-bytes"),
         pytest.param(b"{not json", "malformed", id="undecodable-json"),
-        pytest.param(b"\xef\xbb\xbf" + as_json(), "not a valid Interaction", id="byte-order-mark"),
+        pytest.param(b"\xff\xfe" + as_json().decode().encode("utf-16-le"), "not a valid Interaction", id="utf-16"),
+        pytest.param(b"\xef\xbb\xbf", "not a valid Interaction", id="only-a-byte-order-mark"),
+        pytest.param(b" \n\t", "not a valid Interaction", id="only-blanks"),
         pytest.param(msgpack(type="gesture"), "'gesture' - at `$.type`", id="unknown-tag"),
         pytest.param(msgpack(type="item"), "'item' - at `$.type`", id="tag-of-another-message"),
         pytest.param(msgpack(type=""), "'' - at `$.type`", id="empty-tag"),
@@ -202,6 +204,17 @@ def as_json(**changes):
         pytest.param(msgpack(event_time_ms=-1), "`int` >= 0 - at `$.event_time_ms`", id="time-before-1970"),
         pytest.param(msgpack(event_time_ms=2**63), "at `$.event_time_ms`", id="time-after-9999"),
         pytest.param(msgpack(event_time_ms=1.5), "got `float` - at `$.event_time_ms`", id="fraction-as-time"),
+        pytest.param(as_json(event_time_ms=1.5), "got `float` - at `$.event_time_ms`", id="fraction-as-time-in-json"),
+        pytest.param(msgpack(event_time_ms=-1.0), "`int` >= 0 - at `$.event_time_ms`", id="whole-float-before-1970"),
+        pytest.param(msgpack(event_time_ms=1e300), "got `float` - at `$.event_time_ms`", id="float-beyond-integers"),
+        pytest.param(msgpack(event_time_ms=math.nan), "got `float` - at `$.event_time_ms`", id="nan-as-time"),
+        pytest.param(msgpack(event_time_ms=5.0, user_id=7.0), "got `float` - at `$.user_id`", id="float-as-id"),
+        pytest.param(
+            msgpack(event_time_ms=5.0, extra=0)[:-1] + b"\x91" * 100_000, "not a valid", id="nested-behind-a-float"
+        ),
+        pytest.param(
+            as_json(event_time_ms=5.0, extra=0).replace(b"0}", b"[" * 100_000), "recursion", id="json-behind-a-float"
+        ),
         pytest.param(msgpack().replace(b"\xa1u", b"\xa1\xff"), "utf-8", id="id-not-utf8"),
         pytest.param(msgpack().replace(b"\xa1u", b"\xa3\xed\xa0\x80"), "utf-8", id="lone-surrogate-in-msgpack"),
         pytest.param(as_json(user_id="\ud800"), "surrogate", id="lone-surrogate-in-json"),
@@ -246,6 +259,63 @@ def test_a_record_in_the_other_format_than_declared_is_refused():
     """The header decides, not a guess from the bytes."""
     with pytest.raises(MalformedRecord):
         MessageDecoder(Interaction).decode(as_json(), codec.headers_for("msgpack"))
+
+
+@pytest.mark.parametrize("content", ["application/json; charset=utf-8", "Application/JSON;charset=\"UTF-8\" ; q=1"])
+def test_a_content_type_may_have_parameters_and_any_case(content):
+    """Web frameworks write it so."""
+    read = MessageDecoder(Interaction).decode(as_json(), [(codec.FORMAT_HEADER, content.encode())])
+
+    assert read.user_id == "u"
+
+
+def test_another_charset_is_refused():
+    """JSON is UTF-8; what declares something else would be misread."""
+    with pytest.raises(MalformedRecord, match="only UTF-8"):
+        MessageDecoder(Interaction).decode(as_json(), [(codec.FORMAT_HEADER, b"application/json; charset=latin-1")])
+
+
+@pytest.mark.parametrize("headers", [(), codec.headers_for("json")], ids=["no-header", "header"])
+@pytest.mark.parametrize("before", [b"\n", b" \t\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf\n  "])
+def test_json_may_begin_with_blanks_or_a_byte_order_mark(before, headers):
+    """Editors and shells put them there."""
+    assert MessageDecoder(Interaction).decode(before + as_json(), headers) == MessageDecoder(Interaction).decode(
+        msgpack()
+    )
+
+
+@pytest.mark.parametrize("wire_format", ["msgpack", "json"])
+@given(message=messages)
+@settings(max_examples=100, deadline=None)
+def test_whole_numbers_may_be_written_as_floats(decoders, wire_format, message):
+    """A message whose every integer has a `.0` is the same message."""
+
+    def floats(value):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, list | tuple):
+            return [floats(part) for part in value]
+        return {name: floats(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+    plain = msgspec.to_builtins(message, builtin_types=(bytes,) if wire_format == "msgpack" else ())
+    value = (msgspec.msgpack if wire_format == "msgpack" else msgspec.json).encode(floats(plain))
+
+    assert decoders[type(message)].decode(value) == message
+
+
+@pytest.mark.parametrize("zero", ["-0", "-0.0", "0.0", "0e0"])
+def test_zero_is_zero_however_it_is_written(zero):
+    """Signed and as a fraction."""
+    value = as_json().replace(b"1700000000000", zero.encode())
+
+    assert MessageDecoder(Interaction).decode(value).event_time_ms == 0
+
+
+def test_thousands_of_headers_are_read():
+    """Only those with a meaning count."""
+    headers = [(f"h{number}", b"x" * 50) for number in range(5_000)]
+
+    assert MessageDecoder(Interaction).decode(as_json(), [*headers, *codec.headers_for("json")]).user_id == "u"
 
 
 def test_an_oversized_record_is_refused_unread():
