@@ -1,8 +1,8 @@
 """Encodes and decodes messages. Encoders and decoders are built once; a record's header decides which one reads it.
 
-Any fault in a record's bytes is a `MalformedRecord` whose message says what and where, fit for a dead letter. What other
-writers may do without changing the meaning is read: a byte order mark or blanks before JSON, parameters in the content
-type, and whole numbers written as `2000.0`, as JavaScript and Spark do.
+Any fault in a record's bytes is a `MalformedRecord` whose message says what and where, fit for a dead letter. What
+other writers may do without changing the meaning is read: a byte order mark or blanks before JSON, parameters in the
+content type, and whole numbers written as `2000.0`, as JavaScript and Spark do.
 """
 
 from __future__ import annotations
@@ -56,6 +56,28 @@ def headers_for(wire_format: WireFormat) -> list[tuple[str, bytes]]:
 def encode(message: Message, wire_format: WireFormat = "msgpack") -> bytes:
     """The message as bytes of the given format."""
     return _ENCODERS[wire_format].encode(message)
+
+
+def check_key(key: bytes | None, name: str, what: str) -> None:
+    """Checks a record of a compacted topic: its key must be the id that its value is about.
+
+    Compaction keeps the latest record of each key, so that a value under another key would outlive its successor, or
+    remove somebody else's.
+
+    Args:
+        key: the record's.
+        name: the id in the value.
+        what: what the id is called, for the error.
+
+    Raises:
+        MalformedRecord: they differ, or there is no key.
+    """
+    if key != name.encode():
+        found = "no key" if key is None else f"the key {key[:_QUOTED]!r}"
+        raise MalformedRecord(
+            f"{found} where the {what} {name[:_QUOTED]!r} is needed: compaction goes by the key, "
+            f"so write the record again under its {what}"
+        )
 
 
 class _Nothing(msgspec.Struct, tag=""):

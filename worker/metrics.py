@@ -40,6 +40,9 @@ class WorkerMetrics(Metrics):
         self.freshness = self.histogram("freshness_seconds", "From an event until its effect could be served")
         self.states = self.counter("states_total", "States taken into the tables", ("topic",))
         self.refused_states = self.counter("refused_states_total", "States that no table could take", ("topic",))
+        self.foreign_keys = self.counter(
+            "foreign_keys_total", "Requests answered although their key is not their user's id"
+        )
         self._clock_clamps = self.counter("clock_clamps_total", "Created times that were not believed", ("skew",))
         self._internal_errors = self.counter(
             "internal_errors_total", "Faults that cost parts of requests their heads, or the graph's rate"

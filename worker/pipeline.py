@@ -80,7 +80,7 @@ class Pipeline:
         self._delivery = delivery
         self._metrics = metrics
         self._clock = clock
-        self._intake = Intake(settings, clock)
+        self._intake = Intake(settings, clock, metrics.foreign_keys.inc)
         self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
         self._publisher = Publisher(
             settings.topics.ctr_scores, settings.kafka.wire_format, model.version, settings.worker.neighbours

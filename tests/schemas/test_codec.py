@@ -261,7 +261,7 @@ def test_a_record_in_the_other_format_than_declared_is_refused():
         MessageDecoder(Interaction).decode(as_json(), codec.headers_for("msgpack"))
 
 
-@pytest.mark.parametrize("content", ["application/json; charset=utf-8", "Application/JSON;charset=\"UTF-8\" ; q=1"])
+@pytest.mark.parametrize("content", ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8" ; q=1'])
 def test_a_content_type_may_have_parameters_and_any_case(content):
     """Web frameworks write it so."""
     read = MessageDecoder(Interaction).decode(as_json(), [(codec.FORMAT_HEADER, content.encode())])

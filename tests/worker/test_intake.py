@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from runtime.clock import ManualClock
 from runtime.records import Record
-from schemas.codec import MalformedRecord, encode
+from schemas.codec import FORMAT_HEADER, VERSION_HEADER, MalformedRecord, encode
 from schemas.messages import ImpressionRequest
 from worker.intake import BUDGET_HEADER, Intake
 from worker.settings import WorkerSettings
@@ -62,3 +67,55 @@ def test_a_header_that_holds_no_budget_is_refused(intake, clock, header):
 
     with pytest.raises(MalformedRecord, match="budget-ms"):
         intake.deadline(request, _record(request, (BUDGET_HEADER, header)))
+
+
+def test_requests_under_a_foreign_key_are_taken_counted_and_told_once(clock):
+    """Keys by user are a recommendation; what comes otherwise is answered."""
+    seen = []
+    intake = Intake(WorkerSettings(), clock, lambda: seen.append(1))
+    request = _request(clock)
+
+    with capture_logs() as logs:
+        for key in (b"u", None, b"r", b"\xff"):
+            assert intake.decode(Record("impression-requests", 0, 0, key, encode(request))) == request
+
+    assert len(seen) == 3
+    assert len(logs) == 1
+
+
+def test_a_budget_may_be_a_whole_float(intake, clock):
+    """As JavaScript and Spark write it; a fraction is refused with the reason."""
+    value = encode(_request(clock, budget_ms=2000), "json")
+    record = Record("impression-requests", 0, 0, b"u", value.replace(b"2000", b"2000.0"))
+
+    assert intake.decode(record).budget_ms == 2000
+    with pytest.raises(MalformedRecord, match=r"got `float` - at `\$.budget_ms`"):
+        intake.decode(Record("impression-requests", 0, 0, b"u", value.replace(b"2000", b"2000.5")))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    key=st.none() | st.binary(max_size=9),
+    value=st.none() | st.binary(max_size=60) | st.just(encode(_request(ManualClock()))),
+    headers=st.lists(
+        st.tuples(
+            st.sampled_from([FORMAT_HEADER, VERSION_HEADER, BUDGET_HEADER, "", "x"]),
+            st.none() | st.binary(max_size=20) | st.text("0123456789-+.e_ ", max_size=20).map(str.encode),
+        ),
+        max_size=4,
+    ),
+    times=st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(0, 253_402_300_799_999)),
+)
+def test_any_record_is_a_request_with_a_deadline_or_malformed(key, value, headers, times):
+    """Whatever its bytes, key, headers and times, nothing but MalformedRecord leaves the intake."""
+    clock = ManualClock()
+    intake = Intake(WorkerSettings(), clock)
+    timestamp_ms, created_time_ms = times
+    for value_now in (value, encode(_request(clock, created_time_ms=created_time_ms))):
+        record = Record("impression-requests", 0, 0, key, value_now, tuple(headers), timestamp_ms)
+        try:
+            deadline, budget_s = intake.deadline(intake.decode(record), record)
+        except MalformedRecord:
+            continue
+        assert 0 <= budget_s <= 3_600
+        assert math.isfinite(deadline.at)

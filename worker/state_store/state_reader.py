@@ -13,7 +13,7 @@ from programs.topics import TopicSettings
 from runtime.kafka import TopicFollower
 from runtime.records import Record
 from runtime.settings import KafkaSettings
-from schemas.codec import MalformedRecord, MessageDecoder
+from schemas.codec import MalformedRecord, MessageDecoder, check_key
 from schemas.messages import Item, ItemState, UserState
 from worker.state_store.tables import Tables
 
@@ -47,12 +47,12 @@ class StateReader:
     def __init__(self, topics: TopicSettings, max_bytes: int) -> None:
         self.topics = (topics.items, topics.user_states, topics.item_states)
         self._kinds: dict[str, _Kind] = {
-            topics.items: _Kind(MessageDecoder(Item, max_bytes), Tables.put_item, Tables.remove_item),
+            topics.items: _Kind("item_id", MessageDecoder(Item, max_bytes), Tables.put_item, Tables.remove_item),
             topics.user_states: _Kind(
-                MessageDecoder(UserState, max_bytes), Tables.put_user_state, Tables.remove_user, _news
+                "user_id", MessageDecoder(UserState, max_bytes), Tables.put_user_state, Tables.remove_user, _news
             ),
             topics.item_states: _Kind(
-                MessageDecoder(ItemState, max_bytes), Tables.put_item_state, Tables.remove_item_state
+                "item_id", MessageDecoder(ItemState, max_bytes), Tables.put_item_state, Tables.remove_item_state
             ),
         }
 
@@ -84,6 +84,7 @@ def _no_news(_: Tables, __: Item | ItemState) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
+    id_field: str
     decoder: MessageDecoder[Any]
     put: Callable[[Tables, Any], None]
     remove: Callable[[Tables, str], None]
@@ -99,14 +100,17 @@ class _Kind:
             self.remove(tables, _key(record))
             return []
         message = self.decoder.decode(record.value, record.headers)
+        check_key(record.key, getattr(message, self.id_field), self.id_field.replace("_", " "))
         news = self.news(tables, message)
         self.put(tables, message)
         return news
 
 
 def _key(record: Record) -> str:
+    if not record.key:
+        raise MalformedRecord("a removal without a key, which names what is removed")
     try:
-        return (record.key or b"").decode()
+        return record.key.decode()
     except UnicodeDecodeError as error:
         raise MalformedRecord(f"the key of a removal is not UTF-8: {error}") from error
 

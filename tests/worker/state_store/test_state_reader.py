@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from programs.topics import TopicSettings
 from runtime.records import Record
@@ -100,16 +101,92 @@ def test_numbers_beyond_64_bits_are_refused_and_change_nothing(tables, user_stat
             topic,
             0,
             0,
-            b"k",
+            key,
             encode(state, "json").replace(b'"%s":' % field.encode(), b'"%s":%d,"was":' % (field.encode(), 2**63)),
             tuple(headers_for("json")),
         )
-        for topic, state in (
-            (TOPICS.user_states, user_state("u", [0, 1, 0, 0], ["+a"])),
-            (TOPICS.item_states, item_state("a", [0, 1, 0, 0])),
+        for topic, key, state in (
+            (TOPICS.user_states, b"u", user_state("u", [0, 1, 0, 0], ["+a"])),
+            (TOPICS.item_states, b"a", item_state("a", [0, 1, 0, 0])),
         )
     ]
-    applied = READER.apply(tables, huge)
+    with capture_logs() as logs:
+        applied = READER.apply(tables, huge)
+    assert ["beyond 64 bits" in line["reason"] for line in logs] == [True, True]
     assert (applied.refused[TOPICS.user_states], applied.refused[TOPICS.item_states]) == (1, 1)
     for array, now in zip(before, (tables.users.embeddings, tables.users.counts, tables.items.embeddings), strict=True):
         np.testing.assert_array_equal(now, array)
+
+
+def _json(state, **numbers):
+    """A user state as JSON with numbers of any size in place of its own."""
+    plain = msgspec.to_builtins(state)
+    plain["embedding"]["version"] = numbers.pop("version", 1)
+    return Record(TOPICS.user_states, 0, 0, b"u", msgspec.json.encode(plain | numbers), tuple(headers_for("json")))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"version": 2**63},
+        {"version": 2**64},
+        {"impressions": 2**63},
+        {"positives": 2**64 - 1},
+        {"impressions": -1},
+        {"last_event_time_ms": 253_402_300_800_000},
+        {"last_event_time_ms": 2**63},
+        {"published_time_ms": 2**64},
+    ],
+    ids=str,
+)
+def test_a_hostile_number_is_refused_counted_and_leaves_the_previous_state(tables, user_state, numbers):
+    """The record stays in the compacted topic: it must be survived at every start."""
+    good = user_state("u", [1, 0, 0, 0], ["+a"])
+    READER.apply(tables, [_json(good)])
+    row = tables.users.ids.row("u")
+    before = tables.users.embeddings[row].copy(), tables.users.counts[row].copy(), tables.users.versions[row]
+
+    with capture_logs() as logs:
+        applied = READER.apply(tables, [_json(user_state("u", [0, 1, 0, 0], ["+a", "-b"]), **numbers)])
+
+    assert applied.refused[TOPICS.user_states] == 1
+    assert applied.event_times_ms == []
+    assert len(logs[0]["reason"]) < 300
+    np.testing.assert_array_equal(tables.users.embeddings[row], before[0])
+    np.testing.assert_array_equal(tables.users.counts[row], before[1])
+    assert tables.users.versions[row] == before[2]
+
+
+def test_numbers_at_the_ends_of_their_ranges_are_taken(tables, user_state):
+    """The largest that 64 bits hold, a time in the year 9999, zero with a sign and as a float."""
+    numbers = {"version": 2**63 - 1, "impressions": 2**63 - 1, "last_event_time_ms": 253_402_300_799_999}
+
+    applied = READER.apply(tables, [_json(user_state("u", [1, 0, 0, 0], ["+a"]), positives=-0.0, **numbers)])
+
+    row = tables.users.ids.row("u")
+    assert applied.taken[TOPICS.user_states] == 1
+    assert tables.users.counts[row].tolist() == [2**63 - 1, 0]
+    assert tables.users.versions[row] == 2**63 - 1
+
+
+@pytest.mark.parametrize("key", [None, b"", b"other", b"\xff"])
+def test_a_record_under_another_key_than_its_id_is_refused(tables, user_state, item_state, key):
+    """Compaction goes by the key: it would outlive what replaces it."""
+    messages = {
+        TOPICS.items: Item(item_id="a", title="red shoes"),
+        TOPICS.item_states: item_state("a", [1, 0, 0, 0]),
+        TOPICS.user_states: user_state("u", [1, 0, 0, 0], ["+a"]),
+    }
+
+    applied = READER.apply(tables, [Record(topic, 0, 0, key, encode(message)) for topic, message in messages.items()])
+
+    assert applied.refused == dict.fromkeys(messages, 1)
+    assert (len(tables.items.ids), len(tables.users.ids)) == (0, 0)
+
+
+@pytest.mark.parametrize("key", [None, b"", b"\xff"])
+def test_a_removal_without_an_id_is_refused(tables, key):
+    """It removes nothing, which somebody should know."""
+    applied = READER.apply(tables, [Record(topic, 0, 0, key, None) for topic in READER.topics])
+
+    assert applied.refused == dict.fromkeys(READER.topics, 1)
