@@ -81,13 +81,20 @@ class UpdaterEngine:
         self._copy: SnapshotCopy | None = None
         self._copied = False
 
+    @property
+    def not_finite(self) -> int:
+        """Embeddings kept from being published because they were not finite."""
+        return self._state.published.not_finite
+
     def absorb(self, records: Sequence[Record]) -> Batch:
         """Applies records: the catalogue first, so that new items have their text before their first interaction."""
         batch = self._intake.read(records)
         self._state.apply_items(batch.items)
         self._state.withdraw_items(batch.withdrawn_items)
         self._state.apply(batch.interactions)
-        self._note_times([interaction.event_time_ms for interaction in batch.interactions])
+        self._state.release_idle()
+        event_times_ms = [interaction.event_time_ms for interaction in batch.interactions]
+        self._event_times_ms += event_times_ms[: _TIMED_EVENTS - len(self._event_times_ms)]
         self._dead_letters += (self._dead_letter(record, reason) for record, reason in batch.rejects)
         self._offsets.update((record.source, record.offset + 1) for record in records)
         self._continue_copy()
@@ -120,12 +127,6 @@ class UpdaterEngine:
     def memory_report(self) -> MemoryReport:
         """Bytes held by the state."""
         return self._state.memory_report()
-
-    def _note_times(self, event_times_ms: list[int]) -> None:
-        """Advances time to the latest event. The clock is not used, so that a replay ends in the same state."""
-        if event_times_ms:
-            self._state.advance_time(max(event_times_ms))
-            self._event_times_ms += event_times_ms[: _TIMED_EVENTS - len(self._event_times_ms)]
 
     def _dead_letter(self, record: Record, reason: str) -> DeadLetter:
         return DeadLetter(record.source, record.offset, self._letters.letter(record, reason))
@@ -189,5 +190,5 @@ def warm_up() -> None:
     )
     state.repair(1)
     state.published.take_changes()
-    state.advance_time(10_000)
+    state.release_idle()
     UpdaterState.restore(config, base, *state.snapshot_arrays())

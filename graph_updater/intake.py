@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import structlog
+
+from runtime.clock import Clock
 from runtime.records import Record
-from schemas.codec import MalformedRecord, MessageDecoder
-from schemas.messages import Interaction, Item
+from schemas.codec import MalformedRecord, MessageDecoder, check_key
+from schemas.messages import LEAST_WEIGHT, Interaction, Item
+
+log = structlog.get_logger(__name__)
 
 
 class Reject(NamedTuple):
@@ -34,20 +39,38 @@ class Intake:
     Args:
         items_topic: topic of `Item`s; records of the other topic are `Interaction`s.
         max_bytes: longer records are rejected unread.
-        max_event_lead_ms: an interaction dated further ahead of its record's time is rejected: no later one could
-            replace it until that time has come. The record's time is used, not the clock, so that reading it again
-            gives the same result.
+        max_event_lead_ms: an interaction dated further ahead is rejected: no later one could replace it until that time
+            has come. Ahead of its record's time, so that reading it again gives the same result; and ahead of our clock
+            in any case, for a record's time may be missing or as wrong as the event's. Only then does the result depend
+            on the day: read again once that time has come, the interaction is taken in.
+        clock: ours.
+        on_foreign_key: called for every interaction whose key is not its user's id. It is taken in all the same, but
+            its order and its place beside the user's other records are not assured.
     """
 
-    def __init__(self, items_topic: str, *, max_bytes: int, max_event_lead_ms: int) -> None:
+    def __init__(
+        self,
+        items_topic: str,
+        *,
+        max_bytes: int,
+        max_event_lead_ms: int,
+        clock: Clock,
+        on_foreign_key: Callable[[], object] | None = None,
+    ) -> None:
         self._items_topic = items_topic
         self._max_event_lead_ms = max_event_lead_ms
+        self._clock = clock
+        self._latest_ms = 0
+        self._on_foreign_key = on_foreign_key
+        self._foreign_key_told = False
         self._interactions = MessageDecoder(Interaction, max_bytes)
         self._items = MessageDecoder(Item, max_bytes)
 
     def read(self, records: Iterable[Record]) -> Batch:
         """Decodes records; each ends in exactly one part of the batch."""
         batch = Batch()
+        # Never back: a clock that is set back must not make the present the future.
+        self._latest_ms = max(self._latest_ms, self._clock.wall_ms() + self._max_event_lead_ms)
         for record in records:
             try:
                 if record.topic == self._items_topic:
@@ -61,19 +84,48 @@ class Intake:
     def _read_item(self, record: Record, batch: Batch) -> None:
         """An item, or its withdrawal: an empty value under its id."""
         if record.value is not None:
-            batch.items.append(self._items.decode(record.value, record.headers))
+            item = self._items.decode(record.value, record.headers)
+            check_key(record.key, item.item_id, "item id")
+            batch.items.append(item)
             return
+        if not record.key:
+            raise MalformedRecord("empty value without a key: the key of a withdrawal names the item")
         try:
-            batch.withdrawn_items.append((record.key or b"").decode())
+            batch.withdrawn_items.append(record.key.decode())
         except UnicodeDecodeError as error:
             raise MalformedRecord(f"empty value under a key that is no item id: {error}") from error
 
     def _read_interaction(self, record: Record) -> Interaction:
         interaction = self._interactions.decode(record.value, record.headers)
-        lead_ms = interaction.event_time_ms - record.timestamp_ms
-        if record.timestamp_ms >= 0 and lead_ms > self._max_event_lead_ms:
+        if interaction.weight < LEAST_WEIGHT:
             raise MalformedRecord(
-                f"`$.event_time_ms` lies {lead_ms / 1000:.0f} s after the record was written; "
+                f"`$.weight` is {interaction.weight}; weights begin at {LEAST_WEIGHT:f} "
+                "(to take an interaction back, send a `removal`)"
+            )
+        self._check_lead(interaction.event_time_ms, record)
+        if record.key != interaction.user_id.encode():
+            self._note_foreign_key(record)
+        return interaction
+
+    def _check_lead(self, event_time_ms: int, record: Record) -> None:
+        since_ms = self._latest_ms - self._max_event_lead_ms
+        whose = "our clock"
+        if 0 <= record.timestamp_ms <= self._latest_ms:
+            since_ms, whose = record.timestamp_ms, "its record's time"
+        lead_ms = event_time_ms - since_ms
+        if lead_ms > self._max_event_lead_ms or event_time_ms > self._latest_ms:
+            raise MalformedRecord(
+                f"`$.event_time_ms` lies {lead_ms / 1000:.0f} s ahead of {whose}; "
                 f"up to {self._max_event_lead_ms / 1000:.0f} s are allowed (updater.max_event_lead_ms)"
             )
-        return interaction
+
+    def _note_foreign_key(self, record: Record) -> None:
+        if not self._foreign_key_told:
+            self._foreign_key_told = True
+            log.warning(
+                "interactions should have their user's id as key, so that a user's are read in order; from now on "
+                "others are only counted",
+                record=str(record),
+            )
+        if self._on_foreign_key is not None:
+            self._on_foreign_key()

@@ -18,6 +18,13 @@ class UpdaterMetrics(Metrics):
         super().__init__("updater")
         self.interactions = self.counter("interactions_total", "Interactions applied")
         self.items = self.counter("items_total", "Catalogue entries applied")
+        self.foreign_keys = self.counter(
+            "foreign_keys_total", "Interactions taken in under a key that is not their user's id"
+        )
+        self.not_finite = self.counter(
+            "not_finite_total", "Embeddings that were not finite and were kept from being published"
+        )
+        self._not_finite_noted = 0
         self.published = self.counter("published_total", "States published", ("kind",))
         self.pending = self.gauge("pending_batches", "Batches of state changes awaiting confirmed publication")
         self.leading = self.gauge("leading", "1 while this updater leads and publishes")
@@ -37,6 +44,11 @@ class UpdaterMetrics(Metrics):
         """Sets the memory gauges."""
         for per, held in vars(report).items():
             self.memory.labels(per.removeprefix("per_")).set(held)
+
+    def note_not_finite(self, total: int) -> None:
+        """Counts embeddings kept from being published; `total` since the start of the program."""
+        self.not_finite.inc(total - self._not_finite_noted)
+        self._not_finite_noted = total
 
     def observe_freshness(self, event_times_ms: Sequence[int], now_ms: int) -> None:
         """Records the age of events when their changes became readable; of many events an even sample.

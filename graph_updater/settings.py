@@ -24,7 +24,9 @@ class UpdaterSection(SettingsSection):
     flush_ms: int = Field(50, ge=1, description="how often changes are published")
     batch_records: int = Field(1_000, ge=1, le=100_000, description="most records applied at once")
     max_event_lead_ms: int = Field(
-        3_600_000, ge=0, description="an interaction dated further ahead of its record becomes a dead letter"
+        3_600_000,
+        ge=0,
+        description="an interaction dated further ahead of its record, or of our clock, becomes a dead letter",
     )
     leader_timeout_ms: int = Field(
         6_000,

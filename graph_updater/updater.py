@@ -135,6 +135,7 @@ class Updater:
     async def _watch_memory(self, engine: UpdaterEngine, thread: EngineThread) -> None:
         while True:
             self.metrics.note_memory(await thread(engine.memory_report))
+            self.metrics.note_not_finite(engine.not_finite)
             await asyncio.sleep(_MEMORY_INTERVAL_S)
 
     def _state(self, resources: UpdaterResources, *, rebuild: bool) -> Recovered:
@@ -149,6 +150,8 @@ class Updater:
             settings.topics.items,
             max_bytes=settings.kafka.max_record_bytes,
             max_event_lead_ms=updater.max_event_lead_ms,
+            clock=clock,
+            on_foreign_key=self.metrics.foreign_keys.inc,
         )
         engine = UpdaterEngine(
             recovered.state,

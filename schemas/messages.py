@@ -17,7 +17,9 @@ SCHEMA_VERSION = 1
 Identifier = Annotated[
     str, msgspec.Meta(min_length=1, max_length=1024, description="An opaque id, any Unicode, not empty.")
 ]
-UnixMillis = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999, description="Unix time in milliseconds.")]
+LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999."""
+UnixMillis = Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS, description="Unix time in milliseconds.")]
 Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 """Any number but NaN and the infinities, which MessagePack carries: a bound lets the decoder itself refuse them."""
 Probability = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]

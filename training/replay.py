@@ -56,7 +56,7 @@ def statistics_of(suffix: TokenSequence) -> NDArray[np.float32]:
 class Replay:
     """Updater, tables, retrieval and prompt builder in one process, without Kafka between them.
 
-    The graph has the updater's default settings, with which nothing expires.
+    The graph has the updater's default settings, with which no interaction expires. Idle users are kept.
 
     Args:
         items: the catalogue, known from the start.

@@ -3,9 +3,9 @@
 Decay. An edge of age a counts w·2^(-a/H). LightGCN's propagation D^-½ A D^-½ does not change when all weights are
 multiplied by the same factor. So old weights stay and new ones grow (forward decay; Cormode et al., ICDE 2009): an edge
 with event time t is stored as w·2^((t - landmark)/H), which is its decayed weight times 2^((now - landmark)/H). The
-passing of time costs nothing. Before this factor exceeds the range of float32, the landmark is advanced and all weights
+passing of time costs nothing. Before this factor exceeds the range of float32, the landmark is moved and all weights
 are divided by a power of four (`BipartiteGraph.rescale`). This is exact in binary floating point, and so is the square
-root that other quantities are rescaled by. Edges older than `MAX_HALF_LIVES` are dropped.
+root that other quantities are rescaled by. Edges older than `MAX_HALF_LIVES` are dropped: they weigh nothing any more.
 
 Expiry. Event time is divided into slices of 1/256 of the window; an edge expires when its slice has left the window.
 """
@@ -24,6 +24,7 @@ from graph_updater.graph.lists import add_lists, cells_of, empty_lists, grow, la
 
 MAX_HALF_LIVES: Final = 48
 _RESCALE_HALF_LIVES: Final = 32
+_MAX_EXPONENT: Final = 64
 _SLICES_PER_WINDOW: Final = 256
 _ABSENT: Final = -1
 
@@ -47,7 +48,7 @@ class BipartiteGraph:
     def __init__(self, config: GraphConfig) -> None:
         self._cap = config.degree_cap
         self._half_life_ms = config.half_life_ms
-        self.window_ms = _effective_window(config)
+        self.window_ms = effective_window(config)
         self._slice_ms = max(1, self.window_ms // _SLICES_PER_WINDOW)
         self._pairs_of_slice: dict[int, list[NDArray[np.int64]]] = {}
         self.oldest_slice = _ABSENT
@@ -71,7 +72,7 @@ class BipartiteGraph:
     def apply(self, ops: EdgeOps) -> EdgeChanges:
         """Applies the operations in order, without insertions that are too old. Returns the changes, in stored weights.
 
-        With decay, call `rescale_factor` with the newest time first.
+        With decay, call `rescale_factor` first; all edges must lie within some dozens of half-lives of its time.
         """
         ops = self._admitted(ops)
         room = 3 * ops.user.shape[0]
@@ -90,24 +91,40 @@ class BipartiteGraph:
         """The removals due at `now_ms`, slice by slice; apply each before taking the next."""
         if not self.window_ms:
             return
-        self.oldest_slice = max(self.oldest_slice, (now_ms - self.window_ms) // self._slice_ms + 1)
+        oldest = (now_ms - self.window_ms) // self._slice_ms + 1
+        if oldest == self.oldest_slice:
+            return
+        self.oldest_slice = oldest
         for past in sorted(number for number in self._pairs_of_slice if number < self.oldest_slice):
             pairs = np.unique(np.concatenate(self._pairs_of_slice.pop(past)))
             last_ms = np.full(pairs.size, (past + 1) * self._slice_ms - 1, np.int64)
             user, item = (pairs >> 32).astype(np.int32), (pairs & 0xFFFFFFFF).astype(np.int32)
             yield EdgeOps(user, item, np.zeros(pairs.size, np.float32), last_ms)
 
-    def rescale_factor(self, newest_ms: int) -> float:
-        """The power of four to multiply all stored weights by before an edge of that time is inserted."""
+    def is_ahead(self, now_ms: int) -> bool:
+        """Whether the landmark lies so far after `now_ms` that it must move back."""
+        return self.landmark_ms - now_ms > _RESCALE_HALF_LIVES * self._half_life_ms
+
+    def rescale_factor(self, now_ms: int) -> float:
+        """The power of four to multiply all stored weights by before edges around that time are inserted."""
         if not self._half_life_ms:
             return 1.0
         if self.landmark_ms == _ABSENT:
-            self.landmark_ms = newest_ms
-        half_lives = (newest_ms - self.landmark_ms) // self._half_life_ms
-        return 0.25 ** (half_lives // 2) if half_lives > _RESCALE_HALF_LIVES else 1.0
+            self.landmark_ms = now_ms
+        half_lives = (now_ms - self.landmark_ms) // self._half_life_ms
+        if abs(half_lives) <= _RESCALE_HALF_LIVES:
+            return 1.0
+        if not self.edge_count:  # nothing to rescale, however far the time has moved
+            self.landmark_ms = now_ms
+            return 1.0
+        return float(0.25 ** (half_lives // 2))
+
+    def original_weight(self, weight: NDArray[np.float32], time: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The weights that edges of these stored weights were inserted with."""
+        return (weight / np.exp2((time - self.landmark_ms) / self._half_life_ms)).astype(np.float32)
 
     def rescale(self, factor: float) -> None:
-        """Multiplies all weights by a factor from `rescale_factor` and advances the landmark accordingly."""
+        """Multiplies all weights by a factor from `rescale_factor` and moves the landmark accordingly."""
         self.adjacency.weight[:] *= np.float32(factor)
         self.adjacency.degree[:] *= factor
         self.landmark_ms -= round(np.log2(factor)) * self._half_life_ms
@@ -164,7 +181,8 @@ class BipartiteGraph:
             keep = (weight == 0.0) | (time // self._slice_ms >= self.oldest_slice)
             user, item, weight, time = user[keep], item[keep], weight[keep], time[keep]
         if self._half_life_ms and self.landmark_ms != _ABSENT:
-            weight = (weight * np.exp2((time - self.landmark_ms) / self._half_life_ms)).astype(np.float32)
+            age = (time - self.landmark_ms) / self._half_life_ms
+            weight = (weight * np.exp2(np.minimum(age, _MAX_EXPONENT))).astype(np.float32)  # a removal has any age
         return EdgeOps(user, item, weight, time)
 
     def _remember_slices(self, ops: EdgeOps) -> None:
@@ -184,7 +202,7 @@ class BipartiteGraph:
             grow(column, needed)
 
 
-def _effective_window(config: GraphConfig) -> int:
+def effective_window(config: GraphConfig) -> int:
     """The window in ms, no longer than float32 can hold decayed weights; 0 for none."""
     windows = [config.window_ms, MAX_HALF_LIVES * config.half_life_ms]
     return min((window for window in windows if window), default=0)

@@ -7,7 +7,7 @@ from typing import Final
 from pydantic import Field
 
 from runtime.settings import SettingsSection
-from schemas.messages import EmbeddingDtype, InteractionKind
+from schemas.messages import LATEST_MS, EmbeddingDtype, InteractionKind
 
 DEFAULT_POSITIVE_KINDS: Final[frozenset[InteractionKind]] = frozenset({"click", "purchase", "like"})
 
@@ -17,8 +17,14 @@ class GraphConfig(SettingsSection):
 
     epsilon: float = Field(0.08, ge=0, lt=1, description="relative error allowed before a change is pushed; 0 is exact")
     degree_cap: int = Field(4096, ge=0, description="edges kept per node, newest stay; 0: all")
-    window_ms: int = Field(0, ge=0, description="age at which an edge leaves; 0: never")
-    half_life_ms: int = Field(0, ge=0, description="age at which an edge counts half; 0: never")
+    window_ms: int = Field(0, ge=0, le=LATEST_MS, description="age at which an edge leaves; 0: never")
+    half_life_ms: int = Field(0, ge=0, le=LATEST_MS, description="age at which an edge counts half; 0: never")
+    user_idle_ms: int = Field(
+        90 * 86_400_000,
+        ge=0,
+        le=LATEST_MS,
+        description="a user without an interaction for so long, in event time, is forgotten (90 days); 0: never",
+    )
     history_length: int = Field(50, ge=1, le=10_000, description="interactions kept per user")
     publish_min_cosine: float = Field(
         0.999, ge=0, le=1, description="publish again once the cosine to the published embedding is below"

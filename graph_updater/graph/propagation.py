@@ -135,6 +135,22 @@ class Propagation:
         resum(self.tables, self._graph.adjacency, nodes)
         self.refresh(nodes)
 
+    def restore_finite(self) -> None:
+        """Computes anew, from their neighbours, all nodes that are not finite. Looks at every node.
+
+        A ŷ that is not finite becomes 0, and all sums that contain it are computed again; then pushing completes them.
+        """
+        nodes, tables = self._graph.nodes, self.tables
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = tables.sums[:nodes].sum(axis=(1, 2)) + self._graph.adjacency.degree[:nodes]
+            pushed = tables.pushed[:nodes].sum(axis=(1, 2))
+        bad = np.flatnonzero(~np.isfinite(pushed)).astype(np.int32)
+        tables.pushed[bad] = 0.0
+        around = self._graph.edges_of(bad).neighbour
+        anew = np.unique(np.concatenate([np.flatnonzero(~np.isfinite(sums)).astype(np.int32), bad, around]))
+        tables.head[anew] = 0.0
+        self.resum(anew)
+
     def recompute(self) -> None:
         """Recomputes everything exactly from x⁽⁰⁾ and the edges, layer by layer as LightGCN does."""
         everybody = np.arange(self._graph.nodes, dtype=np.int32)

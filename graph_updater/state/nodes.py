@@ -122,16 +122,21 @@ class Nodes:
         """All nodes that are a user or an item."""
         return np.flatnonzero(self.facts.kind[: len(self)]).astype(np.int32)
 
-    def idle(self, cutoff_ms: int, kind: int) -> NDArray[np.int32]:
-        """Nodes of that kind without edges, without events since the cutoff, in no history and not in the catalogue."""
+    def idle_users(self, cutoff_ms: int) -> NDArray[np.int32]:
+        """Users without events since the cutoff."""
         nodes, facts = len(self), self.facts
-        idle = (facts.kind[:nodes] == kind) & (facts.last_event_ms[:nodes] < cutoff_ms)
+        return np.flatnonzero((facts.kind[:nodes] == USER) & (facts.last_event_ms[:nodes] < cutoff_ms)).astype(np.int32)
+
+    def idle_items(self, cutoff_ms: int) -> NDArray[np.int32]:
+        """Items without events since the cutoff, without edges, in no history and not in the catalogue."""
+        nodes, facts = len(self), self.facts
+        idle = (facts.kind[:nodes] == ITEM) & (facts.last_event_ms[:nodes] < cutoff_ms)
         idle &= self.graph.adjacency.lists.length[:nodes] == 0
         idle &= ~facts.in_catalogue[:nodes] & (self.histories.mentions[:nodes] == 0)
         return np.flatnonzero(idle).astype(np.int32)
 
     def release(self, nodes: NDArray[np.int32], kind: int) -> list[str]:
-        """Deletes idle nodes of that kind. Returns their ids."""
+        """Deletes nodes of that kind that have no edges. Returns their ids."""
         self.propagation.set_base(nodes, np.zeros((nodes.size, self.dim), np.float32))
         for column in self.facts.columns().values():
             column[nodes] = 0

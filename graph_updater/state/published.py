@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from graph_updater.graph.config import GraphConfig
@@ -16,6 +17,9 @@ from schemas.messages import Embedding, ItemState, PastInteraction, UserState
 
 _TOUCHED_BATCHES: Final = 256
 """Micro-batches whose nodes are kept one by one before they are merged, so that a long backlog takes no more memory."""
+_TOLD: Final = 5
+_MOST: Final = 2**63 - 1
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class PublishedStates:
     Attributes:
         expired_users: users that have left and still need a tombstone.
         expired_items: the same for items.
+        not_finite: embeddings that were kept from being published because they were not finite.
     """
 
     def __init__(
@@ -48,6 +53,7 @@ class PublishedStates:
         self._touched = [np.flatnonzero(nodes.facts.changed).astype(np.int32)]
         self.expired_users = list(expired_users)
         self.expired_items = list(expired_items)
+        self.not_finite = 0
 
     def touch(self, nodes: NDArray[np.int32]) -> None:
         """Notes nodes whose facts or history changed."""
@@ -92,8 +98,8 @@ class PublishedStates:
             user_id=user_id,
             embedding=self._embedding(node),
             recent=recent,
-            impressions=int(facts.impressions[node]),
-            positives=int(facts.positives[node]),
+            impressions=_count(facts.impressions[node]),
+            positives=_count(facts.positives[node]),
             last_event_time_ms=int(facts.last_event_ms[node]),
             published_time_ms=published_time_ms,
         )
@@ -109,8 +115,8 @@ class PublishedStates:
         return ItemState(
             item_id=item_id,
             embedding=self._embedding(node),
-            impressions=int(facts.impressions[node]),
-            positives=int(facts.positives[node]),
+            impressions=_count(facts.impressions[node]),
+            positives=_count(facts.positives[node]),
             last_event_time_ms=int(facts.last_event_ms[node]),
             published_time_ms=published_time_ms,
         )
@@ -118,16 +124,41 @@ class PublishedStates:
     def _publish(self, nodes: NDArray[np.int32], *, force: bool) -> NDArray[np.int32]:
         """Selects the nodes worth publishing; their present embedding becomes the published one."""
         facts, propagation = self._nodes.facts, self._nodes.propagation
-        z = propagation.embeddings(nodes)
+        z, rounded, finite = self._embeddings(nodes)
         turned = _cosines(z, facts.published[nodes].astype(np.float32)) < self._config.publish_min_cosine
         worth = turned | facts.changed[nodes] | (facts.version[nodes] == 0) | force
         named = nodes[worth]
-        facts.published[named] = z[worth]
+        facts.published[nodes[worth & finite]] = rounded[worth & finite]
         facts.version[named] += 1
         facts.changed[named] = False
         propagation.settle(nodes, z, facts.published[nodes].astype(np.float32))
         self._nodes.mark(named)
         return np.asarray(named)
+
+    def _embeddings(
+        self, nodes: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.floating[Any]], NDArray[np.bool_]]:
+        """The nodes' embeddings, the same as they are published, and which of them may be.
+
+        What is not finite is computed anew; where that does not help, the last published one stands in.
+        """
+        propagation, published = self._nodes.propagation, self._nodes.facts.published
+        z = propagation.embeddings(nodes)
+        rounded, finite = _rounded(z, published.dtype)
+        if finite.all():
+            return z, rounded, finite
+        self.not_finite += int((~finite).sum())
+        propagation.restore_finite()
+        z = propagation.embeddings(nodes)
+        rounded, finite = _rounded(z, published.dtype)
+        bad = nodes[~finite]
+        z[~finite] = published[bad]
+        log.warning(
+            "embeddings were not finite and have been computed anew; the others keep the last published one",
+            others=bad.size,
+            ids=self._nodes.names_of(bad[:_TOLD]),
+        )
+        return z, rounded, finite
 
     def _embedding(self, node: int) -> Embedding | None:
         """The published embedding; None for a node without x⁽⁰⁾ and edges."""
@@ -138,8 +169,20 @@ class PublishedStates:
             data=vector.tobytes(),
             dtype=self._config.embedding_dtype,
             dim=self._nodes.dim,
-            version=max(1, int(self._nodes.facts.version[node])),
+            version=max(1, _count(self._nodes.facts.version[node])),
         )
+
+
+def _count(stored: np.int64) -> int:
+    """A count; one that has passed the end of its range stays there."""
+    return int(stored) if stored >= 0 else _MOST
+
+
+def _rounded(z: NDArray[np.float32], dtype: np.dtype[Any]) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
+    """The rows in the number format, and which of them are finite in it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = z.astype(dtype)
+    return rounded, np.isfinite(rounded).all(axis=1)
 
 
 def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

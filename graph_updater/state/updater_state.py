@@ -7,7 +7,7 @@ compute every feature with the same code.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graph_updater.graph.adjacency import EdgeOps
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.config import GraphConfig
+from graph_updater.state.edge_feed import EdgeFeed, Waiting
 from graph_updater.state.histories import (
     DROP_EDGE,
     KEEP_EDGE,
@@ -25,11 +26,15 @@ from graph_updater.state.histories import (
     Entries,
     pack_event_ids,
 )
-from graph_updater.state.identities import ITEM, USER
+from graph_updater.state.idle import IdleNodes, idle_limit_ms
 from graph_updater.state.nodes import MemoryReport, Nodes
 from graph_updater.state.published import PublishedStates
 from graph_updater.state.snapshot import SnapshotCopy, StateCopy, restore_nodes
-from schemas.messages import Interaction, Item
+from graph_updater.state.stream_time import StreamTime
+from schemas.messages import LEAST_WEIGHT, Interaction, Item
+
+_PATIENCE_SHARE: Final = 8
+"""Events later than this share of the shortest limit say that stream time may have run ahead."""
 
 
 class UpdaterState:
@@ -49,6 +54,7 @@ class UpdaterState:
         self._trained_items = frozenset(base.item_ids)
         self._trained_users = {name: row for row, name in enumerate(base.user_ids)}
         self._nodes = Nodes(config, base.dim, base.alphas)
+        self._keep_time()
         self._copy: SnapshotCopy | None = None
         items, _ = self._nodes.items(base.item_ids)
         self._nodes.facts.in_catalogue[items] = True
@@ -75,10 +81,11 @@ class UpdaterState:
             np.maximum.at(facts.last_event_ms, nodes, batch.time)
             facts.changed[nodes] = True
             self.published.touch(nodes)
-        weights = np.array([i.weight for i in interactions], np.float32)
+        self._time.observe(batch.time)
+        weights = np.array([i.weight for i in interactions], np.float32).clip(LEAST_WEIGHT, None)
         weights[verdicts.edge == DROP_EDGE] = 0.0
         acts = verdicts.edge != KEEP_EDGE
-        self._change_edges(EdgeOps(users[acts], items[acts], weights[acts], batch.time[acts]))
+        self._edges.apply(EdgeOps(users[acts], items[acts], weights[acts], batch.time[acts]))
 
     def apply_items(self, items: Sequence[Item]) -> None:
         """Takes catalogue entries in. Items without a trained x⁽⁰⁾ get theirs from their text."""
@@ -102,16 +109,9 @@ class UpdaterState:
         self._nodes.facts.in_catalogue[nodes] = False
         self.published.touch(nodes)
 
-    def advance_time(self, now_ms: int) -> None:
-        """Removes edges that have left the window, then nodes without edges, history or a place in the catalogue."""
-        graph, expired = self._nodes.graph, False
-        for removals in graph.expired(now_ms):
-            self._change_edges(removals)
-            expired = True
-        if expired:
-            cutoff_ms = now_ms - graph.window_ms
-            self.published.expired_users += self._release(self._nodes.idle(cutoff_ms, USER), USER)
-            self.published.expired_items += self._release(self._nodes.idle(cutoff_ms, ITEM), ITEM)
+    def release_idle(self) -> None:
+        """Forgets users without interactions for too long, and the items that only they kept; see `state.idle`."""
+        self._idle.release(self.published)
 
     def repair(self, count: int) -> None:
         """Recomputes the sums of the next `count` nodes; called regularly, it keeps rounding errors from adding up."""
@@ -137,7 +137,9 @@ class UpdaterState:
     def finish_snapshot(self) -> StateCopy:
         """The present state, from the copy started last."""
         copy, self._copy = self._copy or self.start_snapshot(), None
-        return copy.finish()
+        finished = copy.finish()
+        finished.metadata.update(stream_time=self._time.to_list(), waiting=self._edges.waiting)
+        return finished
 
     def snapshot_arrays(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """The whole state as arrays and metadata, copied in one go."""
@@ -161,6 +163,7 @@ class UpdaterState:
         """
         state = cls(config, base)
         state._nodes = restore_nodes(config, base, arrays, metadata)
+        state._keep_time(metadata.get("stream_time", ()), metadata.get("waiting", ()))
         state.published = PublishedStates(
             config,
             state._nodes,
@@ -168,6 +171,14 @@ class UpdaterState:
             expired_items=metadata["expired_items"],
         )
         return state
+
+    def _keep_time(self, stream_time: Sequence[int] = (), waiting: Iterable[Waiting] = ()) -> None:
+        """Connects what depends on stream time to the tables."""
+        self._time = StreamTime(idle_limit_ms(self._config) // _PATIENCE_SHARE)
+        if stream_time:
+            self._time.restore(stream_time)
+        self._edges = EdgeFeed(self._config, self._nodes, self._time, waiting)
+        self._idle = IdleNodes(self._config, self._nodes, self._edges, self._time)
 
     def _judge(self, interaction: Interaction) -> int:
         """What an interaction says about the pair. A mere impression or view does not revoke an earlier click."""
@@ -188,23 +199,6 @@ class UpdaterState:
             known, rows = np.array(trained, np.int32).T
             self._nodes.propagation.set_base(known, np.asarray(vectors[rows], np.float32))
         return nodes
-
-    def _change_edges(self, ops: EdgeOps) -> None:
-        if ops.user.size == 0:
-            return
-        graph, propagation = self._nodes.graph, self._nodes.propagation
-        factor = graph.rescale_factor(int(ops.time.max()))
-        if factor != 1.0:
-            graph.rescale(factor)
-            propagation.rescale(factor)
-            self._nodes.mark(self._nodes.all_nodes())
-        changes = graph.apply(ops)
-        propagation.apply(changes)
-        self._nodes.mark(changes.user)  # a snapshot holds edges on the users' side only
-
-    def _release(self, nodes: NDArray[np.int32], kind: int) -> list[str]:
-        self.published.touch(nodes)
-        return self._nodes.release(nodes, kind)
 
     def _embeddings(self, table: Mapping[str, int], ids: Sequence[str]) -> NDArray[np.float32]:
         nodes = np.array([table.get(name, -1) for name in ids], np.int32)

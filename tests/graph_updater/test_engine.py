@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from updater_parts import CLICKS, NOW_MS, TOPICS, base, click, embeddings, engine, record, records, state
+from updater_parts import CLICKS, NOW_MS, TOPICS, base, click, embeddings, engine, later, record, records, state
 
 from graph_updater.engine import EngineThread, warm_up
 from graph_updater.graph import adjacency, push
 from graph_updater.graph.config import GraphConfig
-from graph_updater.state import histories
+from graph_updater.state import histories, stream_time
 from graph_updater.state.updater_state import UpdaterState
 from runtime.records import Record, TopicPartition
 from schemas.codec import MessageDecoder
@@ -103,7 +103,7 @@ def test_who_has_left_gets_a_tombstone():
     of = engine(window_ms=1_000)
     of.absorb(records([click("old", "i1", 0)]))
     of.collect()
-    of.absorb(records([click("new", "i2", 1_000_000)], first=1))
+    of.absorb(later(1_000_000, first=1))
 
     outbound = of.encode(of.collect().batch)
 
@@ -117,7 +117,7 @@ def test_an_id_that_left_after_it_was_collected_gets_a_tombstone():
     of = engine(window_ms=1_000)
     of.absorb(records([click("old", "i1", 0)]))
     waiting = of.collect().batch
-    of.absorb(records([click("new", "i2", 1_000_000)], first=1))
+    of.absorb(later(1_000_000, first=1))
 
     assert states_in(of.encode(waiting), TOPICS.user_states, UserState) == {"old": None}
 
@@ -128,7 +128,7 @@ def test_a_withdrawn_item_without_interactions_leaves_with_the_window():
     of.absorb([record(Item(item_id="new", title="four"), 0)])
     of.absorb([Record(TOPICS.items, 0, 1, b"new", None)])
     of.absorb(records([click("u", "i1", 0), click("u", "i1", 5_000)]))
-    of.absorb(records([click("u", "i1", 1_000_000)], first=2))
+    of.absorb(later(1_000_000, first=2))
 
     outbound = of.encode(of.collect().batch)
 
@@ -253,5 +253,6 @@ def test_every_kernel_is_compiled_by_the_warm_up():
         push.recompute,
         histories._record,
         histories._clear,
+        stream_time._observe,
     )
     assert all(kernel.signatures for kernel in kernels)

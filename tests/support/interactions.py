@@ -45,6 +45,12 @@ streams = st.lists(
 )
 
 
+def pass_time(state, time_ms):
+    """As many events as stream time needs for witnesses, of somebody else, then a look at who is idle."""
+    state.apply([interaction("witness", "item-4", time_ms + number, "view") for number in range(8)])
+    state.release_idle()
+
+
 def feed(state, stream, batch=5):
     """Applies the stream in batches."""
     for begin in range(0, len(stream), batch):

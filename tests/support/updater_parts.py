@@ -43,7 +43,7 @@ def engine(of=None, clock=None, offsets=None, **config):
     clock = clock or ManualClock(NOW_MS)
     return UpdaterEngine(
         of or state(**config),
-        Intake(TOPICS.items, max_bytes=10_000, max_event_lead_ms=3_600_000),
+        Intake(TOPICS.items, max_bytes=10_000, max_event_lead_ms=3_600_000, clock=clock),
         DeadLetters("updater", TOPICS.dead_letter_suffix, clock),
         StateEncoder(TOPICS, "msgpack", clock),
         offsets or {},
@@ -54,6 +54,11 @@ def click(user, item, number=0, **changes):
     """An interaction of the given user and item, `number` ms after the beginning of time."""
     fields = {"event_id": f"{user}-{item}-{number}", "kind": "click", "event_time_ms": NOW_MS + number}
     return Interaction(user_id=user, item_id=item, **{**fields, **changes})
+
+
+def later(number, first=0):
+    """Records of as many interactions of another user, `number` ms after the beginning, as move stream time there."""
+    return records([click("new", "i2", number + each) for each in range(8)], first)
 
 
 def record(message, offset=0, partition=0, timestamp_ms=NOW_MS):

@@ -134,7 +134,7 @@ def test_moving_the_landmark_changes_nothing(epsilon):
     moving, still = (
         Fresh(epsilon=epsilon, half_life_ms=HALF_LIFE_MS, nodes=60, dim=8, alphas=(0.25, 0.25, 0.5)) for _ in range(2)
     )
-    still.graph.landmark_ms = landmark_ms = 7 + 40 * HALF_LIFE_MS
+    still.graph.landmark_ms = landmark_ms = 7 + 30 * HALF_LIFE_MS
     stream = busy_stream(320, users=20, nodes=60)
     landmarks = set()
     for begin in range(0, len(stream), 8):

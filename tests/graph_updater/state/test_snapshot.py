@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interactions import TRAINED, exact_state, feed, interaction, streams, trained_base
+from interactions import TRAINED, exact_state, feed, interaction, pass_time, streams, trained_base
 
 from graph_updater.graph.config import GraphConfig
 from graph_updater.state.snapshot import IncompatibleSnapshot
@@ -40,7 +40,7 @@ def test_a_copy_made_in_mid_stream_is_the_state_of_its_last_moment(before, durin
     for begin in range(0, len(during), 4):
         copy.step(stride)
         state.apply(during[begin : begin + 4])
-        state.advance_time(200)
+        state.release_idle()
         if begin % 8 == 0:
             state.published.take_changes()
     restored = UpdaterState.restore(CONFIG, trained_base(), *state.finish_snapshot().merge())
@@ -56,10 +56,12 @@ def test_a_landmark_that_moves_during_the_copy_moves_for_what_is_copied_already(
     state = UpdaterState(config, trained_base())
     before = [interaction("anna", "item-0", 0), interaction("anna", "item-1", 5), interaction("bert", "item-0", 300)]
     feed(state, before, batch=1)
+    pass_time(state, 300)
     while not state.start_snapshot().step():
         pass
     landmark_ms = state._nodes.graph.landmark_ms
     feed(state, [interaction("bert", "item-2", 400)])
+    pass_time(state, 700)
     assert state._nodes.graph.landmark_ms > landmark_ms
     restored = UpdaterState.restore(config, trained_base(), *state.finish_snapshot().merge())
     same(state, restored)
@@ -83,7 +85,7 @@ def test_tombstones_still_to_be_published_survive():
     """Who expired before the snapshot and was not yet published as gone is named after the restart."""
     state = UpdaterState(CONFIG, trained_base())
     state.apply([interaction("anna", "item-0", 1_000)])
-    state.advance_time(900_000)
+    pass_time(state, 900_000)
     restored = UpdaterState.restore(CONFIG, trained_base(), *state.snapshot_arrays())
     assert restored.published.take_changes().expired_users == ["anna"]
 
@@ -92,7 +94,7 @@ def test_what_was_too_old_before_the_snapshot_is_too_old_after_it():
     """The front of the window comes back with the state: a late interaction from behind it makes no edge."""
     state = exact_state(window_ms=256_000)
     state.apply([interaction("bert", "item-1", 900_000)])
-    state.advance_time(900_000)
+    pass_time(state, 900_000)
     restored = UpdaterState.restore(state._config, trained_base(), *state.snapshot_arrays())
     for one in (state, restored):
         one.apply([interaction("anna", "item-0", 1_000), interaction("carl", "item-0", 899_999)])
