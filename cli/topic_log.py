@@ -13,6 +13,7 @@ from event_data.load import load_log
 from graph_updater.intake import Intake
 from programs.settings import ExitstreamSettings
 from programs.topics import TopicSettings
+from runtime.clock import SystemClock
 from runtime.errors import DatasetError, SettingsError
 from runtime.kafka import TopicFollower, probe
 from runtime.settings import KafkaSettings
@@ -51,7 +52,7 @@ async def read_topics(kafka: KafkaSettings, topics: TopicSettings) -> EventLog:
         BrokerError: the topics cannot be read.
     """
     await probe(kafka)
-    intake = Intake(topics.items, max_bytes=kafka.max_record_bytes, max_event_lead_ms=_LEAD_MS)
+    intake = Intake(topics.items, max_bytes=kafka.max_record_bytes, max_event_lead_ms=_LEAD_MS, clock=SystemClock())
     items: dict[str, Item] = {}
     interactions: dict[str, Interaction] = {}
     skipped, first_skipped = 0, ""
