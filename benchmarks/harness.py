@@ -14,7 +14,7 @@ from rich.console import Console
 from event_data.event_log import EventLog
 from models.bundle import MANIFEST
 from runtime.errors import ExitstreamError
-from training.progress import Bars
+from training.progress import reporter_for
 from training.train import train
 
 
@@ -42,7 +42,7 @@ def bundle_folder(bundle: Path | None, log: EventLog) -> Path:
         return bundle
     folder = Path("out") / f"{log.name}-bundle"
     if not (folder / MANIFEST).exists():
-        train(log, folder, reporter=Bars(Console(stderr=True)))
+        train(log, folder, reporter=reporter_for(Console(stderr=True)))
     return folder
 
 

@@ -16,7 +16,7 @@ from event_data.suitability import require_suitable
 from models.bundle import MANIFEST, Bundle, read_manifest
 from runtime.errors import BundleError
 from training.evaluate import Evaluation, Quality, evaluate
-from training.progress import Bars
+from training.progress import reporter_for
 from training.train import train
 
 
@@ -28,7 +28,7 @@ def train_bundle(log: EventLog, out: Path) -> None:
     """
     require_suitable(log)
     console = Console(highlight=False)
-    bundle = train(log, out, reporter=Bars(console))
+    bundle = train(log, out, reporter=reporter_for(console))
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
     console.print(f"bundle {out}, model version {bundle.version}")
     console.print(f"last tenth of the log: {figures}")
@@ -37,7 +37,7 @@ def train_bundle(log: EventLog, out: Path) -> None:
 def evaluate_bundle(folder: Path, data: Path | None, out: Path | None) -> None:
     """Show how good a bundle is on the last tenth of a log; write the figures as JSON if a file is given."""
     console = Console(highlight=False)
-    evaluation = evaluate(Bundle.load(folder), load_log(data), Bars(console))
+    evaluation = evaluate(Bundle.load(folder), load_log(data), reporter_for(console))
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(
@@ -61,7 +61,7 @@ def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
         except BundleError as error:
             console.print(f"{error}; training again")
     require_suitable(log)
-    train(log, folder, reporter=Bars(console))
+    train(log, folder, reporter=reporter_for(console))
     return folder
 
 

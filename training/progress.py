@@ -1,13 +1,15 @@
-"""Progress of a long job: bars on a terminal, or nothing."""
+"""Progress of a long job: bars on a terminal, plain lines in a log file, or nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from runtime.clock import Clock, SystemClock
 
 
 class Advance(Protocol):
@@ -44,8 +46,62 @@ def _ignore(done: int = 1, note: str = "") -> None:
     del done, note
 
 
+LINE_INTERVAL_S: Final = 10.0
+
+
+class Lines:
+    """A plain line at the start of each step, every ten seconds of it, and at its end: for log files, where bars show
+    nothing until the end.
+
+    Args:
+        write: takes a line.
+        clock: monotonic time.
+    """
+
+    def __init__(self, write: Callable[[str], object], clock: Clock | None = None) -> None:
+        self._write = write
+        self._clock = clock or SystemClock()
+
+    @contextmanager
+    def step(self, name: str, total: int | None = None) -> Iterator[Advance]:
+        """Lines for this step."""
+        began_s = logged_s = self._clock.monotonic()
+        counted, latest = 0, ""
+        self._write(f"{name}: {'started' if total is None else f'{total:,} to do'}")
+
+        def advance(done: int = 1, note: str = "") -> None:
+            nonlocal counted, latest, logged_s
+            counted, latest = counted + done, note or latest
+            now_s = self._clock.monotonic()
+            if now_s - logged_s >= LINE_INTERVAL_S:
+                logged_s = now_s
+                self._write(f"{name}: {_progress(counted, total, now_s - began_s)}{f', {latest}' if latest else ''}")
+
+        yield advance
+        self._write(f"{name}: done in {self._clock.monotonic() - began_s:.0f} s{f', {latest}' if latest else ''}")
+
+    def say(self, line: str) -> None:
+        """Write the line."""
+        self._write(line)
+
+
+def _progress(done: int, total: int | None, elapsed_s: float) -> str:
+    """How much is done, and how long the rest takes at the same speed."""
+    if not total or not done:
+        return f"{done:,} done"
+    left_s = max(0.0, elapsed_s * (total - done) / done)
+    return f"{done:,} of {total:,} ({done / total:.0%}), {left_s:.0f} s left"
+
+
+def reporter_for(console: Console) -> Reporter:
+    """Bars where the console is a terminal, lines elsewhere."""
+    if console.is_terminal:
+        return Bars(console)
+    return Lines(lambda line: print(line, file=console.file, flush=True))
+
+
 class Bars:
-    """A progress bar per step, with the time it took; a plain line per step where the output is no terminal.
+    """A progress bar per step, with the time it took. For terminals.
 
     Args:
         console: where to draw.
