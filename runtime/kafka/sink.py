@@ -75,7 +75,7 @@ class ProducerOwner:
         try:
             await asyncio.wait_for(producer.stop(), self._settings.stop_timeout_s)
         except (TimeoutError, KafkaError) as error:
-            log.warning("the producer did not stop cleanly", cause=repr(error))
+            log.debug("the producer did not stop by itself", cause=repr(error))
             await _abandon(producer, self._settings.stop_timeout_s)
 
     async def __aenter__(self) -> Self:

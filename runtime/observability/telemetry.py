@@ -23,7 +23,7 @@ LATENCY_BUCKETS_S: Final = (
 )
 """Fine around the usual budgets, and up to the latencies of a backlog."""
 LIBRARY_INTERVAL_S: Final = 60.0
-"""At most one line of the Kafka client in this time, unless it carries a traceback."""
+"""At most one line of the Kafka client in this time, unless it tells a fault of its own."""
 LONGEST_VALUE: Final = 200
 LONGEST_EVENT: Final = 1_000
 """Characters of a log line's values and of its text; the rest is cut."""
@@ -81,9 +81,7 @@ def _cut_long_values(_: object, __: str, event: structlog.typing.EventDict) -> s
 def _adopt_standard_logging(
     shared: list[structlog.typing.Processor], rendering: list[structlog.typing.Processor], level: int
 ) -> None:
-    """Libraries' log lines in our format; aiokafka, which logs every reconnection, from warnings on, and not each of
-    them.
-    """
+    """Libraries' log lines in our format; of aiokafka, which logs every reconnection, only warnings and not all."""
     handler = logging.StreamHandler(sys.stderr)
     if level > logging.DEBUG:
         handler.addFilter(ClientLines())
@@ -116,7 +114,7 @@ class ClientLines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is written; if so it tells how many were not."""
-        if not record.name.startswith("aiokafka") or record.exc_info:
+        if not record.name.startswith("aiokafka") or self._tells_a_fault(record):
             return True
         if self._clock() < self._next_at:
             self._held_back += 1
@@ -125,6 +123,12 @@ class ClientLines(logging.Filter):
             record.msg, record.args = f"{record.getMessage()} (and {self._held_back} lines held back)", ()
         self._next_at, self._held_back = self._clock() + LIBRARY_INTERVAL_S, 0
         return True
+
+    @staticmethod
+    def _tells_a_fault(record: logging.LogRecord) -> bool:
+        """Whether it carries a traceback of another error than Kafka's, which the client's caller gets as well."""
+        error = record.exc_info[1] if record.exc_info else None
+        return error is not None and not type(error).__module__.startswith("aiokafka")
 
 
 class Metrics:

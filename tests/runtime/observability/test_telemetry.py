@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import structlog
+from aiokafka.errors import KafkaError
 
 from runtime.clock import ManualClock
 from runtime.observability.telemetry import ClientLines, Metrics, configure_logging
@@ -90,6 +91,7 @@ def test_the_client_may_write_one_line_a_minute():
     assert [passes(), passes()] == [None, None]
     assert passes(name="aiohttp.server") == "no node 7"
     assert passes(exc_info=(ValueError, ValueError(), None)) == "no node 7"
+    assert passes(exc_info=(KafkaError, KafkaError(), None)) is None
     clock.advance(1)
-    assert passes() == "no node 7 (and 2 lines held back)"
+    assert passes() == "no node 7 (and 3 lines held back)"
     assert passes() is None
