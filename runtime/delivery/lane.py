@@ -19,8 +19,8 @@ from runtime.settings import KafkaSettings
 
 _MAX_RECORDS: Final = 1_000
 """Input records per transaction, so that a backlog does not make one outlast its time-out."""
-_PAUSE_S: Final = 0.2
-"""Between attempts at a transaction or its id."""
+_PAUSES_S: Final = (0.2, 0.4, 0.8, 1.6, 3.2)
+"""Between attempts at a transaction or its id, the last one from then on: no storm while a right is missing."""
 
 log = structlog.get_logger(__name__)
 
@@ -225,8 +225,9 @@ class Lane:
             log.warning("transaction failed", partition=str(self.partition), cause=str(error))
         else:
             self._outages.note(self._activity, error)
+        pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
         self._failures += 1
-        await asyncio.sleep(_PAUSE_S)
+        await asyncio.sleep(pause_s)
 
     async def _take_over(self) -> bool:
         """Initialises the transactional id. False if the partition is not ours.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -106,7 +107,10 @@ class RecordSource(PartitionReader):
             with translated(f"joining the group {self.group_id} on {', '.join(self._topics)}"):
                 async with asyncio.timeout(limit_s + self._settings.revocation_limit_s):
                     await self._consumer.start()
-                    await self._settled.wait()
+                    while not self._settled.is_set():
+                        self._coordinator.check_errors()  # the library tells errors only to those who poll
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(self._settled.wait(), _RETRY_S)
             self._raise_failure()
             self._starting = False
         except BaseException:
