@@ -147,10 +147,7 @@ class MessageDecoder(Generic[M]):
             value = value.removeprefix(_BYTE_ORDER_MARK)
         elif not _FLOAT_FOR_INT.match(str(error)):
             raise error
-        try:
-            untyped = (msgspec.json if wire_format == "json" else msgspec.msgpack).decode(value)
-        except (TypeError, ValueError, OverflowError):  # an unknown field's value that Python cannot hold
-            raise error from None
+        untyped = (msgspec.json if wire_format == "json" else msgspec.msgpack).decode(value)
         builtin_types = None if wire_format == "json" else (bytes,)  # JSON carries bytes as base64
         message: M | _Nothing = msgspec.convert(_whole_numbers(untyped), self._expected, builtin_types=builtin_types)
         return message

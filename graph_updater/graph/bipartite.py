@@ -24,7 +24,6 @@ from graph_updater.graph.lists import add_lists, cells_of, empty_lists, grow, la
 
 MAX_HALF_LIVES: Final = 48
 _RESCALE_HALF_LIVES: Final = 32
-_MAX_EXPONENT: Final = 64
 _SLICES_PER_WINDOW: Final = 256
 _ABSENT: Final = -1
 
@@ -181,8 +180,7 @@ class BipartiteGraph:
             keep = (weight == 0.0) | (time // self._slice_ms >= self.oldest_slice)
             user, item, weight, time = user[keep], item[keep], weight[keep], time[keep]
         if self._half_life_ms and self.landmark_ms != _ABSENT:
-            age = (time - self.landmark_ms) / self._half_life_ms
-            weight = (weight * np.exp2(np.minimum(age, _MAX_EXPONENT))).astype(np.float32)  # a removal has any age
+            weight = (weight * np.exp2((time - self.landmark_ms) / self._half_life_ms)).astype(np.float32)
         return EdgeOps(user, item, weight, time)
 
     def _remember_slices(self, ops: EdgeOps) -> None:

@@ -103,6 +103,16 @@ def test_what_lies_ahead_of_our_clock_is_refused_whatever_its_record_says(intake
     assert "updater.max_event_lead_ms" in reason
 
 
+def test_a_record_a_little_ahead_of_our_clock_vouches_no_further_than_our_clock(intake):
+    """Its clock may be ahead as the event's is; the leads do not add up."""
+    events = [click("u", "i", event_time_ms=NOW_MS + lead) for lead in (HOUR_MS, HOUR_MS + 1)]
+
+    batch = intake.read([record(event, timestamp_ms=NOW_MS + HOUR_MS // 2) for event in events])
+
+    assert batch.interactions == events[:1]
+    assert len(batch.rejects) == 1
+
+
 def test_a_record_without_a_time_is_believed_up_to_our_clock(intake):
     """Where the broker gives no time, ours is what there is to compare with."""
     event = click("u", "i", event_time_ms=NOW_MS + HOUR_MS)

@@ -303,6 +303,37 @@ def test_whole_numbers_may_be_written_as_floats(decoders, wire_format, message):
     assert decoders[type(message)].decode(value) == message
 
 
+def test_bytes_in_messagepack_are_bytes_also_beside_whole_floats():
+    """Only JSON carries them as text."""
+    fields = {"type": "item-state", "item_id": "i", "impressions": 1.0, "positives": 0, "last_event_time_ms": 0}
+    embedding = {"data": "AAAA", "dtype": "float32", "dim": 1, "version": 1}
+    value = msgspec.msgpack.encode({**fields, "published_time_ms": 0, "embedding": embedding})
+
+    with pytest.raises(MalformedRecord, match=r"Expected `bytes`, got `str` - at `\$.embedding.data`"):
+        MessageDecoder(ItemState).decode(value)
+
+
+@pytest.mark.parametrize("weight", ["9" * 400, "-" + "9" * 4_000, "9" * 5_000, "1" * 309 + ".0"])
+def test_a_number_of_hundreds_of_digits_beside_a_whole_float_is_refused(weight):
+    """Where a float is expected, too."""
+    value = as_json(event_time_ms=5.0, weight=0).replace(b'"weight": 0', f'"weight": {weight}'.encode())
+
+    with pytest.raises(MalformedRecord):
+        MessageDecoder(Interaction).decode(value)
+
+
+@pytest.mark.parametrize("unknown", ["9" * 5_000, "-" + "9" * 5_000, "1e999", "[" * 50 + "]" * 50])
+def test_an_unknown_field_beside_a_whole_float_may_hold_anything(unknown):
+    """It is read or the record is malformed, as without the float."""
+    value = as_json(event_time_ms=5.0, extra=0).replace(b"0}", unknown.encode() + b"}")
+
+    try:
+        read = MessageDecoder(Interaction).decode(value)
+    except MalformedRecord:
+        return
+    assert read.event_time_ms == 5
+
+
 @pytest.mark.parametrize("zero", ["-0", "-0.0", "0.0", "0e0"])
 def test_zero_is_zero_however_it_is_written(zero):
     """Signed and as a fraction."""

@@ -86,28 +86,56 @@ def test_a_stream_of_one_time_users_takes_no_more_memory_than_the_limit_holds():
     assert len(state._nodes.ids.users) <= 100 * 12
 
 
-@settings(max_examples=30, deadline=None)
+def ended(stream, batch, restart_at=None):
+    """The state after a stream, in batches; saved and restored after so many events."""
+    config = GraphConfig(epsilon=0.0, embedding_dtype="float32", user_idle_ms=25_600)
+    state = UpdaterState(config, trained_base())
+    for begin in range(0, len(stream), batch):
+        if restart_at is not None and begin <= restart_at < begin + batch:
+            state = UpdaterState.restore(config, trained_base(), *state.snapshot_arrays())
+        state.apply(stream[begin : begin + batch])
+        state.release_idle()
+    return state
+
+
+@settings(max_examples=80, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 4), st.integers(0, 5_000)), min_size=1, max_size=200),
-    st.integers(1, 30),
-    st.integers(0, 200),
+    st.lists(
+        st.tuples(st.integers(0, 99), st.integers(0, 4), st.sampled_from([0, 0, 0, 20_000, 25_550, 26_000, 39_000])),
+        min_size=1,
+        max_size=200,
+    ),
+    st.integers(1, 4),
+    st.integers(0, 9) | st.integers(0, 200),
 )
-def test_a_replay_and_a_restored_snapshot_forget_the_same_users(rows, batch, border):
-    """The same records in the same order end, bit for bit, in the same embeddings and the same users."""
-    stream = [interaction(f"user-{u}", TRAINED[i], 20 * n + t) for n, (u, i, t) in enumerate(rows)]
-    config = GraphConfig(epsilon=0.0, embedding_dtype="float32", user_idle_ms=1_024)
-
-    def ended(restart):
-        state = UpdaterState(config, trained_base())
-        for begin in range(0, len(stream), batch):
-            if restart and begin <= border < begin + batch:
-                state = UpdaterState.restore(config, trained_base(), *state.snapshot_arrays())
-            state.apply(stream[begin : begin + batch])
-            state.release_idle()
-        return state
-
-    first, again, restarted = ended(False), ended(False), ended(True)
+def test_a_replay_and_a_restored_snapshot_forget_the_same_users(rows, batch, before_end):
+    """The same records in the same order end, bit for bit, in the same embeddings; a restart forgets nobody else."""
+    stream = [
+        interaction(f"user-{user}", TRAINED[item], 40_000 + 30 * number - late)
+        for number, (user, item, late) in enumerate(rows)
+    ]
+    first, again = ended(stream, batch), ended(stream, batch)
+    restarted = ended(stream, batch, restart_at=max(0, len(stream) - 1 - before_end))
     users = sorted(first._nodes.ids.users)
     assert users == sorted(again._nodes.ids.users) == sorted(restarted._nodes.ids.users)
     np.testing.assert_array_equal(first.user_embeddings(users), again.user_embeddings(users))
     np.testing.assert_allclose(first.user_embeddings(users), restarted.user_embeddings(users), atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_who_is_forgotten_does_not_depend_on_how_the_stream_was_read(batch):
+    """Users are idle by the borders of slices, not by the end of the batch that crosses one."""
+    stream = [interaction(f"user-{number}", TRAINED[number % 5], 37 * number) for number in range(1_000)]
+    border_ms = 37 * 992 // 100 * 100 - 25_600
+    left = {f"user-{number}" for number in range(1_000) if 37 * number >= border_ms}
+    assert set(ended(stream, batch)._nodes.ids.users) == left
+
+
+def test_a_restart_does_not_look_earlier_than_the_next_slice():
+    """Who came in late since the last look leaves at the same record with a restart as without."""
+    stream = [interaction(f"user-{number}", TRAINED[0], 40_000) for number in range(20)]
+    late = [*stream, interaction("late", TRAINED[0], 10_000), interaction("last", TRAINED[0], 40_001)]
+    next_slice = [interaction(f"user-{number}", TRAINED[1], 40_100) for number in range(8)]
+    for restart_at in (None, 21):
+        assert "late" in ended(late, 1, restart_at)._nodes.ids.users
+        assert "late" not in ended([*late, *next_slice], 1, restart_at)._nodes.ids.users

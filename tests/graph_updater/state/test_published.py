@@ -27,7 +27,7 @@ def test_a_node_that_is_not_finite_is_computed_anew(table, damage):
     """However it came about and however far it has spread: what is published is what an undamaged state publishes."""
     whole, damaged = fed(), fed()
     getattr(damaged._nodes.propagation.tables, table)[damaged._nodes.ids.users["user-1"], 0, 0] = damage
-    more = [interaction("user-1", TRAINED[0], 100), interaction("user-2", TRAINED[0], 101)]
+    more = [interaction(user, TRAINED[0], 100, weight=3.0) for user in USERS[:3]]
     for state in (whole, damaged):
         feed(state, more)
     with np.errstate(all="ignore"), capture_logs() as logs:
