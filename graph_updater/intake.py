@@ -102,22 +102,20 @@ class Intake:
                 f"`$.weight` is {interaction.weight}; weights begin at {LEAST_WEIGHT:f} "
                 "(to take an interaction back, send a `removal`)"
             )
-        self._check_lead(interaction.event_time_ms, record)
+        time_ms = interaction.event_time_ms
+        if time_ms > self._latest_ms or 0 <= record.timestamp_ms < time_ms - self._max_event_lead_ms:
+            raise MalformedRecord(self._too_early(time_ms, record.timestamp_ms))
         if record.key != interaction.user_id.encode():
             self._note_foreign_key(record)
         return interaction
 
-    def _check_lead(self, event_time_ms: int, record: Record) -> None:
-        since_ms = self._latest_ms - self._max_event_lead_ms
-        whose = "our clock"
-        if 0 <= record.timestamp_ms <= self._latest_ms:
-            since_ms, whose = record.timestamp_ms, "its record's time"
-        lead_ms = event_time_ms - since_ms
-        if lead_ms > self._max_event_lead_ms or event_time_ms > self._latest_ms:
-            raise MalformedRecord(
-                f"`$.event_time_ms` lies {lead_ms / 1000:.0f} s ahead of {whose}; "
-                f"up to {self._max_event_lead_ms / 1000:.0f} s are allowed (updater.max_event_lead_ms)"
-            )
+    def _too_early(self, time_ms: int, record_ms: int) -> str:
+        now_ms = self._latest_ms - self._max_event_lead_ms
+        since_ms, whose = (record_ms, "its record's time") if 0 <= record_ms <= now_ms else (now_ms, "our clock")
+        return (
+            f"`$.event_time_ms` lies {(time_ms - since_ms) / 1000:.0f} s ahead of {whose}; "
+            f"up to {self._max_event_lead_ms / 1000:.0f} s are allowed (updater.max_event_lead_ms)"
+        )
 
     def _note_foreign_key(self, record: Record) -> None:
         if not self._foreign_key_told:
