@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from graph_updater.graph.config import GraphConfig
 from loadgen.plan import Impression, Plan
 from loadgen.report import Answers
 from programs.topics import TopicSettings
@@ -31,6 +32,8 @@ PAGE_GAP_S: Final = 0.75
 """Least time between two pages of one user. A log of many months is replayed in a minute: without this gap, a user's
 next page would be requested before the clicks on the previous one are sent.
 """
+_ACTIVE_MS: Final = GraphConfig().user_idle_ms // 2
+"""The updater forgets users of an old history who have been idle for twice this long."""
 ANSWER_PATIENCE_S: Final = 20.0
 """How long to wait for the last answers."""
 
@@ -106,7 +109,7 @@ class Player:
     sent: list[Impression] = field(default_factory=list)
 
     async def prepare(self, patience_s: float) -> None:
-        """Send catalogue and history, then wait until the updater has published every user of the history.
+        """Send catalogue and history, then wait until the updater has published every user whom it has not forgotten.
 
         Raises:
             StatesMissing: it did not within `patience_s`.
@@ -119,7 +122,9 @@ class Player:
             for event in history:
                 await sink.send(self._record(self.topics.interactions, event.user_id, event))
             await sink.flush()
-        await self._wait_for_states({event.user_id: event.event_time_ms for event in history}, patience_s)
+        active_ms = self.clock.wall_ms() - _ACTIVE_MS
+        active = {event.user_id: event.event_time_ms for event in history if event.event_time_ms >= active_ms}
+        await self._wait_for_states(active, patience_s)
 
     async def play(self) -> None:
         """Send the requests at their rate and each page's events after it; read scores until all are there."""
