@@ -24,7 +24,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 from runtime.errors import BrokerUnreachable, SettingsError
 from runtime.settings import KafkaSettings
 
-_RETRY_PAUSE_S = 0.25
+_FIRST_PAUSE_S: Final = 0.25
+_LONGEST_PAUSE_S: Final = 2.0
+"""Between attempts the pause doubles: a broker that turns us away is not asked sixty times."""
 _Address = tuple[str, int]
 _EXPLANATIONS: Final = (
     (SaslAuthenticationFailed, "wrong user name or password (kafka.sasl_username, kafka.sasl_password)"),
@@ -85,7 +87,7 @@ async def probe(settings: KafkaSettings) -> None:
 async def _retry_until_answered(addresses: list[_Address], arguments: dict[str, Any], limit_s: float) -> list[_Address]:
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + limit_s
-    logged = False
+    pause_s, logged = _FIRST_PAUSE_S, False
     while True:
         advertised, causes = await _first_answer(addresses, arguments)
         if advertised:
@@ -96,7 +98,8 @@ async def _retry_until_answered(addresses: list[_Address], arguments: dict[str, 
         if not logged:
             log.info("waiting for the broker", cause=_no_answer(causes), limit_s=limit_s)
             logged = True
-        await asyncio.sleep(_RETRY_PAUSE_S)
+        await asyncio.sleep(min(pause_s, max(0.0, give_up_at - loop.time())))
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 async def _first_answer(

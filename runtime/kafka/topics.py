@@ -97,7 +97,8 @@ async def require_topics(settings: KafkaSettings, topics: Sequence[str]) -> Clus
     missing = [name for name in topics if name not in counts]
     if missing:
         raise TopicMissing(
-            f"{settings.bootstrap_servers} has no topic {', '.join(missing)}; make them with `exitstream topics create`"
+            f"{settings.bootstrap_servers} has no topic {', '.join(missing)}, or does not show it to this user; "
+            "make it with `exitstream topics create`, or grant Describe on it"
         )
     return Cluster(cluster_id, {name: counts[name] for name in topics}, is_embedded)
 
