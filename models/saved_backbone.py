@@ -12,29 +12,20 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import torch
+import transformers
 from torch import nn
-from transformers import (
-    LlamaConfig,
-    LlamaModel,
-    MistralConfig,
-    MistralModel,
-    PretrainedConfig,
-    PreTrainedModel,
-    Qwen2Config,
-    Qwen2Model,
-    Qwen3Config,
-    Qwen3Model,
-)
+from transformers import PreTrainedModel
 
 from models.backbone import FAMILIES, UnsupportedBackbone, no_progress_bars
 from models.tensor_file import check_shapes, declared_shapes
 
-_CLASSES: Final[dict[str, tuple[type[PretrainedConfig], type[PreTrainedModel]]]] = {
-    "llama": (LlamaConfig, LlamaModel),
-    "mistral": (MistralConfig, MistralModel),
-    "qwen2": (Qwen2Config, Qwen2Model),
-    "qwen3": (Qwen3Config, Qwen3Model),
+_CLASSES: Final = {
+    "llama": ("LlamaConfig", "LlamaModel"),
+    "mistral": ("MistralConfig", "MistralModel"),
+    "qwen2": ("Qwen2Config", "Qwen2Model"),
+    "qwen3": ("Qwen3Config", "Qwen3Model"),
 }
+"""By name, because transformers imports a family's module when it is asked for: a second each."""
 _LEADING_ELSEWHERE: Final = ("auto_map", "quantization_config", "attn_implementation", "_attn_implementation")
 """Keys by which a configuration makes transformers import or fetch something."""
 
@@ -111,7 +102,7 @@ def load_saved_backbone(folder: Path, decoder: DecoderConfig, dtype: torch.dtype
         ValueError: the configuration does not fit the weights.
     """
     check_shapes(declared_shapes(folder / "model.safetensors"), _sizes(decoder))
-    config_class, model_class = _CLASSES[decoder.model_type]
+    config_class, model_class = (getattr(transformers, name) for name in _CLASSES[decoder.model_type])
     told = {name: part for name, part in msgspec.to_builtins(decoder).items() if name != "model_type"}
     with no_progress_bars():
         model, report = model_class.from_pretrained(
@@ -126,7 +117,8 @@ def load_saved_backbone(folder: Path, decoder: DecoderConfig, dtype: torch.dtype
         )
     if wrong := sorted(str(name) for kind in _INCOMPLETE for name in report.get(kind, ())):
         raise UnsupportedBackbone(f"backbone/model.safetensors does not fit: {', '.join(wrong[:5])}")
-    return model
+    whole: PreTrainedModel = model
+    return whole
 
 
 _INCOMPLETE: Final = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
