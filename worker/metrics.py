@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import cache
 from typing import Any, Final
 
 import structlog
@@ -26,8 +27,11 @@ class WorkerMetrics(Metrics):
 
     def __init__(self) -> None:
         super().__init__("worker")
-        self._requests = self.counter("requests_total", "Requests answered", ("status",))
-        self._candidates = self.counter("candidates_total", "Candidates scored", ("made_by", "exit_layer"))
+        # For each labelled child the library makes strings of the labels and takes a lock; there are few, so keep them.
+        self._requests_of = cache(self.counter("requests_total", "Requests answered", ("status",)).labels)
+        self._candidates_of = cache(
+            self.counter("candidates_total", "Candidates scored", ("made_by", "exit_layer")).labels
+        )
         self._latency = self.histogram("latency_seconds", "From a request's created time until it was scored")
         self._lateness = self.histogram("lateness_seconds", "By how much late answers were late when scored")
         self._budget_share = self.histogram("budget_share", "Latency as a share of the budget", buckets=BUDGET_SHARES)
@@ -61,18 +65,19 @@ class WorkerMetrics(Metrics):
 
     def note_answer(self, job: Job) -> None:
         """Counts one answered request."""
-        self._requests.labels(job.status).inc()
-        self._latency.observe(job.latency_s)
-        if job.lateness_ms > 0:
-            self._lateness.observe(job.lateness_ms / 1000)
+        self._requests_of(job.status).inc()
+        latency_s, lateness_ms, age_ms = job.latency_s, job.lateness_ms, job.embedding_age_ms
+        self._latency.observe(latency_s)
+        if lateness_ms > 0:
+            self._lateness.observe(lateness_ms / 1000)
         if job.budget_s > 0:
-            self._budget_share.observe(job.latency_s / job.budget_s)
+            self._budget_share.observe(latency_s / job.budget_s)
         for (made_by, exit_layer), count in Counter(
             zip(job.made_by.tolist(), job.exit_layer.tolist(), strict=True)
         ).items():
-            self._candidates.labels(MADE_BY[made_by], exit_layer).inc(count)
-        if job.embedding_age_ms is not None:
-            self.embedding_age.observe(job.embedding_age_ms / 1000)
+            self._candidates_of(MADE_BY[made_by], exit_layer).inc(count)
+        if age_ms is not None:
+            self.embedding_age.observe(age_ms / 1000)
         self._note_steps(job)
 
     def note_deadline(self, deadline: Deadline) -> None:

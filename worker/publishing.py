@@ -71,16 +71,14 @@ def _candidate_scores(job: Job, neighbours: int) -> list[CandidateScore]:
             made_by=MADE_BY[made_by],
             exit_layer=exit_layer,
             confidence=confidence,
-            neighbours=_neighbours(job.evidence.get(place), neighbours),
+            neighbours=_neighbours(job.evidence[place], neighbours) if neighbours and place in job.evidence else [],
         )
         for place, (item_id, ctr, made_by, exit_layer, confidence) in enumerate(columns)
     ]
 
 
-def _neighbours(evidence: CandidateEvidence | None, count: int) -> list[Neighbour]:
+def _neighbours(evidence: CandidateEvidence, count: int) -> list[Neighbour]:
     """The nearest of each kind in turn."""
-    if evidence is None or not count:
-        return []
     kinds = (
         (Neighbour(kind="past_item", id=past.item.item_id, similarity=past.similarity, positive=past.positive)
          for past in evidence.past),

@@ -102,3 +102,36 @@ async def test_stopping_tells_what_was_not_delivered(readiness):
         delivery = await sink.send(record(0))
     with pytest.raises(DeliveryFailed):
         await delivery
+
+
+async def test_many_records_at_once_are_delivered_or_refused_by_batch(broker, readiness):
+    """Each batch tells which of the records it holds; a refused one does not fail the others."""
+    records = [OutRecord("t", b"k", b"%d" % number) for number in range(3)]
+    async with patient(readiness) as sink:
+        [(first, refused)] = await sink.send_all(records)
+        [(second, delivered)] = await sink.send_all([record(3)])
+        assert sink.in_flight == 4
+        for _ in first.records:
+            broker.refuse(MessageSizeTooLargeError())
+        broker.refuse(OutOfOrderSequenceNumber())
+        with pytest.raises(RecordTooLarge):
+            await refused
+        await turns()
+        broker.acknowledge()
+        await delivered
+    assert (first.places, second.places) == ((0, 1, 2), (0,))
+    assert broker.outputs == [b"3"]
+
+
+async def test_a_batch_that_was_refused_for_another_reason_is_sent_again_whole(broker, readiness):
+    """In its order, before what came after it."""
+    async with patient(readiness) as sink:
+        [(_, together)] = await sink.send_all([record(number) for number in range(3)])
+        alone = await sink.send(record(3))
+        for _ in range(4):
+            broker.refuse(TopicAuthorizationFailedError("t"))
+        await turns()
+        while broker.waiting:
+            broker.acknowledge()
+        await asyncio.gather(together, alone)
+    assert broker.outputs == [b"0", b"1", b"2", b"3"]
