@@ -32,7 +32,7 @@ _EXACT_AND_QUICK = {
 
 
 class FaultLab:
-    """Two workers per mode and two updaters on a cluster, one load for all of them, and the undisturbed reference.
+    """Workers of both modes and updaters on a cluster, one load for all of them, and the undisturbed reference.
 
     Args:
         cluster: a running `KafkaCluster`.
@@ -40,9 +40,10 @@ class FaultLab:
         bundle_folder: the same on disk.
         folder: for logs and snapshots.
         seed: of the moments at which faults happen.
+        letters: one program of each kind is usual for each of them.
     """
 
-    def __init__(self, cluster, bundle, bundle_folder, folder, seed=0):
+    def __init__(self, cluster, bundle, bundle_folder, folder, seed=0, letters="ab"):
         size = len(cluster.brokers)
         broker = TestBroker(cluster.bootstrap_servers, f"faults-{size}-{seed}")
         self.cluster = cluster
@@ -58,13 +59,10 @@ class FaultLab:
         """What ended without having been asked to, and was started again."""
         self.broken = False
         """Whether a promise was not kept: what comes after would be blamed for it."""
+        self.usual = [f"{kind}-{letter}" for kind in (*MODES, "updater") for letter in letters]
+        """The programs that every test begins with."""
         self._programs = {name: self._program(name) for name in self.usual}
         self._first = 0
-
-    @property
-    def usual(self):
-        """The programs that every test begins with."""
-        return [f"{mode}-{letter}" for mode in MODES for letter in "ab"] + ["updater-a", "updater-b"]
 
     async def __aenter__(self):
         await self.site.create_topics()
@@ -186,11 +184,13 @@ class Labs:
         bundle: a loaded bundle.
         bundle_folder: the same on disk.
         folders: makes folders.
+        letters: see `FaultLab`.
     """
 
-    def __init__(self, cluster, bundle, bundle_folder, folders):
+    def __init__(self, cluster, bundle, bundle_folder, folders, letters="ab"):
         self._parts = cluster, bundle, bundle_folder
         self._folders = folders
+        self._letters = letters
         self._lab = None
         self._made = 0
 
@@ -208,7 +208,7 @@ class Labs:
             self._lab = None
         if self._lab is None:
             self._made += 1
-            lab = FaultLab(*self._parts, self._folders.mktemp("faults"), seed=self._made)
+            lab = FaultLab(*self._parts, self._folders.mktemp("faults"), self._made, self._letters)
             self._lab = await lab.__aenter__()
         await self._lab.begin()
         return self._lab

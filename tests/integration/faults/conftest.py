@@ -44,17 +44,17 @@ async def three_broker_labs(three_broker_cluster, lab_parts):
     """Labs on three brokers, one after the other."""
     from fault_lab import Labs  # noqa: PLC0415 - needs testcontainers, which needs Docker
 
-    async with Labs(three_broker_cluster, *lab_parts) as labs:
+    async with Labs(three_broker_cluster, *lab_parts, letters="a") as labs:
         yield labs
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def lab(one_broker_labs):
-    """Both modes and two updaters at work on one broker, ready to be disturbed."""
+    """Two workers of each mode and two updaters at work on one broker, ready to be disturbed."""
     return await one_broker_labs.ready()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def replicated_lab(three_broker_labs):
-    """The same on three brokers."""
+    """A worker of each mode and an updater at work on three brokers, ready to be disturbed."""
     return await three_broker_labs.ready()
