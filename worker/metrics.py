@@ -55,6 +55,7 @@ class WorkerMetrics(Metrics):
         self.threshold = self.gauge("exit_threshold", "The exit threshold in force")
         self.waiting = self.gauge("waiting_parts", "Parts of requests that wait to be prepared")
         self.in_flight = self.gauge("in_flight_requests", "Requests accepted and not yet answered")
+        self.given_up = self.gauge("given_up_requests", "Requests whose answer the broker refused in every form")
         self.paused = self.gauge("paused_partitions", "Partitions whose reading is paused")
         self._index_failures = self.counter(
             "index_failures_total", "Trainings and updates of search indexes that failed", ("step",)

@@ -100,6 +100,15 @@ class Transaction:
         with _usable(self._producer, "writing in a transaction"):
             await asyncio.gather(*self._sent)
 
+    def abandon(self) -> None:
+        """Says that nobody will ask what became of the records: each of them would be a traceback in the log otherwise,
+        and so would the library's own note of the failure.
+        """
+        manager = getattr(self._producer, "_txn_manager", None)  # aiokafka offers no other way
+        note = getattr(manager, "_transaction_waiter", None)
+        for future in self._sent if note is None else [*self._sent, note]:
+            future.add_done_callback(_retrieve)
+
 
 class TransactionalSink(ProducerOwner):
     """A producer with a transactional id. Starting it aborts an open transaction of the id's earlier holder and
@@ -148,8 +157,10 @@ class TransactionalSink(ProducerOwner):
                     try:
                         yield transaction
                         await transaction.delivered()
-                    except Exception:
-                        await self._abort()
+                    except BaseException as error:
+                        if isinstance(error, Exception):
+                            await self._abort()
+                        transaction.abandon()
                         raise
                     with _usable(self._producer, doing):
                         await self._producer.commit_transaction()
@@ -164,6 +175,11 @@ class TransactionalSink(ProducerOwner):
             await self._producer.abort_transaction()
         except (KafkaError, AssertionError) as error:
             log.info("abort refused", transactional_id=self.transactional_id, cause=repr(error))
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from functools import partial
 
 import pytest
@@ -12,6 +13,7 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     NotLeaderForPartitionError,
+    ProducerFenced,
     TopicAuthorizationFailedError,
 )
 from memory_kafka import turns
@@ -367,3 +369,20 @@ async def test_commits_that_the_broker_does_not_answer_are_made_up_for(broker, e
         assert not source.outages.is_out
         running.cancel()
     assert broker.offsets == {HERE: 1}
+
+
+async def test_records_of_a_failed_transaction_leave_no_tracebacks(broker):
+    """Nobody asks any more what became of each of them; the transaction's own error says it all."""
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, complaint: complaints.append(complaint))
+    broker.holds = True
+    async with TransactionalSink(KafkaSettings(), "id") as sink:
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012 - the block is what raises
+            async with sink.transaction() as transaction:
+                await transaction.send(*outputs(b"half"))
+                raise ZeroDivisionError
+        broker.refuse(ProducerFenced())
+        await turns()
+        del transaction
+        gc.collect()
+    assert complaints == []
