@@ -44,7 +44,7 @@ from graph_updater.engine import warm_up
 from graph_updater.graph.adjacency import EdgeOps
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.config import GraphConfig
-from graph_updater.state.snapshot import SNAPSHOT_VERSION
+from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
 from graph_updater.state.updater_state import UpdaterState
 from runtime.errors import ExitstreamError
 from runtime.snapshots import SnapshotStore

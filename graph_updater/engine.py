@@ -18,8 +18,8 @@ import numpy as np
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.config import GraphConfig
 from graph_updater.intake import Batch, Intake
+from graph_updater.publication.batch import DeadLetter, Offsets, StateBatch
 from graph_updater.publication.encoder import StateEncoder
-from graph_updater.publication.outbox import DeadLetter, Offsets, StateBatch
 from graph_updater.state.nodes import MemoryReport
 from graph_updater.state.snapshot import SnapshotCopy, StateCopy
 from graph_updater.state.updater_state import UpdaterState
@@ -100,14 +100,14 @@ class UpdaterEngine:
         self._continue_copy()
         return batch
 
-    def collect(self, *, full_republish: bool = False) -> Collection:
-        """The changes since the last call; with `full_republish`, every state.
+    def collect(self) -> Collection:
+        """The changes since the last call.
 
         A snapshot begun earlier is captured here once its copy is complete: at this moment every change is in a batch.
         """
         self._continue_copy()
         self._state.repair(_REPAIRED_AT_ONCE)
-        batch = self._batch(full_republish=full_republish)
+        batch = self._batch()
         return Collection(batch, self.capture() if self._copied else None)
 
     def begin_snapshot(self) -> None:
@@ -131,16 +131,15 @@ class UpdaterEngine:
     def _dead_letter(self, record: Record, reason: str) -> DeadLetter:
         return DeadLetter(record.source, record.offset, self._letters.letter(record, reason))
 
-    def _batch(self, *, full_republish: bool) -> StateBatch | None:
-        if self._offsets == self._collected and not full_republish:
+    def _batch(self) -> StateBatch | None:
+        if self._offsets == self._collected:
             return None
-        changes = self._state.published.take_changes(force=full_republish)
+        changes = self._state.published.take_changes()
         batch = StateBatch(
             offsets=dict(self._offsets),
             users=[*changes.users, *changes.expired_users],
             items=[*changes.items, *changes.expired_items],
             dead_letters=self._dead_letters,
-            full_republish=full_republish,
             event_times_ms=self._event_times_ms,
         )
         self._collected, self._dead_letters, self._event_times_ms = batch.offsets, [], []

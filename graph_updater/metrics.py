@@ -28,7 +28,8 @@ class UpdaterMetrics(Metrics):
         self.published = self.counter("published_total", "States published", ("kind",))
         self.pending = self.gauge("pending_batches", "Batches of state changes awaiting confirmed publication")
         self.leading = self.gauge("leading", "1 while this updater leads and publishes")
-        self.rebuilds = self.counter("rebuilds_total", "Times the state was rebuilt from the earliest records")
+        self.rebuilds = self.counter("rebuilds_total", "Times the state was rebuilt from the topics")
+        self.gap_records = self.counter("gap_records_total", "Records that expired before they were read", ("topic",))
         self.absorbing = self.histogram("absorb_seconds", "Time to apply one poll's records")
         self.publishing = self.histogram("publish_seconds", "Time to encode a batch and write its transactions")
         self.freshness = self.histogram(
@@ -38,6 +39,7 @@ class UpdaterMetrics(Metrics):
             "state_bytes", "Memory of the state, and per edge, node and past interaction", ("per",)
         )
         self.snapshots = self.counter("snapshots_total", "Snapshots written")
+        self.snapshot_failures = self.counter("snapshot_failures_total", "Snapshots that could not be written")
         self.snapshot_seconds = self.histogram("snapshot_seconds", "Time to write a snapshot in the background")
 
     def note_memory(self, report: MemoryReport) -> None:

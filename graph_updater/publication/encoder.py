@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from graph_updater.publication.outbox import StateBatch
+from graph_updater.publication.batch import StateBatch
 from graph_updater.state.published import PublishedStates
 from programs.topics import TopicSettings
 from runtime.clock import Clock

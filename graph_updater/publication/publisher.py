@@ -1,11 +1,9 @@
 """Publishes state changes while this updater leads; follows what the leader has published while it stands by.
 
-How a batch is published, so that nothing is lost wherever it is interrupted:
-    1. the states, in transactions of bounded size;
-    2. the dead letters, each transaction with the offsets up to the first letter that is still to come;
-    3. with the last of them, the offsets of the batch.
-Mostly all of this is one transaction. Readers see each transaction whole. After a crash the next leader finds the
-committed offsets before the batch. It publishes what they do not cover from its own state, made of the same records.
+A batch is published in parts of bounded size (`publication.pending`), one transaction each, and readers see each
+transaction whole. Mostly one part is enough. What is published stays published if a later part fails: the next term
+goes on with the rest. After a crash the next leader finds committed offsets before the batch. It publishes what they do
+not cover from its own state, made of the same records.
 """
 
 from __future__ import annotations
@@ -16,7 +14,8 @@ from typing import Final
 import structlog
 
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.publication.outbox import CommittedOffsets, Offsets, Outbox, StateBatch
+from graph_updater.publication.batch import CommittedOffsets, Offsets, StateBatch
+from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.standby import Leadership, LeaderTerm
 from runtime.clock import Clock
 from runtime.errors import TransactionFailed
@@ -67,48 +66,64 @@ class Publisher:
         return self._leadership.term is not None
 
     @property
-    def needs_full_republish(self) -> bool:
-        """Whether the next batch must name every state."""
-        return self.is_leading and self._outbox.full_republish
-
-    @property
     def pending(self) -> int:
         """Batches that are not confirmed as published."""
         return len(self._outbox)
+
+    @property
+    def letter_bytes(self) -> int:
+        """Bytes of the dead letters that are not confirmed as published."""
+        return self._outbox.letter_bytes
 
     def add(self, batch: StateBatch) -> None:
         """Takes in a batch to be published, by this updater or by the leader."""
         self._outbox.add(batch)
 
-    async def flush(self) -> bool:
-        """Publishes all pending batches. False if not leading, or if that failed; they stay pending then.
+    async def drop_published(self) -> None:
+        """Drops what a leader has published, as a standby does.
 
         Raises:
-            BrokerError: on anything that trying again does not mend.
+            BrokerError: if the broker cannot be asked.
+        """
+        self._outbox.watch_leader(await self._committed())
+
+    async def flush(self) -> bool:
+        """Publishes the next part of what is pending. False if not leading, or if that failed; it stays pending then.
+
+        Raises:
+            BrokerError: if the broker refuses or does not answer; what is pending stays.
         """
         term = self._leadership.term
         if term is None:
-            self._outbox.watch_leader(await self._committed())
+            await self.drop_published()
             return False
         if term is not self._reconciled_term:  # an earlier leader, or this one with a failed transaction, got so far
             self._outbox.drop_covered(await self._committed())
             self._reconciled_term = term
-        batch = self._outbox.contents()
-        return batch is None or await self._publish(term, batch)
+        part = self._outbox.next_part(MAX_TRANSACTION_RECORDS)
+        if part is not None and not await self._publish(term, part):
+            return False
+        if not self._outbox:
+            self._outbox.note_published()
+        return True
 
-    async def _publish(self, term: LeaderTerm, batch: StateBatch) -> bool:
+    async def _publish(self, term: LeaderTerm, part: StateBatch) -> bool:
+        published = False
         try:
             with self._metrics.publishing.time():
-                for part in batch.split(MAX_TRANSACTION_RECORDS):
-                    await transact(term, self._leadership.group_id, await self._encode(part), part.offsets)
+                await transact(term, self._leadership.group_id, await self._encode(part), part.offsets)
+            published = True
         except TransactionFailed as error:
-            log.warning("a batch was not published", cause=str(error))
+            log.warning("changes were not published and will be again", cause=str(error))
+        finally:
+            if not published:
+                self._outbox.put_back(part)
+        if not published:
             return False
-        self._outbox.published(batch)
-        self.published = batch.offsets
-        self._metrics.published.labels("user").inc(len(batch.users))
-        self._metrics.published.labels("item").inc(len(batch.items))
-        self._metrics.observe_freshness(batch.event_times_ms, self._clock.wall_ms())
+        self.published = part.offsets or self.published
+        self._metrics.published.labels("user").inc(len(part.users))
+        self._metrics.published.labels("item").inc(len(part.items))
+        self._metrics.observe_freshness(part.event_times_ms, self._clock.wall_ms())
         return True
 
     async def _committed(self) -> CommittedOffsets:

@@ -20,13 +20,15 @@ from typing import Final
 
 import structlog
 
-from runtime.errors import BrokerError, Fenced, TransactionFailed
+from runtime.errors import BrokerError, BrokerUnreachable, Fenced, TransactionFailed
 from runtime.kafka import RecordSource, Transaction, TransactionalSink
+from runtime.observability.outages import Outages
 from runtime.records import TopicPartition
 from runtime.settings import KafkaSettings
 
 _POLL_MS: Final = 200
 _RETRY_S: Final = 1.0
+_ACTIVITY: Final = "elections"
 log = structlog.get_logger(__name__)
 
 
@@ -81,12 +83,17 @@ class Leadership:
         publishing: how to reach Kafka as the leader.
         topic: the topic whose partition 0 makes its owner the leader.
         group_id: of the updaters; the names of the election's group and of the transactional id begin with it.
+        outages: told of elections that wait for the broker.
     """
 
-    def __init__(self, election: KafkaSettings, publishing: KafkaSettings, topic: str, group_id: str) -> None:
+    def __init__(
+        self, election: KafkaSettings, publishing: KafkaSettings, topic: str, group_id: str, outages: Outages
+    ) -> None:
         self._publishing = publishing
         self._source = RecordSource(election, [topic], f"{group_id}.election", out_of_range="latest")
         self._leader_partition = TopicPartition(topic, 0)
+        self._outages = outages
+        self._is_member = False
         self._elected = False
         self._term: LeaderTerm | None = None
         self.group_id = group_id
@@ -96,31 +103,40 @@ class Leadership:
         """The present term; None while this updater does not lead."""
         return None if self._term is None or self._term.is_over else self._term
 
-    async def start(self) -> None:
-        """Joins the group.
-
-        Raises:
-            BrokerError: if it cannot be joined.
-        """
-        await self._source.start(self)
-
     async def stop(self) -> None:
         """Ends the term and leaves the group, so that another updater can lead at once."""
         await self._end_term()
-        await self._source.stop()
+        await self._leave()
 
     async def run(self) -> None:
-        """Takes part in elections until cancelled.
-
-        Raises:
-            BrokerError: on anything that waiting does not mend.
+        """Joins the group and takes part in elections until cancelled. What fails is tried again for as long as it
+        takes; an error other than silence of the broker also costs the membership, which is begun anew.
         """
         while True:
-            await self._keep_membership()
-            if self._term is not None and (self._term.is_over or not self._elected):
-                await self._end_term()
-            if self._term is None and self._elected:
-                await self._begin_term()
+            try:
+                await self._take_part()
+            except BrokerError as error:
+                self._outages.note(_ACTIVITY, error)
+                if not isinstance(error, BrokerUnreachable):
+                    await self._leave()
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._outages.over(_ACTIVITY)
+
+    async def _take_part(self) -> None:
+        """One round: stay a member, end a term that is over, begin one if elected."""
+        if not self._is_member:
+            await self._source.start(self)
+            self._is_member = True
+        await self._keep_membership()
+        if self._term is not None and (self._term.is_over or not self._elected):
+            await self._end_term()
+        if self._term is None and self._elected:
+            await self._begin_term()
+
+    async def _leave(self) -> None:
+        self._is_member = self._elected = False
+        await self._source.stop()
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Learns the outcome of an election."""
@@ -140,20 +156,21 @@ class Leadership:
         Before: a member that lost its partition without noticing must not fence the leader. After: the group may have
         elected another meanwhile. If both took the id, the later one releases it; the elected one fails in its next
         transaction and begins a new term.
+
+        Raises:
+            BrokerError: if the broker refuses or does not answer; the id is released.
         """
         sink = TransactionalSink(self._publishing, f"{self.group_id}.publisher")
+        if not await self._is_confirmed():
+            return
         try:
-            if not await self._is_confirmed():
-                return
             await sink.start()
             if await self._is_confirmed():
                 self._term = LeaderTerm(sink)
                 log.info("leading: publishing from now on", group=self.group_id)
-                return
-        except BrokerError as error:
-            log.warning("cannot take over yet", cause=str(error), again_in_s=_RETRY_S)
-            await asyncio.sleep(_RETRY_S)
-        await sink.stop()
+        finally:
+            if self._term is None:
+                await sink.stop()
 
     async def _is_confirmed(self) -> bool:
         """Whether the group accepts a commit from us, which it refuses to a member that has lost its partition. The

@@ -28,16 +28,12 @@ from graph_updater.state.histories import Entries
 from graph_updater.state.identities import USER
 from graph_updater.state.nodes import Nodes
 from graph_updater.state.published import PublishedStates
+from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION, checked_metadata, checked_names
 
-SNAPSHOT_VERSION: Final = 1
 _EDGES: Final = "edge"
 _HISTORY: Final = "history"
 
 Arrays = dict[str, NDArray[Any]]
-
-
-class IncompatibleSnapshot(ValueError):
-    """The snapshot does not fit this updater; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -124,23 +120,34 @@ def restore_nodes(
     """The tables from a snapshot's arrays.
 
     Raises:
-        IncompatibleSnapshot: see `UpdaterState.restore`.
+        IncompatibleSnapshot: if it was made for another model or by another version, or cannot be a copy of a state.
     """
-    _check(base, arrays, metadata)
+    said = checked_metadata(base, metadata)
+    names = checked_names(said.dim, arrays)
     nodes = Nodes(config, base.dim, base.alphas)
-    nodes.ids.restore(msgspec.msgpack.decode(arrays["names"].tobytes(), type=list[str]), arrays["kind"])
+    nodes.ids.restore(names, arrays["kind"])
     nodes.make_room()
     count = len(nodes)
     for name, column in nodes.facts.columns().items():
         column[:count] = arrays[name]
     owner = np.repeat(np.arange(count, dtype=np.int32), arrays["edge_count"])
     edges = Edges(owner, *(arrays[f"{_EDGES}_{name}"] for name in ("neighbour", "weight", "time")))
-    nodes.graph.restore(edges, metadata["landmark_ms"], metadata["oldest_slice"])
+    nodes.graph.restore(edges, said.landmark_ms, said.oldest_slice)
     entries = Entries(*(arrays[f"{_HISTORY}_{name}"] for name in Entries._fields))
-    nodes.histories.restore(arrays["history_count"], entries)
+    nodes.histories.restore(*_newest(arrays["history_count"], entries, config.history_length))
     nodes.propagation.tables.base[:count] = arrays["base"]
     nodes.propagation.recompute()
     return nodes
+
+
+def _newest(lengths: NDArray[np.int64], entries: Entries, most: int) -> tuple[NDArray[np.int64], Entries]:
+    """The last `most` entries of each history: the setting may have become smaller since the snapshot."""
+    if lengths.max(initial=0) <= most:
+        return lengths, entries
+    place = np.arange(entries.item.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    kept = place >= np.repeat(lengths - most, lengths)
+    item, time, judgement, event = entries
+    return np.minimum(lengths, most), Entries(item[kept], time[kept], judgement[kept], event[kept])
 
 
 def _copy(source: Nodes, nodes: NDArray[np.int32]) -> Part:
@@ -174,15 +181,3 @@ def _picked(lengths: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.i
     before = np.cumsum(chosen) - chosen
     cells: NDArray[np.int64] = np.arange(chosen.sum()) + np.repeat(starts[rows] - before, chosen)
     return cells
-
-
-def _check(base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]) -> None:
-    """Refuses snapshots of another version or model."""
-    version, dim = metadata.get("version"), metadata.get("dim")
-    if version != SNAPSHOT_VERSION:
-        raise IncompatibleSnapshot(f"the snapshot has version {version}; this updater reads version {SNAPSHOT_VERSION}")
-    if dim != base.dim:
-        raise IncompatibleSnapshot(f"the snapshot holds embeddings of {dim} numbers, the model bundle of {base.dim}")
-    missing = {"names", "kind", "base", "edge_count", "history_count"} - arrays.keys()
-    if missing:
-        raise IncompatibleSnapshot(f"the snapshot lacks {', '.join(sorted(missing))}")

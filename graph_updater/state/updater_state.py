@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graph_updater.graph.adjacency import EdgeOps
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.config import GraphConfig
+from graph_updater.state.adoption import Adoption
 from graph_updater.state.edge_feed import EdgeFeed, Waiting
 from graph_updater.state.histories import (
     DROP_EDGE,
@@ -128,6 +129,10 @@ class UpdaterState:
     def memory_report(self) -> MemoryReport:
         """Bytes held, in total and per edge, node and past interaction."""
         return self._nodes.memory_report()
+
+    def adoption(self) -> Adoption:
+        """Begins to take over what the compacted topics hold, after a rebuild."""
+        return Adoption(self._nodes, self._users, self.apply, self.published)
 
     def start_snapshot(self) -> SnapshotCopy:
         """Starts a copy that is made step by step between micro-batches; it replaces one begun before."""

@@ -5,7 +5,7 @@ Backlog             a member's old records, read in parallel so that fresh ones 
 TopicFollower       all partitions of some topics without a group: from given offsets or the earliest
 RecordSink          idempotent producer, every delivery awaited
 TransactionalSink   records and offsets committed together or not at all; fences earlier holders of its id
-probe, create_missing_topics, require_topics    before the start
+probe, create_missing_topics, require_topics, topic_ids    before the start
 """
 
 from runtime.kafka.backlog import Backlog
@@ -13,6 +13,7 @@ from runtime.kafka.connection import probe
 from runtime.kafka.follower import TopicFollower
 from runtime.kafka.record_sink import RecordSink
 from runtime.kafka.source import RebalanceHooks, RecordSource
+from runtime.kafka.topic_ids import topic_ids
 from runtime.kafka.topics import Cluster, TopicReport, create_missing_topics, require_topics
 from runtime.kafka.transactions import Transaction, TransactionalSink
 
@@ -29,4 +30,5 @@ __all__ = [
     "create_missing_topics",
     "probe",
     "require_topics",
+    "topic_ids",
 ]

@@ -65,9 +65,9 @@ class SnapshotStore:
         self._keep = keep
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.address)
-            self._files.makedirs(self._root, exist_ok=True)
         except (OSError, ValueError, ImportError) as error:
             raise SnapshotError(f"snapshots cannot be kept at {self.address}: {error}") from error
+        self._make_folder()
         self._is_local = isinstance(self._files, LocalFileSystem)
 
     async def save(self, arrays: Mapping[str, Array], metadata: Mapping[str, Any]) -> int:
@@ -87,9 +87,10 @@ class SnapshotStore:
         Raises:
             SnapshotError: if it cannot be written; those before are untouched.
         """
+        header = {"kind": self._kind, "version": self._version, "metadata": dict(metadata)}
+        self._make_folder()
         sequence = max(self.sequences(), default=0) + 1
         path = self._path(sequence)
-        header = {"kind": self._kind, "version": self._version, "metadata": dict(metadata)}
         try:
             if self._is_local:
                 _write_atomically(Path(path), header, arrays)
@@ -131,10 +132,14 @@ class SnapshotStore:
             raise SnapshotError(f"{path} does not exist") from error
         except Corrupt as error:
             raise SnapshotError(f"{path} is corrupt ({error}); it was not used") from error
+        except MemoryError as error:
+            raise SnapshotError(f"{path} takes more memory than there is; it was not used") from error
         except Incompatible as error:
             raise SnapshotError(f"{path} is incompatible ({error}); it was not used") from error
         except OSError as error:
             raise SnapshotError(f"{path} cannot be read: {error}") from error
+        if not isinstance(header.get("metadata"), dict):
+            raise SnapshotError(f"{path} is corrupt (it has no metadata); it was not used")
         return Snapshot(sequence, arrays, header["metadata"])
 
     def sequences(self) -> list[int]:
@@ -149,6 +154,13 @@ class SnapshotStore:
         except OSError as error:
             raise SnapshotError(f"the snapshots at {self.address} cannot be listed: {error}") from error
         return [int(match[1]) for name in names if (match := _NAME.fullmatch(name))]
+
+    def _make_folder(self) -> None:
+        """Makes the folder at the start, and again should it vanish later."""
+        try:
+            self._files.makedirs(self._root, exist_ok=True)
+        except OSError as error:
+            raise SnapshotError(f"snapshots cannot be kept at {self.address}: {error}") from error
 
     def _path(self, sequence: int) -> str:
         return f"{self._root}/snapshot-{sequence:012d}.exs"

@@ -58,19 +58,6 @@ def test_nothing_is_collected_where_nothing_was_read():
     assert of.collect().batch is None
 
 
-def test_full_republish_names_every_state_even_where_nothing_was_read():
-    """After a rebuild all states are published, whatever moved."""
-    of = engine()
-    of.absorb(records([click("u", "i1")]))
-    of.collect()
-
-    batch = of.collect(full_republish=True).batch
-
-    assert batch.users == ["u"]
-    assert sorted(batch.items) == [f"i{number}" for number in range(6)]
-    assert batch.full_republish
-
-
 def test_a_record_that_cannot_be_read_becomes_a_dead_letter_of_the_batch():
     """It is kept as it came, with its place; the offsets passes it all the same."""
     of = engine()

@@ -9,8 +9,10 @@ from updater_parts import CLICKS, base, click, embeddings, engine, records, stat
 
 from graph_updater.graph.config import GraphConfig
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.recovery import SNAPSHOT_KIND, Origin, Snapshots, recover
-from graph_updater.state.snapshot import SNAPSHOT_VERSION
+from graph_updater.origin import Origin
+from graph_updater.recovery import SNAPSHOT_KIND, recover
+from graph_updater.snapshots import Snapshots
+from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
 from runtime.clock import ManualClock
 from runtime.snapshots import SnapshotStore
 
@@ -59,7 +61,7 @@ async def test_the_newest_snapshot_is_continued(store, clock):
     recovered = recover(store, CONFIG, base(), ORIGIN)
 
     assert recovered.offsets == {CLICKS: 9}
-    assert not recovered.from_scratch
+    assert recovered.is_published
     np.testing.assert_allclose(embeddings(recovered.state, USERS, ITEMS), embeddings(newest, USERS, ITEMS), atol=1e-6)
 
 
@@ -107,7 +109,7 @@ async def test_a_snapshot_of_embeddings_of_another_size_is_refused(store, clock)
     with capture_logs() as logs:
         recovered = recover(store, CONFIG, base(dim=8), ORIGIN)
 
-    assert recovered.from_scratch
+    assert recovered.offsets == {}
     assert "embeddings of 4 numbers" in refusals(logs)[0]
 
 
@@ -115,45 +117,8 @@ def test_without_a_snapshot_the_state_is_built_from_the_earliest(store):
     """The first start, and the one after everything was lost."""
     recovered = recover(store, CONFIG, base(), ORIGIN)
 
-    assert recovered.from_scratch
     assert recovered.offsets == {}
-
-
-async def test_snapshots_are_made_on_a_clock_when_something_is_new(store, clock):
-    """Neither too early, nor while one is being written, nor of a state that is saved already."""
-    of = snapshots(store, clock)
-    driver = engine()
-    driver.absorb(records([click("u", "i1")]))
-    assert not of.is_due({CLICKS: 1})
-    clock.advance(10)
-    assert of.is_due({CLICKS: 1})
-
-    of.write_beside(driver.capture())
-    clock.advance(10)
-    assert not of.is_due({CLICKS: 2})
-    await of.settled()
-    assert of.is_due({CLICKS: 2})
-    assert not of.is_due({CLICKS: 1})
-
-    of.write_beside(driver.capture())
-    await of.settled()
-    clock.advance(9)
-    assert not of.is_due({CLICKS: 2})
-    clock.advance(1)
-    assert of.is_due({CLICKS: 2})
-
-
-async def test_a_snapshot_that_cannot_be_written_does_not_end_the_program(store, clock, tmp_path):
-    """A full or vanished disk is told in the log; the snapshots before stay."""
-    for file in tmp_path.iterdir():
-        file.unlink()
-    tmp_path.rmdir()
-    tmp_path.write_text("not a folder any more")
-
-    with capture_logs() as logs:
-        await saved(store, clock, 3)
-
-    assert [line["log_level"] for line in logs] == ["warning"]
+    assert not recovered.is_published
 
 
 async def test_the_state_equals_an_undisturbed_one_wherever_it_was_saved(store, clock):

@@ -195,6 +195,15 @@ class Published:
             while not condition():
                 await self._read()
 
+    def versions(self):
+        """Version of each published embedding."""
+        return {
+            (topic, name): state.embedding.version
+            for topic, states in self.states.items()
+            for name, state in states.items()
+            if state.embedding is not None
+        }
+
     async def quiet(self, seconds=0.5):
         """Reads on for a while; how many states came."""
         before = self.records

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 from updater_parts import CLICKS, NOW_MS
 
+import graph_updater.publication.publisher as publisher_module
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.publication.outbox import Outbox, StateBatch
+from graph_updater.publication.batch import StateBatch
+from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.publisher import Publisher, transact
 from graph_updater.publication.standby import LeaderTerm
 from runtime.clock import ManualClock
-from runtime.errors import Fenced, TransactionFailed
+from runtime.errors import Fenced, NotAuthorized, TransactionFailed
 from runtime.records import OutRecord
 
 
@@ -22,6 +24,7 @@ class RecordingSink:
         self.offsets = {}
         self.stopped = False
         self.fails = False
+        self.error = None
         self._largest = largest
 
     def transaction(self):
@@ -37,6 +40,8 @@ class RecordingSink:
         return len(record.value) <= self._largest
 
     async def send_all(self, records):
+        if self.error is not None:
+            raise self.error
         if self.fails:
             raise TransactionFailed("the broker said no")
         self.committed += records
@@ -154,15 +159,42 @@ async def test_committed_offsets_are_asked_for_once_per_term(broker, publisher):
     assert keys(sink) == ["early", "late", "more"]
 
 
-async def test_a_full_republish_is_asked_for_by_a_leader_alone(broker):
-    """A standby need not build it: as long as somebody else leads, the leader's topics are complete."""
-    of = Publisher(broker, Outbox(full_republish=True), broker, encode, UpdaterMetrics(), ManualClock(NOW_MS))
-    assert not of.needs_full_republish
-    broker.elect()
-    assert of.needs_full_republish
-    of.add(StateBatch({CLICKS: 1}, users=["all"], full_republish=True))
+async def test_a_large_batch_goes_on_where_a_failure_left_it(broker, monkeypatch):
+    """What was committed in one term is not written again in the next, and new changes join the rest."""
+    monkeypatch.setattr(publisher_module, "MAX_TRANSACTION_RECORDS", 3)
+    of = Publisher(broker, Outbox(), broker, encode, UpdaterMetrics(), ManualClock(NOW_MS))
+    of.add(StateBatch({CLICKS: 8}, users=[f"u{n}" for n in range(8)]))
+    first = broker.elect()
+    assert await of.flush()
+    assert of.pending
+    first.fails = True
+    assert not await of.flush()
+    of.add(StateBatch({CLICKS: 9}, users=["fresh"]))
+
+    second = broker.elect()
     await of.flush()
-    assert not of.needs_full_republish
+    assert "fresh" in keys(second)
+    while of.pending:
+        assert await of.flush()
+
+    assert len(keys(first)) == 3
+    assert sorted([*keys(first), *keys(second)]) == sorted(["fresh", *(f"u{n}" for n in range(8))])
+    assert second.offsets == {"group": {CLICKS: 9}}
+    assert first.offsets == {}
+    assert of.published == {CLICKS: 9}
+
+
+async def test_an_error_that_ends_no_term_keeps_what_was_to_be_written(broker, publisher):
+    """A broker that refuses (or does not answer) is the caller's to wait for; the next try has everything."""
+    sink = broker.elect()
+    sink.error = NotAuthorized("not allowed to write")
+    with pytest.raises(NotAuthorized):
+        await publisher.flush()
+    assert publisher.is_leading
+    sink.error = None
+
+    assert await publisher.flush()
+    assert sorted(keys(sink)) == ["early", "late"]
 
 
 async def test_a_state_too_large_does_not_hold_up_the_rest():

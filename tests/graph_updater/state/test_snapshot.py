@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interactions import TRAINED, exact_state, feed, interaction, pass_time, streams, trained_base
 
 from graph_updater.graph.config import GraphConfig
-from graph_updater.state.snapshot import IncompatibleSnapshot
+from graph_updater.state.snapshot_checks import IncompatibleSnapshot
 from graph_updater.state.updater_state import UpdaterState
 
 CONFIG = GraphConfig(epsilon=0.0, embedding_dtype="float32", window_ms=256_000, half_life_ms=1000)

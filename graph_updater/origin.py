@@ -1,0 +1,69 @@
+"""What a snapshot must agree with to be used: the model, the cluster and the topics, down to their ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from graph_updater.state.snapshot_checks import IncompatibleSnapshot
+
+
+class SavedOrigin(msgspec.Struct):
+    """The origin of a snapshot, as its metadata tell it; those of earlier releases know no ids of topics."""
+
+    model_version: str
+    cluster: str
+    topics: list[str]
+    topic_ids: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a snapshot must agree with to be used.
+
+    Attributes:
+        model_version: of the bundle; embeddings of different models must not be mixed.
+        cluster: id of the Kafka cluster, to which the offsets belong.
+        topics: the input topics.
+        topic_ids: of input and output topics, by name, as far as the broker tells: a topic deleted and made again has
+            another id, and offsets of its own.
+    """
+
+    model_version: str
+    cluster: str
+    topics: tuple[str, ...]
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """For a snapshot's metadata."""
+        return {
+            "model_version": self.model_version,
+            "cluster": self.cluster,
+            "topics": list(self.topics),
+            "topic_ids": dict(self.topic_ids),
+        }
+
+    def check(self, saved: SavedOrigin) -> None:
+        """Checks the origin of a snapshot.
+
+        Raises:
+            IncompatibleSnapshot: if it is of another model, of another cluster, or of other input topics.
+        """
+        ours = self.to_json()
+        for name in ("model_version", "cluster", "topics"):
+            theirs = getattr(saved, name)
+            if theirs != ours[name]:
+                raise IncompatibleSnapshot(f"it was made with {name} {theirs}, this updater has {ours[name]}")
+        again = self.changed_topics(saved)
+        if lost := [name for name in self.topics if name in again]:
+            raise IncompatibleSnapshot(
+                f"{', '.join(lost)} was deleted and made again since; its offsets count records that are gone"
+            )
+
+    def changed_topics(self, saved: SavedOrigin) -> frozenset[str]:
+        """The topics that were deleted and made again since the snapshot, as far as ids are known on both sides."""
+        before = saved.topic_ids
+        return frozenset(name for name, topic_id in self.topic_ids.items() if before.get(name, topic_id) != topic_id)

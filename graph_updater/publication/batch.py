@@ -1,0 +1,65 @@
+"""A batch: the changes that the records up to some offsets have made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from runtime.records import OutRecord, TopicPartition
+
+Offsets = Mapping[TopicPartition, int]
+CommittedOffsets = Mapping[TopicPartition, int | None]
+
+
+class DeadLetter(NamedTuple):
+    """A letter ready to be sent, and the record that it is for."""
+
+    source: TopicPartition
+    offset: int
+    letter: OutRecord
+
+    def is_covered_by(self, committed: CommittedOffsets) -> bool:
+        """Whether a leader that committed these offsets has sent it."""
+        return (committed.get(self.source) or 0) > self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class StateBatch:
+    """The changes that the records up to some offsets have made, or a part of them.
+
+    Attributes:
+        offsets: next offset to be read per partition; all records before it are in the state. None in a part that
+            leaves some of these changes to later parts.
+        users: ids of users whose state changed, or that left.
+        items: the same for items.
+        dead_letters: records that could not be read.
+        event_times_ms: event times of its interactions, to measure freshness.
+    """
+
+    offsets: Offsets
+    users: Sequence[str] = ()
+    items: Sequence[str] = ()
+    dead_letters: Sequence[DeadLetter] = ()
+    event_times_ms: Sequence[int] = ()
+
+    def without(self, committed: CommittedOffsets, *, keep_states: bool = False) -> StateBatch | None:
+        """What a leader that committed these offsets has not published of it; None if nothing is left.
+
+        Args:
+            committed: by the group.
+            keep_states: keep its states even if they are covered.
+        """
+        if not keep_states and are_covered(self.offsets, committed):
+            return None
+        return replace(self, dead_letters=[one for one in self.dead_letters if not one.is_covered_by(committed)])
+
+    @property
+    def letter_bytes(self) -> int:
+        """Bytes of its dead letters."""
+        return sum(one.letter.size for one in self.dead_letters)
+
+
+def are_covered(offsets: Offsets, committed: CommittedOffsets) -> bool:
+    """Whether all records before these offsets are before the committed ones."""
+    return all((committed.get(partition) or 0) >= offset for partition, offset in offsets.items())

@@ -1,0 +1,163 @@
+"""Rebuilds the state from the topics, where no snapshot can be continued.
+
+    1. Where it begins: at the offsets of the snapshot, or at the earliest that Kafka keeps. What lies between was read
+       by nobody: the gap is logged and counted.
+    2. Replay: the retained records, up to the group's committed offsets. The published states know of these.
+    3. Adoption: what the compacted topics hold completes the state (`state.adoption`).
+    4. From the committed offsets on records are read as ever; none counts twice.
+
+If the group has no committed offsets (nothing was ever published completely, or nothing for longer than the brokers'
+`offsets.retention.minutes`), everything retained is replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from graph_updater.engine import EngineThread
+from graph_updater.intake import Intake
+from graph_updater.metrics import UpdaterMetrics
+from graph_updater.publication.batch import CommittedOffsets, DeadLetter, Offsets, StateBatch
+from graph_updater.publication.outbox import MAX_LETTER_BYTES
+from graph_updater.published_topics import PublishedTopics, following
+from graph_updater.recovery import Recovered
+from graph_updater.state.updater_state import UpdaterState
+from programs.topics import TopicSettings
+from runtime.dead_letters import DeadLetters
+from runtime.kafka import TopicFollower
+from runtime.records import Record, TopicPartition
+from runtime.settings import KafkaSettings
+
+_POLL_MS: Final = 100
+_AT_ONCE: Final = 2_000
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a rebuild reads, and with what.
+
+    Attributes:
+        kafka: how to reach the topics.
+        topics: their names.
+        group_id: the group whose committed offsets tell what is published.
+        intake: decodes input records.
+        letters: makes dead letters of those that cannot be decoded.
+        metrics: counts gaps.
+    """
+
+    kafka: KafkaSettings
+    topics: TopicSettings
+    group_id: str
+    intake: Intake
+    letters: DeadLetters
+    metrics: UpdaterMetrics
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A state with the offsets from which to go on, and the dead letters that nobody is known to have sent."""
+
+    state: UpdaterState
+    offsets: Offsets
+    unsent: StateBatch
+
+
+async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) -> Rebuilt:
+    """Completes a state from the topics.
+
+    Args:
+        recovered: from a snapshot, or empty.
+        sources: what to read.
+        thread: where the state lives.
+
+    Raises:
+        BrokerError: if the topics cannot be read.
+    """
+    published = PublishedTopics(sources.kafka, sources.topics)
+    await published.look()
+    follower = TopicFollower(
+        sources.kafka,
+        (sources.topics.interactions, sources.topics.items),
+        start_offsets=recovered.offsets,
+        out_of_range="earliest",
+        group_id=sources.group_id,
+    )
+    async with following(follower):
+        starts, ends = await follower.positions(), await follower.end_offsets()
+        committed = await follower.committed(starts)
+        _tell_gaps(recovered.offsets, starts, committed, sources.metrics)
+        until = _replay_until(starts, ends, committed) if published.states else starts
+        replay = _Replay(recovered.state, sources, starts, until)
+        await replay.read(follower, thread)
+    adoption = recovered.state.adoption()
+    async for users, items in published.read():
+        await thread(adoption.take_users, users)
+        await thread(adoption.take_items, items)
+    await thread(adoption.finish)
+    log.info("rebuilt the state from the topics", published_states=published.states)
+    unsent = [letter for letter in replay.letters if not letter.is_covered_by(committed)]
+    return Rebuilt(recovered.state, replay.offsets, StateBatch(replay.offsets, dead_letters=unsent))
+
+
+class _Replay:
+    """Reads retained records into the state. Time is not advanced: nothing may expire before the adoption."""
+
+    def __init__(self, state: UpdaterState, sources: Sources, starts: Offsets, until: Offsets) -> None:
+        self._state = state
+        self._sources = sources
+        self._until = until
+        self._letter_bytes = 0
+        self.letters: list[DeadLetter] = []
+        self.offsets = dict(starts)
+
+    async def read(self, follower: TopicFollower, thread: EngineThread) -> None:
+        """Reads up to the offsets wanted, or until the dead letters take too much memory."""
+        while any(self._until[place] > at for place, at in (await follower.positions()).items()):
+            records = await follower.poll(max_records=_AT_ONCE, timeout_ms=_POLL_MS)
+            await thread(self._take, [one for one in records if one.offset < self._until[one.source]])
+            if self._letter_bytes > MAX_LETTER_BYTES:
+                return
+            if follower.caught_up and not records:
+                break
+        self.offsets = dict(self._until)
+
+    def _take(self, records: Sequence[Record]) -> None:
+        batch = self._sources.intake.read(records)
+        self._state.apply_items(batch.items)
+        self._state.withdraw_items(batch.withdrawn_items)
+        self._state.apply(batch.interactions)
+        self.offsets.update((record.source, record.offset + 1) for record in records)
+        for record, reason in batch.rejects:
+            letter = DeadLetter(record.source, record.offset, self._sources.letters.letter(record, reason))
+            self.letters.append(letter)
+            self._letter_bytes += letter.letter.size
+
+
+def _replay_until(starts: Offsets, ends: Offsets, committed: CommittedOffsets) -> dict[TopicPartition, int]:
+    """Per partition the offset before which the published states know of every record."""
+    is_known = any(offset is not None for offset in committed.values())
+    if not is_known:
+        log.warning("the group has no committed offsets: interactions that left the histories may count twice")
+    wanted = {place: committed.get(place) or 0 if is_known else ends[place] for place in starts}
+    return {place: max(start, min(wanted[place], ends[place])) for place, start in starts.items()}
+
+
+def _tell_gaps(before: Offsets, starts: Offsets, committed: CommittedOffsets, metrics: UpdaterMetrics) -> None:
+    for place, start in starts.items():
+        offset = before.get(place)
+        read_until = max(offset or 0, committed.get(place) or 0)
+        if offset is not None and start < offset:
+            log.warning("the topic ends before the snapshot's offset, reading it anew", partition=str(place))
+        elif read_until and start > read_until:
+            metrics.gap_records.labels(place.topic).inc(start - read_until)
+            log.warning(
+                "records expired before they were read; raise the topic's retention above the longest outage",
+                partition=str(place),
+                offset=read_until,
+                going_on_from=start,
+            )

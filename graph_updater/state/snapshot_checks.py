@@ -1,0 +1,176 @@
+"""Checks a snapshot's arrays before a state is made of them: whatever passes can be continued without an error.
+
+The hash of a snapshot only shows that it is as it was written; these checks show that it can have been written by us.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.state.histories import WITHDRAWN
+from graph_updater.state.identities import ITEM, NOBODY, USER
+
+SNAPSHOT_VERSION: Final = 1
+Arrays = Mapping[str, NDArray[Any]]
+_FLOATS: Final = ("float16", "float32")
+_LATEST_MS: Final = 253_402_300_799_999
+
+
+class IncompatibleSnapshot(ValueError):
+    """The snapshot does not fit this updater; the text says why."""
+
+
+class StateMetadata(msgspec.Struct):
+    """What a copy of the state holds beside its arrays."""
+
+    version: int
+    dim: int
+    alphas: list[float]
+    landmark_ms: int
+    oldest_slice: int
+    expired_users: list[str]
+    expired_items: list[str]
+
+
+class _Column(NamedTuple):
+    dtypes: tuple[str, ...]
+    shape: tuple[int, ...]
+    least: float | None = None
+    most: float | None = None
+
+
+def checked_metadata(base: BaseEmbeddings, metadata: Mapping[str, Any]) -> StateMetadata:
+    """The metadata, if they are of this version and of a model of this size.
+
+    Raises:
+        IncompatibleSnapshot: if not.
+    """
+    version = metadata.get("version")
+    if version != SNAPSHOT_VERSION:
+        raise IncompatibleSnapshot(f"the snapshot has version {version}; this updater reads version {SNAPSHOT_VERSION}")
+    try:
+        checked = msgspec.convert(metadata, StateMetadata)
+    except msgspec.ValidationError as error:
+        raise IncompatibleSnapshot(f"its metadata are malformed: {error}") from error
+    if checked.dim != base.dim:
+        raise IncompatibleSnapshot(
+            f"the snapshot holds embeddings of {checked.dim} numbers, the model bundle of {base.dim}"
+        )
+    if not (-1 <= checked.landmark_ms <= 2 * _LATEST_MS and -_LATEST_MS <= checked.oldest_slice <= _LATEST_MS):
+        raise IncompatibleSnapshot("its times are out of range")
+    return checked
+
+
+def checked_names(dim: int, arrays: Arrays) -> list[str]:
+    """The nodes' names, after all arrays have been checked.
+
+    Raises:
+        IncompatibleSnapshot: if one is missing, has another type or shape, or holds numbers that no state has.
+    """
+    missing = sorted({"names", "kind"} - arrays.keys())
+    _require(not missing, f"the snapshot lacks {', '.join(missing)}")
+    kind = arrays["kind"]
+    _require(kind.ndim == 1, "kind has another shape")
+    nodes = kind.size
+    _check_columns(arrays, _node_columns(nodes, dim))
+    edges, entries = int(arrays["edge_count"].sum()), int(arrays["history_count"].sum())
+    _check_columns(arrays, _list_columns(nodes, edges, entries))
+    names = _names(arrays, nodes)
+    _check_lists(arrays, kind)
+    return names
+
+
+def _node_columns(nodes: int, dim: int) -> dict[str, _Column]:
+    whole = _Column(("int64",), (nodes,), 0, 2**62)
+    length = _Column(("int64",), (nodes,), 0, 2**30)
+    time = _Column(("int64",), (nodes,), 0, _LATEST_MS)
+    return {
+        "kind": _Column(("uint8",), (nodes,), NOBODY, ITEM),
+        "impressions": whole,
+        "positives": whole,
+        "version": whole,
+        "last_event_ms": time,
+        "changed": _Column(("bool",), (nodes,)),
+        "in_catalogue": _Column(("bool",), (nodes,)),
+        "published": _Column(_FLOATS, (nodes, dim), -np.inf, np.inf),
+        "base": _Column(("float32",), (nodes, dim), -np.inf, np.inf),
+        "edge_count": length,
+        "history_count": length,
+    }
+
+
+def _list_columns(nodes: int, edges: int, entries: int) -> dict[str, _Column]:
+    return {
+        "edge_neighbour": _Column(("int32",), (edges,), 0, nodes - 1),
+        "edge_weight": _Column(("float32",), (edges,), 0.0, np.inf),
+        "edge_time": _Column(("int64",), (edges,), 0, _LATEST_MS),
+        "history_item": _Column(("int32",), (entries,), 0, nodes - 1),
+        "history_time": _Column(("int64",), (entries,), 0, _LATEST_MS),
+        "history_judgement": _Column(("uint8",), (entries,), 0, WITHDRAWN),
+        "history_event": _Column(("uint64",), (entries, 5)),
+    }
+
+
+def _check_columns(arrays: Arrays, columns: Mapping[str, _Column]) -> None:
+    missing = sorted(columns.keys() - arrays.keys())
+    _require(not missing, f"the snapshot lacks {', '.join(missing)}")
+    for name, (dtypes, shape, least, most) in columns.items():
+        array = arrays[name]
+        _require(array.dtype.name in dtypes, f"{name} holds {array.dtype}")
+        _require(array.shape == shape, f"{name} has the shape {array.shape} where {shape} was expected")
+        if least is None or most is None or not array.size:
+            continue
+        _require(bool(np.isfinite(array).all()), f"{name} holds a number that is not finite")
+        _require(bool(least <= array.min() and array.max() <= most), f"{name} holds a number that is out of range")
+
+
+def _names(arrays: Arrays, nodes: int) -> list[str]:
+    blob = arrays["names"]
+    _require(blob.dtype == np.uint8 and blob.ndim == 1, "names are no bytes")
+    try:
+        names = msgspec.msgpack.decode(blob.tobytes(), type=list[str])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise IncompatibleSnapshot(f"its names are malformed: {error}") from error
+    _require(len(names) == nodes, f"it has {len(names)} names for {nodes} nodes")
+    for kind in (USER, ITEM):
+        own = [names[node] for node in np.flatnonzero(arrays["kind"] == kind).tolist()]
+        _require(all(own) and len(set(own)) == len(own), "a name is empty or comes twice")
+    return names
+
+
+def _check_lists(arrays: Arrays, kind: NDArray[np.uint8]) -> None:
+    """Edges and histories belong to users and point to items; each pair has one edge; event ids are text."""
+    for name in ("edge", "history"):
+        _require(not arrays[f"{name}_count"][kind != USER].any(), f"{name}: a list that is no user's")
+    for name in ("edge_neighbour", "history_item"):
+        _require(bool((kind[arrays[name]] == ITEM).all()), f"{name} points to what is no item")
+    _require(bool((arrays["edge_weight"] > 0).all()), "an edge without weight")
+    owner = np.repeat(np.arange(kind.size, dtype=np.int64), arrays["edge_count"])
+    pairs = (owner << 32) | arrays["edge_neighbour"]
+    _require(np.unique(pairs).size == pairs.size, "a pair has two edges")
+    owner = np.repeat(np.arange(kind.size), arrays["history_count"])
+    time = arrays["history_time"]
+    _require(not ((np.diff(owner) == 0) & (np.diff(time) < 0)).any(), "a history is out of order")
+    _check_event_ids(np.ascontiguousarray(arrays["history_event"]))
+
+
+def _check_event_ids(events: NDArray[np.uint64]) -> None:
+    """All ids at once: together they are UTF-8, and none begins within a character."""
+    first = events.view(np.uint8)[:, 0] if events.size else np.zeros(0, np.uint8)
+    _require(bool(events.any(axis=1).all()), "an event id is empty")
+    _require(not (first & 0xC0 == 0x80).any(), "an event id is no text")
+    try:
+        events.tobytes().decode()
+    except UnicodeDecodeError as error:
+        raise IncompatibleSnapshot("an event id is no text") from error
+
+
+def _require(condition: bool, said: str) -> None:
+    if not condition:
+        raise IncompatibleSnapshot(said)
