@@ -53,22 +53,23 @@ class Adoption:
         self._published = published
         columns = nodes.facts.columns()
         self._rebuilt: Counts = {name: columns[name].copy() for name in _COUNTS}  # type: ignore[misc]  # they are int64
-        self._seen: list[tuple[int, int, int, int, int, int]] = []  # node, counts, published entries, version
+        self._seen: list[tuple[int, int, int, int, int, int]] = []  # node, counts, knows more, version
 
     def take_users(self, states: Sequence[UserState]) -> None:
         """Takes published users over, each once."""
         nodes = self._users([state.user_id for state in states]).tolist()
         missing = []
         for node, state in zip(nodes, states, strict=True):
-            self._note(node, state, len(state.recent))
-            missing += self._missing_entries(node, state)
+            ours = {entry.event_id for entry in self._nodes.histories.entries(node)}
+            self._note(node, state, knows_more=bool(ours - {past.event_id for past in state.recent}))
+            missing += _missing_entries(state, ours)
         self._apply(missing)
 
     def take_items(self, states: Sequence[ItemState]) -> None:
         """Takes published items over, each once."""
         nodes, _ = self._nodes.items([state.item_id for state in states])
         for node, state in zip(nodes.tolist(), states, strict=True):
-            self._note(node, state, 0)
+            self._note(node, state, knows_more=False)
 
     def finish(self) -> None:
         """Settles counts and versions, and which states differ from the published ones."""
@@ -76,7 +77,7 @@ class Adoption:
         rows = np.array(self._seen, np.int64).reshape(-1, 6)
         at, facts = rows[:, 0], self._nodes.facts
         differs = np.ones(count, np.bool_)
-        differs[at] = self._nodes.histories.lists.length[at] != rows[:, 4]
+        differs[at] = rows[:, 4]
         for column, name in enumerate(_COUNTS, start=1):
             rebuilt = np.zeros(count, np.int64)
             known = min(count, self._rebuilt[name].size)
@@ -91,28 +92,27 @@ class Adoption:
         facts.changed[:count] = differs & (facts.kind[:count] > 0)
         self._published.touch(self._nodes.all_nodes())
 
-    def _note(self, node: int, state: UserState | ItemState, entries: int) -> None:
+    def _note(self, node: int, state: UserState | ItemState, *, knows_more: bool) -> None:
         version = 1 if state.embedding is None else state.embedding.version
-        self._seen.append((node, state.impressions, state.positives, state.last_event_time_ms, entries, version))
+        self._seen.append((node, state.impressions, state.positives, state.last_event_time_ms, knows_more, version))
         embedding = state.embedding
         if embedding is None or embedding.dim != self._nodes.dim:
             self._nodes.facts.published[node] = 0
         else:
             self._nodes.facts.published[node] = decode_embedding(embedding)
 
-    def _missing_entries(self, node: int, state: UserState) -> list[Interaction]:
-        """The entries of a published history that ours has not, and would keep."""
-        ours = self._nodes.histories.entries(node)
-        known = {entry.event_id for entry in ours}
-        return [
-            Interaction(
-                event_id=past.event_id,
-                user_id=state.user_id,
-                item_id=past.item_id,
-                kind="click" if past.positive else "impression",
-                event_time_ms=past.event_time_ms,
-                positive=True if past.positive else None,
-            )
-            for past in state.recent
-            if past.event_id not in known
-        ]
+
+def _missing_entries(state: UserState, ours: set[str]) -> list[Interaction]:
+    """The interactions of a published history that are not among ours."""
+    return [
+        Interaction(
+            event_id=past.event_id,
+            user_id=state.user_id,
+            item_id=past.item_id,
+            kind="click" if past.positive else "impression",
+            event_time_ms=past.event_time_ms,
+            positive=True if past.positive else None,
+        )
+        for past in state.recent
+        if past.event_id not in ours
+    ]

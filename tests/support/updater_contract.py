@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from updater_parts import click
 from updater_world import UpdaterWorld
 
+from graph_updater import pipeline
 from graph_updater.recovery import SNAPSHOT_KIND
 from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
 from graph_updater.updater import Updater
@@ -77,6 +78,22 @@ class UpdaterEssentials:
 
         assert any(line["event"] == "recovered from a snapshot" for line in logs)
         assert len(world.published.dead_letters) == 1
+
+    async def test_dead_letters_are_published_before_more_is_read(self, world, monkeypatch):
+        """However many records cannot be read, their letters take bounded memory, and each is sent once."""
+        monkeypatch.setattr(pipeline, "MAX_LETTER_BYTES", 2_000)
+        rubbish = [b"\xc1rubbish %04d" % number for number in range(1_000)]
+        await world.send(*rubbish[:500], *clicks(20))
+
+        with capture_logs() as logs:
+            async with world.running(batch_records=50) as running:
+                await world.send(*rubbish[500:], *clicks(20, first=20))
+                await world.published.until_equal()
+                await world.published.until(lambda: len(world.published.dead_letters) >= len(rubbish))
+                await world.published.until(lambda: running.updater.readiness.is_ready)
+
+        assert sorted(letter.value for letter in world.published.dead_letters) == rubbish
+        assert any(line["event"].startswith("too many records were refused") for line in logs)
 
 
 class UpdaterContract(UpdaterEssentials):
