@@ -90,8 +90,8 @@ async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) 
     async with following(follower):
         starts, ends = await follower.positions(), await follower.end_offsets()
         committed = await follower.committed(starts)
-        _tell_gaps(recovered.offsets, starts, committed, sources.metrics)
-        until = _replay_until(starts, ends, committed) if published.states else starts
+        tell_gaps(recovered.offsets, starts, committed, sources.metrics)
+        until = replay_until(starts, ends, committed) if published.states else starts
         replay = _Replay(recovered.state, sources, starts, until)
         await replay.read(follower, thread)
     adoption = recovered.state.adoption()
@@ -138,7 +138,7 @@ class _Replay:
             self._letter_bytes += letter.letter.size
 
 
-def _replay_until(starts: Offsets, ends: Offsets, committed: CommittedOffsets) -> dict[TopicPartition, int]:
+def replay_until(starts: Offsets, ends: Offsets, committed: CommittedOffsets) -> dict[TopicPartition, int]:
     """Per partition the offset before which the published states know of every record."""
     is_known = any(offset is not None for offset in committed.values())
     if not is_known:
@@ -147,7 +147,15 @@ def _replay_until(starts: Offsets, ends: Offsets, committed: CommittedOffsets) -
     return {place: max(start, min(wanted[place], ends[place])) for place, start in starts.items()}
 
 
-def _tell_gaps(before: Offsets, starts: Offsets, committed: CommittedOffsets, metrics: UpdaterMetrics) -> None:
+def tell_gaps(before: Offsets, starts: Offsets, committed: CommittedOffsets, metrics: UpdaterMetrics) -> None:
+    """Logs and counts the records that expired before anybody read them.
+
+    Args:
+        before: the snapshot's offsets.
+        starts: where reading goes on.
+        committed: by the group, whose states are published.
+        metrics: counts them.
+    """
     for place, start in starts.items():
         offset = before.get(place)
         read_until = max(offset or 0, committed.get(place) or 0)
