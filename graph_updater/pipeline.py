@@ -31,15 +31,13 @@ from graph_updater.publication.standby import Leadership
 from graph_updater.settings import UpdaterSection
 from graph_updater.snapshots import Snapshots
 from runtime.clock import Clock
-from runtime.errors import BrokerError, OffsetsOutOfRange
+from runtime.errors import BrokerError
 from runtime.kafka import TopicFollower
 from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
-from runtime.records import Record
 
 _POLL_MS: Final = 100
 _STANDBY_INTERVAL_S: Final = 1.0
-_RETRY_S: Final = 1.0
 BACKLOG: Final = "backlog"
 """The readiness condition that holds once the records present at the start have been read."""
 log = structlog.get_logger(__name__)
@@ -139,7 +137,7 @@ class Pipeline:
 
     async def _read_once(self) -> None:
         parts = self._parts
-        records = await self._poll()
+        records = await parts.follower.poll(max_records=self._settings.batch_records, timeout_ms=_POLL_MS)
         if not records:
             return
         with parts.metrics.absorbing.time():
@@ -150,24 +148,6 @@ class Pipeline:
             self._letter_bytes += len(reject.record.key or b"") + len(reject.record.value or b"")
             parts.metrics.dead_letters.labels(reject.record.topic).inc()
             log.warning("record refused", record=str(reject.record), reason=reject.reason)
-
-    async def _poll(self) -> list[Record]:
-        """The next records; none while the broker does not answer or refuses.
-
-        Raises:
-            OffsetsOutOfRange: if the next offset is no longer retained.
-        """
-        parts = self._parts
-        try:
-            records = await parts.follower.poll(max_records=self._settings.batch_records, timeout_ms=_POLL_MS)
-        except OffsetsOutOfRange:
-            raise
-        except BrokerError as error:
-            parts.outages.note("reading", error)
-            await asyncio.sleep(_RETRY_S)
-            return []
-        parts.outages.over("reading")
-        return records
 
     async def _letters_fit(self) -> bool:
         """Whether the dead letters that no leader has sent are few enough."""

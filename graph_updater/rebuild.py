@@ -48,6 +48,7 @@ class Sources:
         intake: decodes input records.
         letters: makes dead letters of those that cannot be decoded.
         metrics: counts gaps.
+        made_again: topics that were deleted and made again: offsets committed before count other records.
     """
 
     kafka: KafkaSettings
@@ -56,6 +57,7 @@ class Sources:
     intake: Intake
     letters: DeadLetters
     metrics: UpdaterMetrics
+    made_again: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) 
     )
     async with following(follower):
         starts, ends = await follower.positions(), await follower.end_offsets()
-        committed = await follower.committed(starts)
+        committed = without(await follower.committed(starts), sources.made_again)
         tell_gaps(recovered.offsets, starts, committed, sources.metrics)
         until = replay_until(starts, ends, committed) if published.states else starts
         replay = _Replay(recovered.state, sources, starts, until)
@@ -136,6 +138,11 @@ class _Replay:
             letter = DeadLetter(record.source, record.offset, self._sources.letters.letter(record, reason))
             self.letters.append(letter)
             self._letter_bytes += letter.letter.size
+
+
+def without(committed: CommittedOffsets, made_again: frozenset[str]) -> dict[TopicPartition, int | None]:
+    """The committed offsets, 0 for those of topics made again: the published states know nothing of their records."""
+    return {place: 0 if place.topic in made_again else offset for place, offset in committed.items()}
 
 
 def replay_until(starts: Offsets, ends: Offsets, committed: CommittedOffsets) -> dict[TopicPartition, int]:

@@ -31,11 +31,13 @@ class Recovered:
         state: of a snapshot, or empty.
         offsets: next offset to be read per partition; none if the state is empty.
         is_published: whether the topics hold what the snapshot took for published: not where they were made again.
+        made_again: topics that were deleted and made again since the newest snapshot.
     """
 
     state: UpdaterState
     offsets: Offsets
     is_published: bool = True
+    made_again: frozenset[str] = frozenset()
 
 
 class _Metadata(msgspec.Struct):
@@ -48,16 +50,20 @@ class _Metadata(msgspec.Struct):
 
 def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, origin: Origin) -> Recovered:
     """The state of the newest usable snapshot, else an empty state. Each snapshot refused is logged with the reason."""
+    made_again: frozenset[str] = frozenset()
     for sequence in _newest_first(store):
         try:
-            recovered = _restored(store.load(sequence), config, base, origin)
+            snapshot = store.load(sequence)
+            metadata = _metadata_of(snapshot)
+            made_again |= origin.changed_topics(metadata.origin)
+            recovered = _restored(snapshot, metadata, config, base, origin)
         except (SnapshotError, IncompatibleSnapshot) as error:
             log.warning("snapshot refused, trying the one before", snapshot=sequence, cause=str(error))
         else:
             log.info("recovered from a snapshot", snapshot=sequence, address=store.address)
             return recovered
     log.info("no usable snapshot: building the state from the topics")
-    return Recovered(UpdaterState(config, base), {}, is_published=False)
+    return Recovered(UpdaterState(config, base), {}, is_published=False, made_again=made_again)
 
 
 def _newest_first(store: SnapshotStore) -> list[int]:
@@ -68,11 +74,16 @@ def _newest_first(store: SnapshotStore) -> list[int]:
         return []
 
 
-def _restored(snapshot: Snapshot, config: GraphConfig, base: BaseEmbeddings, origin: Origin) -> Recovered:
+def _metadata_of(snapshot: Snapshot) -> _Metadata:
     try:
-        metadata = msgspec.convert(snapshot.metadata, _Metadata)
+        return msgspec.convert(snapshot.metadata, _Metadata)
     except msgspec.ValidationError as error:
         raise IncompatibleSnapshot(f"its metadata are malformed: {error}") from error
+
+
+def _restored(
+    snapshot: Snapshot, metadata: _Metadata, config: GraphConfig, base: BaseEmbeddings, origin: Origin
+) -> Recovered:
     origin.check(metadata.origin)
     again = origin.changed_topics(metadata.origin)
     offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in metadata.offsets}
@@ -81,4 +92,4 @@ def _restored(snapshot: Snapshot, config: GraphConfig, base: BaseEmbeddings, ori
     state = UpdaterState.restore(config, base, snapshot.arrays, metadata.state)
     if again:
         log.warning("topics were deleted and made again: publishing what they lack", topics=sorted(again))
-    return Recovered(state, offsets, is_published=not again)
+    return Recovered(state, offsets, is_published=not again, made_again=again)

@@ -51,11 +51,13 @@ class UpdaterResources:
         base: base embeddings, from the model bundle.
         origin: what a snapshot must agree with.
         store: where the snapshots are.
+        made_again: topics that were deleted and made again while the program ran.
     """
 
     base: BaseEmbeddings
     origin: Origin
     store: SnapshotStore
+    made_again: frozenset[str] = frozenset()
 
 
 class Updater:
@@ -133,7 +135,11 @@ class Updater:
                 await asyncio.sleep(_RETRY_S)
             else:
                 self._outages.over("recovery")
-                return replace(before, origin=replace(before.origin, topic_ids=present))
+                known = before.origin.topic_ids
+                again = frozenset(name for name in present if present[name] != known.get(name))
+                return replace(
+                    before, origin=replace(before.origin, topic_ids=present), made_again=before.made_again | again
+                )
 
     async def _run(self, resources: UpdaterResources, stopping: asyncio.Event, *, is_in_range: bool) -> None:
         """Recovers the state, catches up, joins the group, reads and flushes until asked to stop, finishes."""
@@ -143,7 +149,7 @@ class Updater:
             rebuilt: Rebuilt | None = None
             if not (recovered.offsets and recovered.is_published and is_in_range):
                 self.metrics.rebuilds.inc()
-                rebuilt = await rebuild(recovered, self._sources(), thread)
+                rebuilt = await rebuild(recovered, self._sources(resources.made_again | recovered.made_again), thread)
             parts = self._parts(resources, recovered, rebuilt, thread)
             pipeline = Pipeline(parts, self._settings.updater)
             await parts.follower.start()
@@ -178,10 +184,16 @@ class Updater:
     def _recovered(self, resources: UpdaterResources) -> Recovered:
         return recover(resources.store, self._settings.updater.graph, resources.base, resources.origin)
 
-    def _sources(self) -> Sources:
+    def _sources(self, made_again: frozenset[str]) -> Sources:
         settings = self._settings
         return Sources(
-            settings.kafka, settings.topics, settings.updater.group_id, self._intake(), self._letters(), self.metrics
+            kafka=settings.kafka,
+            topics=settings.topics,
+            group_id=settings.updater.group_id,
+            intake=self._intake(),
+            letters=self._letters(),
+            metrics=self.metrics,
+            made_again=made_again,
         )
 
     def _intake(self) -> Intake:

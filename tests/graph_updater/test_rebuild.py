@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 from updater_parts import CLICKS
 
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.rebuild import replay_until, tell_gaps
+from graph_updater.rebuild import replay_until, tell_gaps, without
 from runtime.records import TopicPartition
 
 OTHER = TopicPartition("interactions", 1)
@@ -65,3 +65,11 @@ def test_a_first_start_has_no_gap():
         tell_gaps({}, {CLICKS: 40}, {CLICKS: None}, UpdaterMetrics())
 
     assert logs == []
+
+
+def test_offsets_committed_before_a_topic_was_made_again_count_nothing():
+    """All records of the new topic are read as ever; the other topic's offsets stay."""
+    items = TopicPartition("items", 0)
+    committed = without({CLICKS: 50, items: 7}, frozenset({"interactions"}))
+
+    assert replay_until({CLICKS: 0, items: 2}, {CLICKS: 90, items: 9}, committed) == {CLICKS: 0, items: 7}
