@@ -82,6 +82,8 @@ async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) 
     """
     published = PublishedTopics(sources.kafka, sources.topics)
     await published.look()
+    if published.states or recovered.offsets:  # else it is the very first start
+        sources.metrics.rebuilds.inc()
     follower = TopicFollower(
         sources.kafka,
         (sources.topics.interactions, sources.topics.items),

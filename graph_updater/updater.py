@@ -148,7 +148,6 @@ class Updater:
             recovered = await thread(self._recovered, resources)
             rebuilt: Rebuilt | None = None
             if not (recovered.offsets and recovered.is_published and is_in_range):
-                self.metrics.rebuilds.inc()
                 rebuilt = await rebuild(recovered, self._sources(resources.made_again | recovered.made_again), thread)
             parts = self._parts(resources, recovered, rebuilt, thread)
             pipeline = Pipeline(parts, self._settings.updater)
