@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -10,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
-from safetensors.numpy import load
+from safetensors.numpy import load, save_file
 
-from runtime.snapshots.file import Corrupt, Incompatible, read_snapshot, write_snapshot
+from runtime.snapshots.file import Corrupt, Incompatible, _hash, read_snapshot, write_snapshot
 
 DTYPES = st.sampled_from(["u1", "<u8", "<i4", "<i8", "<f4", "<f2", "<f8", "?"])
 ARRAYS = DTYPES.flatmap(
@@ -105,3 +106,27 @@ def test_objects_are_refused():
     for array in (np.array([object()]), np.array(["text"]), np.zeros(1, [("field", "i4")])):
         with pytest.raises(TypeError, match="only numbers"):
             written({}, {"a": array})
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "BF16", "C64"])
+def test_types_that_numpy_lacks_are_refused(dtype):
+    """A layout may declare numbers that safetensors knows and nobody here has written: corrupt, not an exception."""
+    content = written({}, {"a": np.zeros(8, np.uint8)})
+    length = int.from_bytes(content[:8], "little")
+    layout = json.loads(content[8 : 8 + length])
+    size = {"BF16": 2, "C64": 8}.get(dtype, 1)
+    layout["a"] |= {"dtype": dtype, "shape": [8 // size]}
+    text = json.dumps(layout).encode()
+
+    with pytest.raises(Corrupt, match=dtype):
+        read(len(text).to_bytes(8, "little") + text + content[8 + length :], {})
+
+
+@pytest.mark.parametrize("header", ["", "[]", "7", "{", "[" * 5_000])
+def test_a_header_that_is_no_object_is_refused(header, tmp_path):
+    """Also under a right hash."""
+    arrays = {"a": np.zeros(2, np.uint8)}
+    save_file(arrays, tmp_path / "crafted", metadata={"snapshot": header, "blake2b": _hash(header, arrays)})
+
+    with pytest.raises(Corrupt):
+        read_snapshot(tmp_path / "crafted", {})
