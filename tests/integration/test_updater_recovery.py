@@ -151,7 +151,6 @@ async def test_killed_in_the_middle_of_a_large_publication_it_goes_on(world):
             seen = world.published.records
             await world.published.until(lambda seen=seen: world.published.records > seen)
             updater.kill()
-    await world.send(*plain(50, first=20_000))
 
     with world.process() as updater:
         await world.published.until(lambda: len(world.published.states[world.topics.user_states]) == 12_000)
