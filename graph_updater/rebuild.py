@@ -109,7 +109,7 @@ async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) 
 
 
 class _Replay:
-    """Reads retained records into the state. Time is not advanced: nothing may expire before the adoption."""
+    """Reads retained records into the state. Nobody is released before the adoption."""
 
     def __init__(self, state: UpdaterState, sources: Sources, starts: Offsets, until: Offsets) -> None:
         self._state = state

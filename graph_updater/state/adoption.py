@@ -31,7 +31,7 @@ Counts = dict[str, NDArray[np.int64]]
 
 
 class Adoption:
-    """One rebuild's. Nobody may take changes, advance time or apply interactions until `finish`.
+    """One rebuild's. Nobody may take changes, release nodes or apply interactions until `finish`.
 
     Args:
         nodes: the tables.

@@ -123,7 +123,7 @@ def restore_nodes(
         IncompatibleSnapshot: if it was made for another model or by another version, or cannot be a copy of a state.
     """
     said = checked_metadata(base, metadata)
-    names = checked_names(said.dim, arrays)
+    names = checked_names(said, arrays)
     nodes = Nodes(config, base.dim, base.alphas)
     nodes.ids.restore(names, arrays["kind"])
     nodes.make_room()

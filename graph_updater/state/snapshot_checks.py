@@ -5,7 +5,7 @@ The hash of a snapshot only shows that it is as it was written; these checks sho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.state.histories import WITHDRAWN
 from graph_updater.state.identities import ITEM, NOBODY, USER
+from graph_updater.state.stream_time import is_stream_time
 
 SNAPSHOT_VERSION: Final = 1
 Arrays = Mapping[str, NDArray[Any]]
@@ -36,6 +37,8 @@ class StateMetadata(msgspec.Struct):
     oldest_slice: int
     expired_users: list[str]
     expired_items: list[str]
+    stream_time: list[int] = []
+    waiting: list[tuple[int, int, int, int, float]] = []
 
 
 class _Column(NamedTuple):
@@ -64,10 +67,11 @@ def checked_metadata(base: BaseEmbeddings, metadata: Mapping[str, Any]) -> State
         )
     if not (-1 <= checked.landmark_ms <= 2 * _LATEST_MS and -_LATEST_MS <= checked.oldest_slice <= _LATEST_MS):
         raise IncompatibleSnapshot("its times are out of range")
+    _require(is_stream_time(checked.stream_time), "its stream time is malformed")
     return checked
 
 
-def checked_names(dim: int, arrays: Arrays) -> list[str]:
+def checked_names(said: StateMetadata, arrays: Arrays) -> list[str]:
     """The nodes' names, after all arrays have been checked.
 
     Raises:
@@ -78,11 +82,12 @@ def checked_names(dim: int, arrays: Arrays) -> list[str]:
     kind = arrays["kind"]
     _require(kind.ndim == 1, "kind has another shape")
     nodes = kind.size
-    _check_columns(arrays, _node_columns(nodes, dim))
+    _check_columns(arrays, _node_columns(nodes, said.dim))
     edges, entries = int(arrays["edge_count"].sum()), int(arrays["history_count"].sum())
     _check_columns(arrays, _list_columns(nodes, edges, entries))
     names = _names(arrays, nodes)
     _check_lists(arrays, kind)
+    _check_waiting(said.waiting, kind)
     return names
 
 
@@ -158,6 +163,15 @@ def _check_lists(arrays: Arrays, kind: NDArray[np.uint8]) -> None:
     time = arrays["history_time"]
     _require(not ((np.diff(owner) == 0) & (np.diff(time) < 0)).any(), "a history is out of order")
     _check_event_ids(np.ascontiguousarray(arrays["history_event"]))
+
+
+def _check_waiting(waiting: Sequence[tuple[int, int, int, int, float]], kind: NDArray[np.uint8]) -> None:
+    """Operations on edges that wait for their time, between a user and an item."""
+    for time_ms, number, user, item, weight in waiting:
+        _require(0 <= time_ms <= _LATEST_MS and 0 <= number <= 2**62, "a time that is waited for is out of range")
+        _require(0 <= user < kind.size and 0 <= item < kind.size, "an edge that waits has no ends")
+        _require(kind[user] == USER and kind[item] == ITEM, "an edge that waits is not between a user and an item")
+        _require(bool(0 <= weight < np.inf), "an edge that waits has no weight")
 
 
 def _check_event_ids(events: NDArray[np.uint64]) -> None:

@@ -24,6 +24,8 @@ _WITNESSES: Final = 8
 _HEAL_AFTER: Final = 1024
 """More than the records of one poll: a backlog read partition by partition must not set the time back and forth."""
 _NOW, _SEEN, _BEHIND = 0, 1, 2
+_COUNTERS: Final = 3
+_END_MS: Final = 2**53
 
 
 class StreamTime:
@@ -55,6 +57,17 @@ class StreamTime:
         """Takes over what `to_list` returned."""
         self._counters[:] = saved[: self._counters.size]
         self._recent[:] = saved[self._counters.size :]
+
+
+def is_stream_time(saved: Sequence[int]) -> bool:
+    """Whether `to_list` may have returned this; nothing at all is the time of earlier releases' snapshots."""
+    if not saved:
+        return True
+    if len(saved) != _COUNTERS + _SPAN:
+        return False
+    now, seen, behind, *recent = saved
+    in_range = all(UNKNOWN_MS <= time < _END_MS for time in (now, *recent))
+    return in_range and 0 <= seen < _END_MS and 0 <= behind < _HEAL_AFTER
 
 
 @njit(cache=True, nogil=True)

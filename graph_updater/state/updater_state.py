@@ -31,7 +31,7 @@ from graph_updater.state.idle import IdleNodes, idle_limit_ms
 from graph_updater.state.nodes import MemoryReport, Nodes
 from graph_updater.state.published import PublishedStates
 from graph_updater.state.snapshot import SnapshotCopy, StateCopy, restore_nodes
-from graph_updater.state.stream_time import StreamTime
+from graph_updater.state.stream_time import UNKNOWN_MS, StreamTime
 from schemas.messages import LEAST_WEIGHT, Interaction, Item
 
 _PATIENCE_SHARE: Final = 8
@@ -132,7 +132,7 @@ class UpdaterState:
 
     def adoption(self) -> Adoption:
         """Begins to take over what the compacted topics hold, after a rebuild."""
-        return Adoption(self._nodes, self._users, self.apply, self.published)
+        return Adoption(self._nodes, self._users, self._apply_again, self.published)
 
     def start_snapshot(self) -> SnapshotCopy:
         """Starts a copy that is made step by step between micro-batches; it replaces one begun before."""
@@ -176,6 +176,14 @@ class UpdaterState:
             expired_items=metadata["expired_items"],
         )
         return state
+
+    def _apply_again(self, interactions: Sequence[Interaction]) -> None:
+        """Takes interactions of the past in without moving stream time, once it is known."""
+        known = self._time.now_ms != UNKNOWN_MS
+        time = self._time.to_list()
+        self.apply(sorted(interactions, key=lambda interaction: interaction.event_time_ms))
+        if known:
+            self._time.restore(time)
 
     def _keep_time(self, stream_time: Sequence[int] = (), waiting: Iterable[Waiting] = ()) -> None:
         """Connects what depends on stream time to the tables."""

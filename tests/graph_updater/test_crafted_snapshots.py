@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from updater_parts import CLICKS, base, click, engine, records
+from updater_parts import CLICKS, base, click, engine, record, records
 
 from graph_updater.graph.config import GraphConfig
 from graph_updater.origin import Origin
@@ -38,6 +38,7 @@ def good():
     driver.absorb(
         records([click("uvw"[n % 3], f"i{n % 6}", n, kind="removal" if n == 7 else "click") for n in range(12)])
     )
+    driver.absorb([record(click("u", "i0", 50_000), 13)])  # an edge that waits for its time
     driver.collect()
     captured = driver.capture()
     arrays, state = captured.copy.merge()
@@ -79,7 +80,9 @@ def goes_on(recovered):
         assert state.published.user_state(user, 0).user_id == user
     for item in changes.items:
         assert state.published.item_state(item, 0).item_id == item
-    state.advance_time(1_700_000_000_000 + 10_000_000)
+    later = [click("w", "i0", 10_000_000 + n) for n in range(20)]
+    driver.absorb(records(later, first=100))
+    driver.encode(driver.collect().batch)
     state.snapshot_arrays()
 
 
@@ -139,6 +142,8 @@ def test_whatever_the_arrays_hold_recovery_falls_back_or_the_state_goes_on(array
             ["offsets", 0, 2],
             *(["origin", name] for name in METADATA["origin"]),
             *(["state", name] for name in METADATA["state"]),
+            *(["state", "waiting", 0, place] for place in range(5)),
+            *(["state", "stream_time", place] for place in (0, 1, 2, 3, 66)),
         ]
     ),
     value=VALUES,
