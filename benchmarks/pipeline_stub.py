@@ -11,7 +11,7 @@ import numpy as np
 from programs.topics import TopicSettings
 from runtime.clock import SystemClock
 from runtime.deadline import Deadline
-from runtime.delivery import make_delivery
+from runtime.delivery import Admission, make_delivery
 from runtime.kafka import RecordSource
 from runtime.process.lifecycle import owned_tasks
 from runtime.records import Record
@@ -103,15 +103,16 @@ async def run(kafka: KafkaSettings, topics: TopicSettings, group: str, records: 
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")
-            reading = Reading(settings, source, delivery, clock)
+            reading, admission = Reading(settings, source, delivery, clock), Admission(source, delivery)
             await source.start(delivery, reading.backlog)
             started_s = time.perf_counter()
             try:
                 read = 0
                 while read < records:
                     polled = await reading.poll()
-                    for record in polled:
-                        await pipeline.accept(record)
+                    async for _handling, portion in admission.admit(polled):
+                        for record in portion:
+                            await pipeline.accept(record)
                     read += len(polled)
                 if not await delivery.drain(DRAIN_S):
                     raise TimeoutError(f"{delivery.in_flight()} records are left after {DRAIN_S:.0f} s")

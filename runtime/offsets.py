@@ -73,6 +73,11 @@ class OffsetTracker:
             if progress.next_offset > progress.committed_offset
         }
 
+    def next_offset(self, partition: TopicPartition) -> int:
+        """The next offset to be read; -1 before any record is done, or if the partition is not assigned."""
+        progress = self._partitions.get(partition)
+        return -1 if progress is None else progress.next_offset
+
     def committed(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Notes what has been committed in the present epochs."""
         for partition, offset in offsets.items():

@@ -113,6 +113,11 @@ class Pipeline:
             self._accepted.append(Job(record, request, deadline, budget_s))
             self._thread.wake()
 
+    async def condemn(self, record: Record) -> None:
+        """Ends a record that ended the process at least twice, the last time while nothing else was at work."""
+        if self._delivery.started(record):
+            await self._refuse(record, "the process died twice while it was at work, the last time on it alone")
+
     # In the compute thread.
 
     def infer(self) -> bool:

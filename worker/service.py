@@ -15,7 +15,7 @@ import torch
 
 from models.bundle import Bundle
 from runtime.clock import Clock, SystemClock
-from runtime.delivery import Delivery, make_delivery
+from runtime.delivery import Admission, Delivery, Handling, make_delivery
 from runtime.kafka import RecordSource, TopicFollower
 from runtime.observability.http_status import http_status
 from runtime.observability.outages import Outages
@@ -143,17 +143,23 @@ class Service:
                 if reading.backlog is not None:
                     backlog = self._watchdog.watch(reading.backlog, BACKLOG_PROGRESS, shows_lag=False)
                     spawn(backlog, "watchdog of the backlog")
-                await self._accept(reading, pipeline, stopping)
+                await self._accept(reading, Admission(source, delivery), pipeline, stopping)
                 self.readiness.wait_for("group", "draining")
                 await delivery.drain(settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING)
             finally:
                 await source.stop()
                 await reading.stop()
 
-    async def _accept(self, reading: Reading, pipeline: Pipeline, stopping: asyncio.Event) -> None:
+    async def _accept(
+        self, reading: Reading, admission: Admission, pipeline: Pipeline, stopping: asyncio.Event
+    ) -> None:
         while not stopping.is_set():
-            for record in await reading.poll():
-                await pipeline.accept(record)
+            async for handling, records in admission.admit(await reading.poll()):
+                begin = pipeline.condemn if handling is Handling.CONDEMNED else pipeline.accept
+                for record in records:
+                    await begin(record)
+                if stopping.is_set():
+                    break  # what has not begun is read again
             self.metrics.paused.set(reading.paused)
 
     async def _keep_gauges(self, model: ServingModel, delivery: Delivery) -> None:

@@ -170,7 +170,7 @@ class AtLeastOnceDelivery(Delivery):
         if not offsets:
             return True
         try:
-            committed = await self._source.commit(offsets)
+            committed = await self._source.commit(offsets, {partition: self.note(partition) for partition in offsets})
         except BrokerError as error:
             if not is_outage(error):
                 raise

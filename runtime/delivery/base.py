@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import structlog
 
-from runtime.errors import RecordTooLarge
+from runtime.delivery.attempts import PartitionAttempts
+from runtime.errors import BrokerError, RecordTooLarge
 from runtime.kafka import RecordSource
 from runtime.observability.outages import Outages
 from runtime.offsets import OffsetTracker
@@ -21,6 +22,11 @@ log = structlog.get_logger(__name__)
 
 _SHARE_FOR_FINISHING: Final = 0.8
 """Share of `revocation_limit_s` spent waiting for work in flight; the rest is for the commit."""
+
+
+class _Assignment(NamedTuple):
+    committed: int  # where it began
+    attempts: PartitionAttempts
 
 
 class Delivery(ABC):
@@ -40,6 +46,7 @@ class Delivery(ABC):
         self._source = source
         self._outages = outages or source.outages
         self._tracker = OffsetTracker()
+        self._attempts: dict[TopicPartition, _Assignment] = {}
         self._moved = asyncio.Event()
         self.given_up = 0
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,13 +117,49 @@ class Delivery(ABC):
         drained = await self._until_idle(None, limit_s)
         while True:
             if await self._settle(None):
+                if drained:
+                    await self._close_notes(self._attempts.keys())
                 return drained
             if clock() >= give_up_at:
                 return False
             await asyncio.sleep(_RETRY_S)
 
+    async def idle(self) -> None:
+        """Returns once nothing is in flight."""
+        await self._until_idle(None, None)
+
+    def attempts_of(self, partition: TopicPartition) -> PartitionAttempts | None:
+        """What is known of the partition's attempts; None before `begin_attempts` in its present assignment."""
+        assignment = self._attempts.get(partition)
+        return None if assignment is None else assignment.attempts
+
+    def begin_attempts(self, partition: TopicPartition, committed: int, attempts: PartitionAttempts) -> None:
+        """From now on commits of the partition carry notes.
+
+        Args:
+            partition: one that is assigned.
+            committed: its next offset to be read, as the group has it.
+            attempts: say what to note.
+        """
+        self._attempts[partition] = _Assignment(committed, attempts)
+
+    async def commit_note(self, partition: TopicPartition) -> None:
+        """Commits the partition's note at once, beside the offset that is reached. Without effect if it is not ours.
+
+        Raises:
+            BrokerError: if the broker refuses or does not answer in time.
+        """
+        await self._commit_notes({partition: self.note(partition)})
+
+    def note(self, partition: TopicPartition) -> str:
+        """What commits of the partition carry as of now."""
+        assignment = self._attempts.get(partition)
+        return "" if assignment is None else assignment.attempts.note.text()
+
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Starts tracking these partitions."""
+        for partition in partitions:
+            self._attempts.pop(partition, None)
         self._tracker.assign({partition: self._source.epoch(partition) for partition in partitions})
 
     def split(self, partition: TopicPartition, epoch: int, offset: int) -> None:
@@ -131,13 +174,31 @@ class Delivery(ABC):
         """Waits for work in flight, commits, forgets the partitions."""
         limit_s = self._settings.revocation_limit_s * _SHARE_FOR_FINISHING
         try:
-            if not await self._until_idle(partitions, limit_s):
+            is_idle = await self._until_idle(partitions, limit_s)
+            if not is_idle:
                 log.warning("records in flight will be processed again", records=self._tracker.in_flight(partitions))
-            await self._settle(partitions)
+            if await self._settle(partitions) and is_idle:
+                await self._close_notes(partitions & self._attempts.keys())
         finally:
             self._forget(partitions)
 
-    async def _until_idle(self, partitions: frozenset[TopicPartition] | None, limit_s: float) -> bool:
+    async def _close_notes(self, partitions: Iterable[TopicPartition]) -> None:
+        """An orderly end: the next owner need not suspect anything. If it fails, that one is careful for a while."""
+        try:
+            await self._commit_notes(dict.fromkeys(partitions, ""))
+        except BrokerError as error:
+            log.warning("partitions could not be handed over in order", cause=str(error))
+
+    async def _commit_notes(self, notes: dict[TopicPartition, str]) -> None:
+        offsets = {
+            partition: max(assignment.committed, self._tracker.next_offset(partition))
+            for partition in notes
+            if (assignment := self._attempts.get(partition)) is not None
+        }
+        if offsets:
+            self._tracker.committed(await self._source.commit(offsets, notes))
+
+    async def _until_idle(self, partitions: frozenset[TopicPartition] | None, limit_s: float | None) -> bool:
         try:
             async with asyncio.timeout(limit_s):
                 while self._tracker.in_flight(partitions):
@@ -149,6 +210,8 @@ class Delivery(ABC):
 
     def _forget(self, partitions: Iterable[TopicPartition]) -> None:
         self._tracker.revoke(partitions)
+        for partition in partitions:
+            self._attempts.pop(partition, None)
         self._moved.set()
 
     def _give_up(self, record: Record, error: RecordTooLarge) -> None:
@@ -161,6 +224,8 @@ class Delivery(ABC):
         return self._tracker.is_in_flight(record.source, record.epoch, record.offset)
 
     def _done(self, record: Record) -> None:
+        if self._is_in_flight(record) and (attempts := self.attempts_of(record.source)) is not None:
+            attempts.done(record.offset)
         self._tracker.done(record.source, record.epoch, record.offset)
         self._moved.set()
 

@@ -45,6 +45,9 @@ class FinishedRecord:
 class LaneOwner(Protocol):
     """Is told what becomes of a lane's records."""
 
+    def note(self, partition: TopicPartition) -> str:
+        """What is to stand beside the partition's committed offset."""
+
     def committed(self, records: Sequence[Record]) -> None:
         """Their outputs can be read, and the offset after them is the group's."""
 
@@ -191,7 +194,10 @@ class Lane:
     async def _transact(self, run: list[FinishedRecord]) -> None:
         async with self._sink.transaction() as transaction:
             await transaction.send_all(output for finished in run for output in finished.outputs)
-            await transaction.commit_offsets(self._source.group_id, {self.partition: run[-1].record.offset + 1})
+            offsets = {self.partition: run[-1].record.offset + 1}
+            await transaction.commit_offsets(
+                self._source.group_id, offsets, {self.partition: self._owner.note(self.partition)}
+            )
 
     def _make_smaller(self, run: list[FinishedRecord], error: RecordTooLarge) -> None:
         """The broker does not say which record it refuses: halves the run until one is left, which is then written

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Protocol
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
 
 import structlog
 from aiokafka import TopicPartition as VendorPartition
@@ -16,6 +17,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from runtime.clock import SystemClock
 from runtime.errors import BrokerError, BrokerUnreachable
 from runtime.kafka.backlog import Backlog
+from runtime.kafka.committing import vendor_offsets
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
 from runtime.kafka.topics import require_topics
 from runtime.kafka.translation import translate, translated
@@ -37,6 +39,17 @@ class RebalanceHooks(Protocol):
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """Prepare for these partitions. None of their records is read before this returns."""
+
+
+class LeftBehind(NamedTuple):
+    """Where a partition's last owner has left it."""
+
+    offset: int
+    """The next one to be read."""
+    metadata: str
+    """The text beside it."""
+    end: int
+    """Offset after the last readable record."""
 
 
 class RecordSource(PartitionReader):
@@ -135,8 +148,11 @@ class RecordSource(PartitionReader):
         """The number of the partition's present assignment; 0 if it is not assigned."""
         return self._epochs.get(partition, 0)
 
-    async def commit(self, offsets: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Commits the next offset of each partition that is still ours; returns those committed.
+    async def commit(
+        self, offsets: Mapping[TopicPartition, int], metadata: Mapping[TopicPartition, str] = MappingProxyType({})
+    ) -> dict[TopicPartition, int]:
+        """Commits the next offset of each partition that is still ours, with the text that is to stand beside it;
+        returns those committed.
 
         A rebalance may revoke partitions at any time. What could not be committed for that reason is read again by the
         next owner, so this is no error. Commits take effect in the order of their calls, and none outlives its epoch:
@@ -154,7 +170,7 @@ class RecordSource(PartitionReader):
                 return {}
             try:
                 async with asyncio.timeout(self._settings.request_timeout_ms / 1000) as self._commit_limit:
-                    await self._consumer.commit({VendorPartition(*one): offset for one, offset in present.items()})
+                    await self._consumer.commit(vendor_offsets(present, metadata))
             except (CommitFailedError, IllegalStateError) as error:
                 log.info("commit refused by a rebalance", group=self.group_id, cause=type(error).__name__)
                 return {}
@@ -163,6 +179,22 @@ class RecordSource(PartitionReader):
                     return {}
                 raise translate(error, f"committing offsets of the group {self.group_id}") from error
         return {one: offset for one, offset in present.items() if self._is_present(one, epochs)}
+
+    async def left_behind(self, partition: TopicPartition) -> LeftBehind:
+        """What the group has committed for a partition that is ours, and where the partition ends now. Where nothing is
+        committed reading began at the earliest record.
+
+        Raises:
+            BrokerError: if the broker does not answer.
+        """
+        one = VendorPartition(*partition)
+        with translated(f"asking for offsets of the group {self.group_id}"):
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                found = (await self._coordinator.fetch_committed_offsets([one])).get(one)
+                end = (await self._consumer.end_offsets([one]))[one]
+                if found is not None and found.offset >= 0:
+                    return LeftBehind(found.offset, found.metadata or "", end)
+                return LeftBehind((await self._consumer.beginning_offsets([one]))[one], "", end)
 
     async def confirms(self, partition: TopicPartition, epoch: int) -> bool:
         """Asks the group whether this assignment still stands. A process that was frozen or cut off for longer than the

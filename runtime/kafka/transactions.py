@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka import TopicPartition as VendorPartition
 from aiokafka.errors import IllegalOperation, KafkaError
 
 from runtime.errors import (
@@ -27,6 +27,7 @@ from runtime.errors import (
     TransactionTimedOut,
 )
 from runtime.kafka.batches import Batch, batched, count_partitions, enqueue
+from runtime.kafka.committing import vendor_offsets
 from runtime.kafka.sink import ProducerOwner, check_size
 from runtime.kafka.translation import translate, translated
 from runtime.records import OutRecord, TopicPartition
@@ -80,16 +81,19 @@ class Transaction:
         """Whether the record's size is within the limit."""
         return record.any_size or record.size <= self._settings.max_record_bytes
 
-    async def commit_offsets(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
-        """Adds the group's next offsets to be read.
+    async def commit_offsets(
+        self,
+        group_id: str,
+        offsets: Mapping[TopicPartition, int],
+        metadata: Mapping[TopicPartition, str] = MappingProxyType({}),
+    ) -> None:
+        """Adds the group's next offsets to be read, each with the text that is to stand beside it.
 
         Raises:
             BrokerError: if the broker refuses; the transaction is over.
         """
         with _usable(self._producer, f"adding offsets of {group_id} to a transaction"):
-            await self._producer.send_offsets_to_transaction(
-                {VendorPartition(*partition): offset for partition, offset in offsets.items()}, group_id
-            )
+            await self._producer.send_offsets_to_transaction(vendor_offsets(offsets, metadata), group_id)
 
     async def delivered(self) -> None:
         """Waits for every record: the library would commit a transaction even if the broker refused part of it.

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from worker_lab import WorkerLab, requests
+from worker_lab import WorkerLab, requests, until
 
 from runtime.kafka import RecordSource
+from schemas.codec import encode
+from schemas.topics import REASON
 
 pytestmark = pytest.mark.docker
+DEADLY_WORKER = Path(__file__).parents[1] / "support" / "deadly_worker.py"
 
 
 @pytest.fixture
@@ -110,6 +115,34 @@ async def test_offsets_are_committed_after_delivery(lab, log):
         assert sum((await source.lag()).values()) == 0
     finally:
         await source.stop()
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+async def test_a_record_that_kills_the_process_becomes_a_dead_letter_and_all_others_are_answered(lab, log, guarantee):
+    """In the midst of others, whoever takes over: after three deaths it is found, and no other is given up for it."""
+    settings = lab.settings(kafka={"delivery": guarantee})
+    deadly = requests(1, request_id="deadly", user_id="deadly")
+    await lab.ask(*requests(60), *deadly, *requests(60, first=60))
+    topic, wanted = lab.topics.dead_letter(lab.topics.impression_requests), {f"r{number}" for number in range(120)}
+    deaths, answers = 0, []
+    while not answers and deaths < 5:
+        with lab.process(settings, log, [str(DEADLY_WORKER), "deadly"]) as worker:
+            letters = asyncio.create_task(lab.records(topic, 1))
+            await until(lambda worker=worker, letters=letters: worker.is_dead or letters.done())
+            if worker.is_dead:
+                letters.cancel()
+                deaths += 1
+                continue
+            answers = await _until_answered(lab, wanted)
+            assert await worker.drain() == 0
+
+    assert deaths == 3
+    [letter] = await lab.records(topic, 1)
+    assert letter.value == encode(deadly[0])
+    assert b"died twice" in dict(letter.headers)[REASON]
+    assert set(_ids(answers)) == wanted
+    if guarantee == "exactly_once":
+        assert _ids(answers) == Counter(wanted)
 
 
 async def _until_answered(lab, wanted):

@@ -69,6 +69,28 @@ class AdapterContract:
         assert offsets == {(1, n) for n in range(4, 10)} | {(p, n) for p in (2, 3) for n in range(10)}
         assert set(lag.values()) == {0}
 
+    async def test_a_text_stands_beside_a_committed_offset_until_the_next_commit(self, broker):
+        """Whoever owns the partition next finds it, with the offset and the partition's end; where nothing was
+        committed, the beginning.
+        """
+        topic, group = await broker.topic(), broker.name("group")
+        await broker.fill(topic, 40)
+        here, there = TopicPartition(topic, 0), TopicPartition(topic, 1)
+        first = RecordSource(broker.settings(), [topic], group)
+        await first.start()
+        await first.commit({here: 4, there: 5}, {here: "at work"})
+        assert await first.left_behind(here) == (4, "at work", 10)
+        assert await first.left_behind(TopicPartition(topic, 2)) == (0, "", 10)
+        await first.stop()
+
+        second = RecordSource(broker.settings(), [topic], group)
+        await second.start()
+        assert await second.left_behind(here) == (4, "at work", 10)
+        assert await second.left_behind(there) == (5, "", 10)
+        await second.commit({here: 4})
+        assert (await second.left_behind(here)).metadata == ""
+        await second.stop()
+
     async def test_a_paused_partition_waits_while_the_others_go_on(self, broker):
         """Pausing holds back one partition without losing its records; resuming gives them."""
         topic = await broker.topic()

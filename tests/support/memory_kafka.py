@@ -11,6 +11,8 @@ from collections import deque
 
 from aiokafka import TopicPartition as VendorPartition
 from aiokafka.errors import IllegalOperation, KafkaTimeoutError, MessageSizeTooLargeError, ProducerFenced
+from aiokafka.structs import OffsetAndMetadata
+from aiokafka.util import commit_structure_validate
 
 from runtime.kafka import RecordSource
 from runtime.records import TopicPartition
@@ -28,12 +30,16 @@ class MemoryBroker:
             the answer never came).
         too_large: values that it refuses in transactions.
         commit_error: what committing offsets outside transactions raises; None: it succeeds.
+        metadata: the text beside a partition's committed offset.
+        end: the offset after every partition's last record.
         commit_gate: while it is not set, commits outside transactions do not arrive.
     """
 
     def __init__(self):
         self.log = []
         self.offsets = {}
+        self.metadata = {}
+        self.end = 0
         self.waiting = deque()
         self.holds = False
         self.commit_failures = deque()
@@ -83,6 +89,7 @@ class _Producer:
         self._broker = broker
         self._id = transactional_id
         self._open = None
+        self._noted = {}
 
     async def start(self):
         if self._id is not None:
@@ -118,7 +125,9 @@ class _Producer:
         self._open = []
 
     async def send_offsets_to_transaction(self, offsets, _group_id):
-        self._in_transaction().extend(("offset", TopicPartition(*one), offset) for one, offset in offsets.items())
+        for partition, (offset, metadata) in commit_structure_validate(offsets).items():
+            self._in_transaction().append(("offset", TopicPartition(*partition), offset))
+            self._noted[TopicPartition(*partition)] = metadata
 
     async def abort_transaction(self):
         self._in_transaction()
@@ -129,6 +138,7 @@ class _Producer:
         failure = self._broker.commit_failures.popleft() if self._broker.commit_failures else None
         if failure != "lost" and entries:
             self._broker.log.append(entries)
+            self._broker.metadata |= self._noted
             self._broker.offsets |= {partition: offset for kind, partition, *rest in entries if rest for offset in rest}
         if failure is not None:
             raise KafkaTimeoutError
@@ -206,12 +216,21 @@ class _Coordinator:
         last_heartbeat: the one after which the group excludes it; None: it does not.
     """
 
-    def __init__(self):
+    def __init__(self, broker):
+        self._broker = broker
         self.member_id = "member"
         self.excluded = False
         self.silent = False
         self.heartbeats = 0
         self.last_heartbeat = None
+
+    async def fetch_committed_offsets(self, partitions):
+        await asyncio.sleep(0)
+        ours = {partition: TopicPartition(*partition) for partition in partitions}
+        return {
+            partition: OffsetAndMetadata(self._broker.offsets.get(own, -1), self._broker.metadata.get(own, ""))
+            for partition, own in ours.items()
+        }
 
     async def ensure_coordinator_known(self):
         await asyncio.sleep(0)
@@ -231,7 +250,7 @@ class _Coordinator:
 class _Consumer:
     def __init__(self, broker):
         self._broker = broker
-        self._coordinator = _Coordinator()
+        self._coordinator = _Coordinator(broker)
         self.assigned = set()
         self.paused_now = set()
         self.sought = {}
@@ -257,12 +276,19 @@ class _Consumer:
     async def committed(self, partition):
         return self._broker.offsets.get(TopicPartition(*partition))
 
+    async def end_offsets(self, partitions):
+        return dict.fromkeys(partitions, self._broker.end)
+
+    async def beginning_offsets(self, partitions):
+        return dict.fromkeys(partitions, 0)
+
     async def commit(self, offsets):
         await self._broker.commit_gate.wait()
         if self._broker.commit_error is not None:
             raise self._broker.commit_error
-        for partition, offset in offsets.items():
+        for partition, (offset, metadata) in commit_structure_validate(offsets).items():
             self._broker.offsets[TopicPartition(*partition)] = offset
+            self._broker.metadata[TopicPartition(*partition)] = metadata
             self._broker.log.append(("offset", TopicPartition(*partition), offset))
 
     async def stop(self):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,8 +131,8 @@ class WorkerLab:
             stopping.set()
             await asyncio.wait_for(task, PATIENCE_S)
 
-    def process(self, settings: WorkerSettings, log: Path) -> WorkerProcess:
-        """The same as a process of its own, started by the command of production."""
+    def process(self, settings: WorkerSettings, log: Path, command: Sequence[str] = ("-m", "worker")) -> WorkerProcess:
+        """The same as a process of its own, started by the command of production or another."""
         environment = {
             "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
             "EXITSTREAM_KAFKA__DELIVERY": settings.kafka.delivery,
@@ -147,20 +147,20 @@ class WorkerLab:
         }
         for name in ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states"):
             environment[f"EXITSTREAM_TOPICS__{name.upper()}"] = getattr(settings.topics, name)
-        return WorkerProcess(environment, log)
+        return WorkerProcess(environment, log, command)
 
     async def _put(self, sink: RecordSink, topic: str, key: str, message) -> None:
         await sink.send(OutRecord(topic, key.encode(), encode(message), tuple(headers_for("msgpack"))))
 
 
 class WorkerProcess:
-    """`python -m worker` with a log file."""
+    """`python -m worker`, or another command of Python, with a log file."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(self, environment: dict[str, str], log: Path, command: Sequence[str]) -> None:
         self._log = log
         with log.open("ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "worker"], env={**os.environ, **environment}, stdout=file, stderr=file
+                [sys.executable, *command], env={**os.environ, **environment}, stdout=file, stderr=file
             )
 
     async def ready(self) -> None:
@@ -175,6 +175,11 @@ class WorkerProcess:
         """Ends it without warning."""
         self._process.kill()
         self._process.wait()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has ended."""
+        return self._process.poll() is not None
 
     async def drain(self) -> int:
         """Asks it to end in order; its exit status."""
