@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from aiokafka.errors import (
+    KafkaConnectionError,
     KafkaError,
     MessageSizeTooLargeError,
     OutOfOrderSequenceNumber,
@@ -50,7 +51,13 @@ def record(number):
 
 
 @pytest.mark.parametrize(
-    "refusal", [TopicAuthorizationFailedError("t"), OutOfOrderSequenceNumber(), KafkaError("the sender died")]
+    "refusal",
+    [
+        TopicAuthorizationFailedError("t"),
+        OutOfOrderSequenceNumber(),
+        KafkaError("the sender died"),
+        KafkaConnectionError("gone"),
+    ],
 )
 async def test_what_the_broker_refuses_is_sent_again_with_all_that_follows(broker, readiness, refusal):
     """The order stays: the last record of a key remains the last. The program is not ready until it is delivered."""

@@ -21,28 +21,36 @@ async def stubborn():
             pass
 
 async def main(stopping):
-    os.kill(os.getpid(), signal.SIGTERM)
-    await stopping.wait()
+    if {asked}:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await stopping.wait()
     {hang}
 
 lifecycle.run_service(main, drain_limit_s=0.1)
 """
 
 
+LEFTOVER = "task = asyncio.create_task(stubborn(), name='leftover'); await asyncio.sleep(0)"
+
+
 @pytest.mark.parametrize(
-    ("hang", "named"),
+    ("asked", "hang", "named"),
     [
-        ("await stubborn()", "main in stubborn"),
-        ("task = asyncio.create_task(stubborn(), name='leftover'); await asyncio.sleep(0)", "leftover in stubborn"),
-        ("time.sleep(60)", "MainThread in main"),
-        ("asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)", "_WorkItem.run"),
+        (True, "await stubborn()", "main in stubborn"),
+        (True, "time.sleep(60)", "MainThread in main"),
+        (False, LEFTOVER, "leftover in stubborn"),
+        (False, "asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)", "_WorkItem.run"),
     ],
-    ids=["ignores its cancellation", "a task left behind", "blocks the event loop", "a thread left behind"],
+    ids=["ignores its cancellation", "blocks the event loop", "a task left behind", "a thread left behind"],
 )
-def test_what_does_not_end_in_time_is_named_and_ended_with_status_1(hang, named):
-    """Whatever hangs, the supervisor can start the program anew."""
+def test_what_does_not_end_in_time_is_named_and_ended_with_status_1(asked, hang, named):
+    """Whatever hangs, asked to end or at an end of its own, the supervisor can start the program anew."""
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(hang=hang)], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", PROGRAM.format(asked=asked, hang=hang)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert ended.returncode == 1
     assert named in ended.stdout + ended.stderr
