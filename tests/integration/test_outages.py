@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from test_kafka_adapter import container_at
 from updater_contract import clicks
 from updater_world import UpdaterWorld
 from worker_lab import WorkerLab, WorkerProcess, requests
@@ -110,38 +109,32 @@ async def lab(quick, tiny_bundle_folder):
     return lab
 
 
-@pytest.fixture
-def container(kafka_container, docker_engine):
-    """The broker's container."""
-    return container_at(kafka_container.port, docker_engine)
-
-
-async def pause(container, programs):
+async def pause(kafka, programs):
     """Silent for longer than every time-out; both programs say so meanwhile."""
-    await asyncio.to_thread(container.pause)
+    await asyncio.to_thread(kafka.pause)
     try:
         over = asyncio.get_running_loop().time() + PAUSE_S
         said = await programs.until(503)
         await asyncio.sleep(over - asyncio.get_running_loop().time())
     finally:
-        await asyncio.to_thread(container.unpause)
+        await asyncio.to_thread(kafka.resume)
     assert all("no answer in time" in page["reasons"]["broker"] for page in said.values())
 
 
-async def restart(container, _):
+async def restart(kafka, _):
     """Down for some seconds, then back at the same address."""
-    await asyncio.to_thread(container.restart)
+    await asyncio.to_thread(kafka.restart)
 
 
 @pytest.mark.parametrize("outage", [pause, restart])
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
-async def test_worker_and_updater_outlast_an_outage(lab, world, container, delivery, outage, tmp_path):
+async def test_worker_and_updater_outlast_an_outage(lab, world, kafka_container, delivery, outage, tmp_path):
     """Every request gets its answer and every interaction its effect, exactly once where promised."""
     with Programs(lab, world, delivery, tmp_path) as programs:
         await programs.until(200)
         await lab.ask(*requests(50))
         await world.send(*clicks(100), b"rubbish one")
-        await outage(container, programs)
+        await outage(kafka_container, programs)
         await programs.until(200)
         await lab.ask(*requests(50, first=50))
         await world.send(*clicks(100, first=100), b"rubbish two")
