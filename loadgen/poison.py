@@ -32,7 +32,7 @@ def poison(topics: TopicSettings, now_ms: int) -> dict[str, OutRecord]:
     return {
         **{f"interactions: {kind}": record for kind, record in _interactions(topics.interactions, now_ms)},
         **{f"requests: {kind}": record for kind, record in _requests(topics.impression_requests, now_ms)},
-        **{f"items: {kind}": record for kind, record in _bytes(topics.items)},
+        **{f"items: {kind}": record for kind, record in _items(topics.items)},
     }
 
 
@@ -84,6 +84,12 @@ def _requests(topic: str, now_ms: int) -> Iterator[tuple[str, OutRecord]]:
         "budget header of 5,000 digits",
         OutRecord(topic, b"poison", msgspec.msgpack.encode(good), (*_MSGPACK, ("budget-ms", b"9" * 5_000))),
     )
+
+
+def _items(topic: str) -> Iterator[tuple[str, OutRecord]]:
+    yield from _bytes(topic)
+    yield "another item's key", _packed(topic, {"type": "item", "item_id": "i1", "title": "poison"})
+    yield "a withdrawal without a key", OutRecord(topic, None, None)
 
 
 def _packed(topic: str, message: Mapping[str, Any]) -> OutRecord:
