@@ -66,16 +66,13 @@ LINE_INTERVAL_S: Final = 10.0
 SAMPLE_INTERVAL_S: Final = 2.0
 WRITE_INTERVAL_S: Final = 60.0
 HISTORY_PATIENCE_S: Final = 600.0
+START_PATIENCE_S: Final = 180.0
 PATIENCE_S: Final = 120.0
 """How long to wait for a recovery, and for the last answers."""
 SETTLE_S: Final = 3.0
 """How long to listen for duplicates after the last answer."""
 BURST: Final = 16
 """Fresh requests that show a recovery: of so many users that every partition gets some."""
-
-
-class NotReady(ExitstreamError):
-    """The installation does not come up, so there is nothing to disturb."""
 
 
 @dataclass
@@ -146,8 +143,6 @@ def main() -> None:
             topics = TopicSettings()
             site = FaultSite(cluster, bundle_folder(options.bundle, log), options.out.with_suffix(".run"), topics)
             figures = asyncio.run(run(site, log, options))
-    except TimeoutError:
-        exit_on_error(NotReady(f"the programs are not ready after two minutes; see {options.out.with_suffix('.run')}"))
     except ExitstreamError as error:
         exit_on_error(error)
     finish(figures, options.out)
@@ -180,7 +175,7 @@ async def prepare(ground: Ground, log: EventLog) -> None:
     for name in USUAL:
         if not ground.processes.is_running(name):
             await ground.start(name)
-    await until_ready(ground, *USUAL)
+    await asyncio.to_thread(ground.processes.wait_ready, START_PATIENCE_S)
 
 
 async def soak_for(soak: Soak, out: Path) -> None:
