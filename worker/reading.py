@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -46,12 +47,24 @@ class Reading:
     async def poll(self) -> list[Record]:
         """The next records."""
         self.paused = apply_backpressure(self._source, self._delivery, self._settings.max_in_flight)
-        behind = self.backlog is not None and self.backlog.left
+        behind = self.has_backlog
         timeout_ms = _BESIDE_POLL_MS if behind else _PAUSED_POLL_MS if self.paused else _IDLE_POLL_MS
         records = await self._source.poll(max_records=self._settings.poll_records, timeout_ms=timeout_ms)
         if self.backlog is not None and behind and self._delivery.in_flight() < _BACKLOG_IN_FLIGHT:
             records += await self.backlog.poll(max_records=_BACKLOG_RECORDS, timeout_ms=_BESIDE_POLL_MS)
         return records
+
+    @property
+    def has_backlog(self) -> bool:
+        """Whether old records are still to be read."""
+        return self.backlog is not None and self.backlog.left
+
+    async def poll_backlog(self) -> list[Record]:
+        """The next old records only; none while enough of them are in flight."""
+        if self.backlog is None or self._delivery.in_flight() >= _BACKLOG_IN_FLIGHT:
+            await asyncio.sleep(_PAUSED_POLL_MS / 1000)
+            return []
+        return await self.backlog.poll(max_records=_BACKLOG_RECORDS, timeout_ms=_PAUSED_POLL_MS)
 
     async def stop(self) -> None:
         """Stops the second reader."""

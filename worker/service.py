@@ -39,6 +39,8 @@ BACKLOG_PROGRESS: Final = "backlog progress"
 _GAUGE_INTERVAL_S: Final = 0.2
 _SHARE_FOR_DRAINING: Final = 0.8
 """Share of the drain limit; the rest is for leaving the group."""
+_SHARE_FOR_BACKLOG: Final = 0.6
+"""Share of the time for draining in which old requests are still read."""
 log = structlog.get_logger(__name__)
 
 
@@ -145,7 +147,7 @@ class Service:
                     spawn(backlog, "watchdog of the backlog")
                 await self._accept(reading, Admission(source, delivery), pipeline, stopping)
                 self.readiness.wait_for("group", "draining")
-                await delivery.drain(settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING)
+                await self._drain(reading, pipeline, delivery)
             finally:
                 await source.stop()
                 await reading.stop()
@@ -162,12 +164,24 @@ class Service:
                     break  # what has not begun is read again
             self.metrics.paused.set(reading.paused)
 
+    async def _drain(self, reading: Reading, pipeline: Pipeline, delivery: Delivery) -> None:
+        """Finishes what has been read, and as far as time allows also the old requests before it: only with these do
+        fresh ones count as done, and would be answered again otherwise.
+        """
+        limit_s = self._settings.telemetry.drain_limit_s * _SHARE_FOR_DRAINING
+        began_s = self._clock.monotonic()
+        while reading.has_backlog and self._clock.monotonic() - began_s < limit_s * _SHARE_FOR_BACKLOG:
+            for record in await reading.poll_backlog():
+                await pipeline.accept(record)
+        await delivery.drain(limit_s - (self._clock.monotonic() - began_s))
+
     async def _keep_gauges(self, model: ServingModel, delivery: Delivery) -> None:
         """Reads off what the compute thread owns; a number that is a moment old does no harm."""
         while True:
             self.metrics.threshold.set(model.engine.controller.threshold)
             self.metrics.waiting.set(model.engine.waiting)
             self.metrics.in_flight.set(delivery.in_flight())
+            self.metrics.given_up.set(delivery.given_up)
             self.metrics.note_engine(model.engine.counters)
             self.metrics.note_tables(model.tables)
             if (trouble := model.tables.search_trouble()) is None:

@@ -15,6 +15,8 @@ from schemas.topics import REASON
 
 pytestmark = pytest.mark.docker
 DEADLY_WORKER = Path(__file__).parents[1] / "support" / "deadly_worker.py"
+OLD = 4_800
+"""So many requests that partitions have a backlog."""
 
 
 @pytest.fixture
@@ -153,3 +155,19 @@ async def _until_answered(lab, wanted):
         answers = await lab.scores(count)
         count = len(answers) + 1
     return answers
+
+
+async def test_a_worker_asked_to_stop_within_a_backlog_repeats_nothing(lab):
+    """Fresh requests are answered before old ones; it reads the old ones to their end before it leaves, so that all
+    count as done.
+    """
+    settings = lab.settings(budget_ms=200, max_candidates=10)
+    await lab.ask(*requests(OLD))
+    await asyncio.sleep(1)
+    await lab.ask(*requests(20, first=OLD))
+    async with lab.worker(settings):
+        await lab.scores(1)
+    async with lab.worker(settings):
+        await lab.scores(OLD + 20)
+    answers = await lab.scores(OLD + 20)
+    assert sorted(scores.request_id for scores in answers) == sorted(f"r{number}" for number in range(OLD + 20))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 from memory_kafka import turns
 from memory_member import HERE, THERE, member, outputs, record
 
@@ -61,10 +62,12 @@ async def test_an_acknowledgement_of_before_a_rebalance_does_not_count_after_it(
         assert (broker.offsets, delivery.in_flight()) == ({}, 1)
 
 
-async def test_outputs_not_yet_handed_over_are_held_back_once_the_epoch_is_over(broker):
-    """A rebalance while an output waits for room in the buffer keeps back those after it."""
+@pytest.mark.parametrize("count", [1, 20])
+async def test_outputs_not_yet_handed_over_are_held_back_once_the_epoch_is_over(broker, count):
+    """A rebalance while an output waits for room in the buffer keeps back those after it, few or many."""
     async with member(broker, "at_least_once", HERE, THERE, revocation_limit_s=0.01) as (source, delivery):
-        assert delivery.started(record(0))
+        for offset in range(count + 1):
+            assert delivery.started(record(offset))
         room, send = asyncio.Event(), delivery._sink.send
 
         async def wait_for_room(output):
@@ -72,14 +75,35 @@ async def test_outputs_not_yet_handed_over_are_held_back_once_the_epoch_is_over(
             return await send(output)
 
         delivery._sink.send = wait_for_room
-        finishing = asyncio.create_task(delivery.finished(record(0), outputs(b"on its way", b"held back")))
+        await delivery.finished(record(0), outputs(b"on its way", b"held back"))
         await turns()
+        for offset in range(1, count + 1):
+            await delivery.finished(record(offset), outputs(b"held back, too"))
         await source.take_away(HERE)
         await source.give(HERE)
         room.set()
-        await finishing
         await turns()
     assert broker.outputs == [b"on its way"]
+
+
+async def test_what_was_refused_is_not_written_again_once_the_epoch_is_over(broker):
+    """The partition's next owner answers the record, and will find out for itself."""
+    broker.holds = True
+    async with member(broker, "at_least_once", HERE, revocation_limit_s=0.01) as (source, delivery):
+        for offset in range(2):
+            assert delivery.started(record(offset))
+            await delivery.finished(record(offset), outputs(b"%d" % offset))
+        await turns()
+        for _ in range(2):
+            broker.refuse(MessageSizeTooLargeError())
+        async with asyncio.timeout(10):
+            while not broker.waiting:  # until a new producer is made
+                await asyncio.sleep(0.001)
+        await source.take_away(HERE)
+        broker.acknowledge()
+        await turns()
+        assert not broker.waiting
+    assert broker.outputs == [b"0"]
 
 
 async def test_a_commit_under_way_ends_with_the_epoch(broker):
