@@ -41,6 +41,7 @@ class Programs:
                 "EXITSTREAM_WORKER": settings.worker.model_dump_json(exclude_none=True),
             },
             self.log,
+            ("-m", "worker"),
         )
         world.telemetry = TelemetrySettings(http_port=self.ports["updater"])
         self.updater = world.process()
