@@ -77,6 +77,22 @@ def test_no_value_is_lost_between_threads(monkeypatch):
     assert total == 120_000.0
 
 
+def test_a_value_that_comes_while_others_are_counted_is_counted_next_time():
+    """Another thread observes between the copy of the values and their removal."""
+    some = Distribution(BOUNDS)
+
+    class Busy(list):
+        def __getitem__(self, key):
+            taken = super().__getitem__(key)
+            some._values.append(0.25)
+            return taken
+
+    some._values = Busy([1.5])
+    assert some.buckets()[0][-1] == ("+Inf", 1.0)
+    some._values = list(some._values)
+    assert some.buckets()[0][-1] == ("+Inf", 2.0)
+
+
 def test_the_time_of_a_block_is_observed_even_if_it_fails():
     """A failed piece of work took its time, too."""
     histogram = Histogram("some_seconds", "Some.", (), BOUNDS)
