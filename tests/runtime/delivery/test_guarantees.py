@@ -329,6 +329,31 @@ async def test_a_refused_output_is_written_by_itself_then_differently_then_not_a
     assert (sorted(broker.outputs), broker.offsets) == ([b"in its batch", b"small"], {HERE: 3})
 
 
+async def test_outputs_that_finish_together_count_with_their_batch_and_are_refused_with_it(broker):
+    """At least once: nothing is done before its batch is acknowledged; of a refused batch only one has another end."""
+    broker.holds = True
+    told = []
+    async with member(broker, "at_least_once", HERE) as (_, delivery):
+        for offset in range(20):
+            assert delivery.started(record(offset))
+        for offset in range(20):
+            value = b"huge" if offset == 7 else b"%d" % offset
+            await delivery.finished(
+                record(offset), outputs(value), partial(told.append, offset), iter([outputs(b"smaller")])
+            )
+        await turns()
+        for number in range(19):
+            broker.acknowledge(0 if number < 7 else 1)  # all but the huge one
+        await turns()
+        assert (told, delivery.in_flight()) == ([], 20)
+        broker.refuse(MessageSizeTooLargeError())
+        answering = asyncio.create_task(answer(broker, lambda value: value == b"huge"))
+        assert await delivery.drain(30)
+        answering.cancel()
+    assert (sorted(told), broker.offsets) == (list(range(20)), {HERE: 20})
+    assert {b"smaller", *(b"%d" % offset for offset in range(20) if offset != 7)} == set(broker.outputs)
+
+
 async def test_a_record_refused_in_a_transaction_keeps_no_other_back(broker):
     """Exactly once: the transaction is repeated in halves, until one record is left to be written differently or not at
     all; the others are written once.
