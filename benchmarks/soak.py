@@ -34,6 +34,7 @@ import asyncio
 import json
 import random
 import signal
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,8 @@ def main() -> None:
             topics = TopicSettings()
             site = FaultSite(cluster, bundle_folder(options.bundle, log), options.out.with_suffix(".run"), topics)
             figures = asyncio.run(run(site, log, options))
+    except KeyboardInterrupt:
+        sys.exit("interrupted; every program and container was stopped")
     except ExitstreamError as error:
         exit_on_error(error)
     finish(figures, options.out)

@@ -89,7 +89,7 @@ def _requests(topic: str, now_ms: int) -> Iterator[tuple[str, OutRecord]]:
 def _items(topic: str) -> Iterator[tuple[str, OutRecord]]:
     yield from _bytes(topic)
     yield "another item's key", _packed(topic, {"type": "item", "item_id": "i1", "title": "poison"})
-    yield "a withdrawal without a key", OutRecord(topic, None, None)
+    yield "a withdrawal without a key", OutRecord(topic, b"", None)
 
 
 def _packed(topic: str, message: Mapping[str, Any]) -> OutRecord:

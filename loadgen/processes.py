@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -68,6 +69,8 @@ class Processes:
         self._log_folder = log_folder
         self._running: dict[str, tuple[Program, subprocess.Popen[bytes]]] = {}
         self._started: set[str] = set()
+        self._starting = threading.Lock()
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -75,29 +78,21 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._starting:  # a thread may be starting one, on behalf of a task that was cancelled
+            self._closed = True
         self.stop()
 
     def start(self, program: Program) -> None:
-        """Run the program in the background, its output in its log; started again, it goes on in the same log."""
-        self._log_folder.mkdir(parents=True, exist_ok=True)
-        environment = {
-            **self._environment,
-            **program.environment,
-            "EXITSTREAM_TELEMETRY__HTTP_PORT": str(program.http_port),
-        }
-        with self._log(program.name).open("ab" if program.name in self._started else "wb") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "cli", *program.arguments],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Ctrl-C must reach only this process, which then stops the children in order.
-                start_new_session=True,
-                preexec_fn=lambda: _before_exec(program.cpus),  # noqa: PLW1509 - takes no lock that a thread could hold
-            )
-        self._started.add(program.name)
-        self._running[program.name] = (program, process)
+        """Run the program in the background, its output in its log; started again, it goes on in the same log.
+
+        Raises:
+            ProcessFailed: the block has ended.
+        """
+        with self._starting:
+            if self._closed:
+                raise ProcessFailed(f"{program.name} is not started: all programs have been stopped")
+            self._running[program.name] = (program, self._spawn(program))
+            self._started.add(program.name)
 
     def wait_ready(self, patience_s: float) -> None:
         """Return when every program's /readyz answers 200.
@@ -109,6 +104,8 @@ class Processes:
         for program, _ in list(self._running.values()):
             while not self._is_ready(program):
                 self.check()
+                if program.name not in self._running:
+                    raise ProcessFailed(f"{program.name} was stopped before it was ready")
                 if time.monotonic() > give_up:
                     raise ProcessFailed(
                         f"{program.name} is not ready after {patience_s:.0f} s; see {self._log(program.name)}"
@@ -172,6 +169,25 @@ class Processes:
         program, _ = self._running[name]
         with urllib.request.urlopen(f"http://127.0.0.1:{program.http_port}/metrics", timeout=5) as page:
             return str(page.read().decode())
+
+    def _spawn(self, program: Program) -> subprocess.Popen[bytes]:
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        environment = {
+            **self._environment,
+            **program.environment,
+            "EXITSTREAM_TELEMETRY__HTTP_PORT": str(program.http_port),
+        }
+        with self._log(program.name).open("ab" if program.name in self._started else "wb") as log:
+            return subprocess.Popen(  # noqa: S603 - our own command
+                [sys.executable, "-m", "cli", *program.arguments],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C must reach only this process, which then stops the children in order.
+                start_new_session=True,
+                preexec_fn=lambda: _before_exec(program.cpus),  # noqa: PLW1509 - takes no lock that a thread could hold
+            )
 
     def _log(self, name: str) -> Path:
         return self._log_folder / f"{name}.log"

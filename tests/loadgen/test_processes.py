@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 
 import pytest
@@ -65,3 +66,21 @@ def test_a_frozen_program_is_asked_to_end_too(processes, tmp_path):
     processes.send("updater", signal.SIGSTOP)
     processes.stop()
     assert process.returncode not in (None, -signal.SIGKILL)
+
+
+def test_nothing_is_started_once_the_block_has_ended(tmp_path):
+    """A start that comes late, from a thread that was not waited for, leaves no process behind."""
+    with Processes({}, tmp_path) as processes:
+        pass
+    with pytest.raises(ProcessFailed, match="have been stopped"):
+        processes.start(Program("late", ["updater"]))
+
+
+def test_waiting_for_a_program_ends_with_it(processes):
+    """What was stopped by another thread is not waited for."""
+    processes.start(Program("updater", ["updater"]))
+    stopping = threading.Timer(1.0, processes.stop)
+    stopping.start()
+    with pytest.raises(ProcessFailed, match="was stopped before it was ready"):
+        processes.wait_ready(60.0)
+    stopping.join()
