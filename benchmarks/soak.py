@@ -210,18 +210,24 @@ async def disturb(soak: Soak) -> None:
     while due_s < end_s - FAULT_INTERVAL_S:
         await asyncio.sleep(max(0.0, due_s - soak.seconds))
         if not deck:
-            deck = list(FAULTS if soak.faults or soak.minutes < LONG_RUN_MINUTES else {**FAULTS, **LONG_FAULTS})
-            soak.ground.random.shuffle(deck)
+            deck = shuffled(soak.ground.random, with_long=not soak.faults and soak.minutes >= LONG_RUN_MINUTES)
         soak.faults.append(await one_fault(soak, deck.pop()))
         due_s += FAULT_INTERVAL_S * max(1, -(-(soak.seconds - due_s) // FAULT_INTERVAL_S))
     await asyncio.sleep(max(0.0, end_s - soak.seconds))
+
+
+def shuffled(random_: random.Random, *, with_long: bool) -> list[str]:
+    """Every kind of fault once, in random order."""
+    deck = [*FAULTS, *(LONG_FAULTS if with_long else ())]
+    random_.shuffle(deck)
+    return deck
 
 
 async def one_fault(soak: Soak, kind: str) -> Fault:
     """Put a fault in, and measure how long it takes until all is well again."""
     began_ms = time.time() * 1000
     try:
-        target = await FAULTS[kind](soak.ground)
+        target = await {**FAULTS, **LONG_FAULTS}[kind](soak.ground)
     except (TimeoutError, ExitstreamError, DockerException) as error:
         print(f"{kind}: {error!r}", flush=True)  # the run goes on: this fault counts as one without recovery
         return Fault(kind, "?", began_ms, time.time() * 1000, None)
