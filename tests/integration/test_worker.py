@@ -122,7 +122,7 @@ async def test_offsets_are_committed_after_delivery(lab, log):
 @pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
 async def test_a_record_that_kills_the_process_becomes_a_dead_letter_and_all_others_are_answered(lab, log, guarantee):
     """In the midst of others, whoever takes over: after three deaths it is found, and no other is given up for it."""
-    settings = lab.settings(kafka={"delivery": guarantee})
+    settings = lab.settings(kafka={"delivery": guarantee}, budget_ms=600_000)  # a late one would not reach the model
     deadly = requests(1, request_id="deadly", user_id="deadly")
     await lab.ask(*requests(60), *deadly, *requests(60, first=60))
     topic, wanted = lab.topics.dead_letter(lab.topics.impression_requests), {f"r{number}" for number in range(120)}
