@@ -112,7 +112,7 @@ async def test_a_revocation_waits_for_work_in_flight_and_commits_it(broker, guar
 @BOTH
 async def test_what_was_revoked_is_forgotten_and_the_rest_goes_on(broker, guarantee):
     """Records of a revoked partition are neither started nor committed, even once the partition is assigned again."""
-    async with member(broker, guarantee, HERE, THERE, revocation_limit_s=0.05) as (source, delivery):
+    async with member(broker, guarantee, HERE, THERE, revocation_limit_s=1.0) as (source, delivery):
         for one in (record(0), record(1), record(0, THERE)):
             assert delivery.started(one)
         await delivery.finished(record(0), outputs(b"0"))
