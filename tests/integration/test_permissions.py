@@ -57,7 +57,10 @@ async def test_exactly_the_permissions_told_are_enough(secure_kafka, client, tmp
         assert settings.sasl_password.get_secret_value() not in written
 
 
-WITHOUT = [("updater", acl) for acl in acls.UPDATER] + [("worker", acl) for acl in acls.WORKER_EXACTLY_ONCE]
+FOR_LEADING = [acl for acl in acls.UPDATER if acl.name.startswith("exitstream-updater.")]
+WITHOUT = [("updater", acl) for acl in acls.UPDATER if acl not in FOR_LEADING] + [
+    ("worker", acl) for acl in acls.WORKER_EXACTLY_ONCE
+]
 
 
 @pytest.mark.parametrize(("program", "missing"), WITHOUT, ids=lambda value: re.sub(r"\W", "-", str(value)))
@@ -73,6 +76,23 @@ async def test_a_missing_permission_is_named(secure_kafka, client, tmp_path, tin
     ) as command:
         assert await asyncio.to_thread(command.ended) == 1, command.output[-2_000:]
     assert missing.name in command.error
+
+
+@pytest.mark.parametrize("missing", FOR_LEADING, ids=lambda value: re.sub(r"\W", "-", str(value)))
+async def test_an_updater_that_may_not_lead_yet_says_so_and_waits(
+    secure_kafka, client, tmp_path, tiny_bundle_folder, missing
+):
+    """It is not ready, names what it lacks on its status page and in its log, and goes on once that is granted."""
+    number = next(_numbers)
+    user = f"updater-{number}"
+    settings = secure_kafka.grant(user, [acl for acl in acls.UPDATER if acl != missing])
+    await tell(client, f"{number}")
+    with Command(["updater"], settings, tmp_path, tiny_bundle_folder) as updating:
+        async with asyncio.timeout(PATIENCE_S):
+            while missing.name not in updating.output or missing.name not in updating.page("readyz"):
+                await asyncio.sleep(0.2)
+        secure_kafka.allow(user, [missing])
+        await updating.ready()
 
 
 async def tell(client, name):

@@ -61,7 +61,7 @@ WORKER: Final = (
 )
 WORKER_EXACTLY_ONCE: Final = (*WORKER, Acl("write", "transactional_id", "exitstream-worker.", prefixed=True))
 UPDATER: Final = (
-    *_on("read", "interactions", "items"),
+    *_on("read", "interactions", "items", "user-states", "item-states"),
     *_on("write", "user-states", "item-states", "interactions.dead-letter", "items.dead-letter"),
     Acl("read", "group", "exitstream-updater"),
     Acl("read", "group", "exitstream-updater.election"),

@@ -71,9 +71,14 @@ class SecureKafka:
         upsertion = UserScramCredentialUpsertion(user, information, f"{user}-pass".encode())
         for done in admin.alter_user_scram_credentials([upsertion]).values():
             done.result(30)
+        self.allow(user, acls)
+        return self.scram(sasl_username=user, sasl_password=f"{user}-pass")
+
+    def allow(self, user: str, acls: Sequence[Acl]) -> None:
+        """Grants a user further permissions."""
+        admin = self._admin()
         for done in admin.create_acls([acl.binding(user) for acl in acls]).values():
             done.result(30)
-        return self.scram(sasl_username=user, sasl_password=f"{user}-pass")
 
     def _admin(self) -> AdminClient:
         return AdminClient(
