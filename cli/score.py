@@ -10,11 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Styled
 
+from cli.dead_letters.describing import escaped
 from event_data.load import load_log
 from event_data.synthetic import NAME as SYNTHETIC
 from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
-from models.evidence import CandidateEvidence
+from models.evidence import CandidateEvidence, ItemFacts
+from models.feature_words import in_words
 from programs.settings import ExitstreamSettings
 from runtime.errors import DatasetError, ExitstreamError
 from runtime.kafka import probe
@@ -23,6 +25,7 @@ from schemas.codec import MalformedRecord, MessageDecoder
 from schemas.messages import ImpressionRequest
 from training.replay import Replay
 from worker.explain import CandidateExplanation, Explanation, explain
+from worker.reasons import closing_sentence
 from worker.state_store.state_reader import StateReader, read_tables
 from worker.state_store.tables import Tables
 
@@ -83,37 +86,56 @@ def _live_tables(bundle: Bundle, config: Path | None) -> Tables:
 
 
 def show_explanation(explanation: Explanation, request: ImpressionRequest, console: Console) -> None:
-    """The user, the shared prompt, then each candidate with its neighbours and every head's answer."""
+    """The user, the shared prompt, then each candidate: evidence, statistics, every head's answer, and one sentence."""
     user = explanation.user
-    console.print(f"request {request.request_id}, model {explanation.model_version}", style="bold")
-    console.print(f"user {user.user_id}: {user.positives} clicks in {user.impressions} impressions")
+    console.print(Styled(f"request {escaped(request.request_id)}, model {explanation.model_version}", style="bold"))
+    console.print(_plain(f"user {user.user_id}: {user.positives} clicks in {user.impressions} impressions"))
     _print_prompt(console, "prompt, shared", explanation.prefix)
     for candidate in explanation.candidates:
         console.print()
-        console.print(f"candidate {candidate.item_id}", style="bold")
-        console.print(_neighbours(candidate.evidence))
+        console.print(Styled(escaped(f"candidate {_name(candidate.evidence.item, explanation)}"), style="bold"))
+        console.print(_neighbours(candidate.evidence, explanation))
         _print_prompt(console, "prompt, its own", candidate.suffix)
+        console.print(_statistics(candidate))
         console.print(_answers(candidate, explanation.base_threshold))
+        console.print(Styled(closing_sentence(candidate.answer.ctr, candidate.evidence, user), style="bold"))
+
+
+def _plain(text: str) -> Styled:
+    """Titles and ids come from outside: neither this library nor a terminal may obey what they hold."""
+    return Styled(escaped(text))
+
+
+def _name(item: ItemFacts, explanation: Explanation) -> str:
+    title = explanation.titles.get(item.item_id)
+    return item.item_id if title is None else f"{title} ({item.item_id})"
 
 
 def _print_prompt(console: Console, name: str, prompt: str) -> None:
-    # Titles come from outside: they must not be interpreted as markup.
-    console.print(Styled(f"{name}: ", style="dim") + Styled(prompt))
+    console.print(Styled(f"{name}: ", style="dim") + _plain(prompt))
 
 
-def _neighbours(evidence: CandidateEvidence) -> Table:
+def _neighbours(evidence: CandidateEvidence, explanation: Explanation) -> Table:
     table = Table("neighbour", "similarity", "outcome", title="evidence", title_justify="left")
     for past in evidence.past:
         answer = "clicked" if past.positive else "not clicked"
-        table.add_row(Styled(f"own past item {past.item.item_id}"), f"{past.similarity:.3f}", answer)
+        table.add_row(_plain(f"own past item {_name(past.item, explanation)}"), f"{past.similarity:.3f}", answer)
     for near in evidence.similar_users:
         answer = "clicked this candidate" if near.positive else "did not click this candidate"
-        table.add_row(Styled(f"similar user {near.user_id}"), f"{near.similarity:.3f}", answer)
+        table.add_row(_plain(f"similar user {near.user_id}"), f"{near.similarity:.3f}", answer)
     for item in evidence.similar_items:
         rate = f"{item.item.positives} clicks in {item.item.impressions} impressions"
-        table.add_row(Styled(f"similar item {item.item.item_id}"), f"{item.similarity:.3f}", rate)
+        table.add_row(_plain(f"similar item {_name(item.item, explanation)}"), f"{item.similarity:.3f}", rate)
     own = evidence.item
     table.add_row("the candidate itself", "", f"{own.positives} clicks in {own.impressions} impressions")
+    return table
+
+
+def _statistics(candidate: CandidateExplanation) -> Table:
+    table = Table("statistic", "value", title="statistics, as the model reads them", title_justify="left")
+    table.columns[1].justify = "right"
+    for words, value in in_words(candidate.statistics.tolist()):
+        table.add_row(words, value)
     return table
 
 

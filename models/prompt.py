@@ -8,11 +8,11 @@ a suffix. The positions of a suffix continue those of the prefix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -81,6 +81,13 @@ class Prompt:
         return len(self.prefix) + int(self.suffix_lengths.sum())
 
 
+class SoftItem(NamedTuple):
+    """What an item's soft token stands for, and how many tokens of its title follow at most."""
+
+    item: ItemFacts
+    title_tokens: int
+
+
 class PromptBuilder:
     """Turns evidence into prompts.
 
@@ -106,6 +113,19 @@ class PromptBuilder:
             self._suffix(sequences, candidate, numbers)
         prefix, *suffixes = sequences.finish()
         return Prompt(prefix, suffixes)
+
+    def soft_items(self, evidence: Evidence) -> list[list[SoftItem]]:
+        """What the item tokens of a prompt stand for: those of the prefix, then those of each suffix."""
+        limits = self.limits
+        recent = [SoftItem(past.item, limits.title_tokens) for past in evidence.user.recent[-limits.recent_items :]]
+        return [recent] + [
+            [
+                *(SoftItem(past.item, 0) for past in candidate.past[: limits.past_items_shown]),
+                *(SoftItem(near.item, 0) for near in candidate.similar_items[: limits.similar_items]),
+                SoftItem(candidate.item, limits.candidate_title_tokens),
+            ]
+            for candidate in evidence.candidates
+        ]
 
     def _statistics(self, evidence: Evidence) -> NDArray[np.float32]:  # (candidates, len(FEATURES))
         items = [candidate.item for candidate in evidence.candidates]
@@ -201,10 +221,18 @@ class _SequenceBuilder:
         ]
 
 
-def render(prompt: TokenSequence, text: Text) -> str:
-    """A sequence as readable text: words decoded, soft tokens as ⟨user⟩, ⟨item⟩, ⟨statistics⟩."""
+def render(prompt: TokenSequence, text: Text, items: Sequence[SoftItem] = ()) -> str:
+    """A sequence as readable text: words decoded, soft tokens in angle brackets by what they stand for.
+
+    Args:
+        prompt: a prefix or a suffix.
+        text: the tokenizer.
+        items: what its item tokens stand for (`PromptBuilder.soft_items`). Such a token is shown as ⟨its title⟩, or
+            ⟨its id⟩ if it has none; as ⟨item⟩ where the words of the title follow, or without `items`.
+    """
+    names = iter(items)
     soft = {
-        int(position): f"⟨{SoftKind(kind).name.lower()}⟩"
+        int(position): f"⟨{_soft_name(SoftKind(kind), names, text)}⟩"
         for position, kind in zip(prompt.soft_positions, prompt.soft_kinds, strict=True)
     }
     pieces: list[str] = []
@@ -217,3 +245,15 @@ def render(prompt: TokenSequence, text: Text) -> str:
             run.append(token)
     pieces.append(text.decode(run))
     return " ".join(piece.strip() for piece in pieces if piece.strip())
+
+
+def _soft_name(kind: SoftKind, items: Iterator[SoftItem], text: Text) -> str:
+    shown = next(items, None) if kind is SoftKind.ITEM else None
+    if shown is None or (shown.title_tokens and shown.item.title_tokens):
+        return kind.name.lower()
+    return title_of(shown.item, text) or shown.item.item_id
+
+
+def title_of(item: ItemFacts, text: Text) -> str:
+    """An item's catalogue text as far as the model may read it; empty if there is none."""
+    return text.decode(item.title_tokens).strip()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Bundle
-from models.evidence import CandidateEvidence, UserEvidence
-from models.prompt import render
+from models.evidence import CandidateEvidence, Evidence, UserEvidence
+from models.features import FEATURES, Features
+from models.prompt import render, title_of
+from models.text import Text
 from schemas.messages import ImpressionRequest
 from worker.engine.engine import ScoringEngine
 from worker.engine.settings import EngineSettings
@@ -35,6 +38,8 @@ class CandidateExplanation:
 
     item_id: str
     evidence: CandidateEvidence
+    statistics: Features
+    """(len(FEATURES),) as the model reads them."""
     suffix: str
     """Its part of the prompt, as a person reads it."""
     heads: Sequence[HeadAnswer]
@@ -58,6 +63,8 @@ class Explanation:
     prefix: str
     """The part of the prompt that all candidates share, as a person reads it."""
     candidates: Sequence[CandidateExplanation]
+    titles: Mapping[str, str]
+    """By item id, of every item in the evidence that has one."""
     base_threshold: float
     model_version: str
 
@@ -75,18 +82,21 @@ def explain(bundle: Bundle, tables: Tables, request: ImpressionRequest) -> Expla
     """
     item_ids = list(dict.fromkeys(request.candidate_item_ids))
     evidence = Retriever(tables, bundle.limits).retrieve(request.user_id, item_ids)
-    prompt = bundle.prompt_builder().build(evidence)
+    builder = bundle.prompt_builder()
+    prompt = builder.build(evidence)
+    shared, *own = builder.soft_items(evidence)
     trace = ScoringEngine(bundle.model, bundle.calibration, EngineSettings()).trace(prompt)
     graph_ctr = GraphScorer(tables, bundle.calibration).score([(request.user_id, item_ids)])[0]
     base = bundle.calibration.base_threshold
     return Explanation(
         user=evidence.user,
-        prefix=render(prompt.prefix, bundle.text),
+        prefix=render(prompt.prefix, bundle.text, shared),
         candidates=[
             CandidateExplanation(
                 item_id=candidate.item.item_id,
                 evidence=candidate,
-                suffix=render(prompt.suffixes[row], bundle.text),
+                statistics=prompt.suffixes[row].soft_values[-1, : len(FEATURES)],
+                suffix=render(prompt.suffixes[row], bundle.text, own[row]),
                 heads=[
                     HeadAnswer(layer, float(ctr), float(confidence))
                     for layer, ctr, confidence in zip(
@@ -98,9 +108,21 @@ def explain(bundle: Bundle, tables: Tables, request: ImpressionRequest) -> Expla
             )
             for row, candidate in enumerate(evidence.candidates)
         ],
+        titles=_titles(evidence, bundle.text),
         base_threshold=base,
         model_version=bundle.version,
     )
+
+
+def _titles(evidence: Evidence, text: Text) -> dict[str, str]:
+    items = chain(
+        (past.item for past in evidence.user.recent),
+        *((past.item for past in candidate.past) for candidate in evidence.candidates),
+        *((near.item for near in candidate.similar_items) for candidate in evidence.candidates),
+        (candidate.item for candidate in evidence.candidates),
+    )
+    titles = {item.item_id: title_of(item, text) for item in items}
+    return {item_id: title for item_id, title in titles.items() if title}
 
 
 def _first_confident(confidence: NDArray[np.float64], threshold: float) -> int:

@@ -167,6 +167,27 @@ def test_what_is_summed_up_may_be_more_than_what_is_shown():
     assert not np.array_equal(one.soft_values[-1], other.soft_values[-1])
 
 
+def test_item_tokens_are_told_by_what_they_stand_for():
+    """In the order of the prompt: a title where one is known and no words of it follow, else the id."""
+    facts = [ItemFacts(str(n), TEXT.encode("Silent Galaxy") if n else [], np.full(DIM, n, np.float32)) for n in (0, 1)]
+    past = [PastItem(one, positive=True) for one in facts] * 2
+    near = [SimilarItem(one, 0.5) for one in facts]
+    evidence = Evidence(
+        UserEvidence("u", recent=past),
+        [CandidateEvidence(facts[1], past, [], near), CandidateEvidence(item("stranger", embedded=False))],
+    )
+    prompt, shown = builder().build(evidence), builder().soft_items(evidence)
+    texts = [render(part, TEXT, items) for part, items in zip((prompt.prefix, *prompt.suffixes), shown, strict=True)]
+    assert texts[0].endswith("history ⟨item⟩ Silent Galaxy yes ⟨0⟩ yes ⟨item⟩ Silent Galaxy yes")
+    assert texts[1] == (
+        "similar ⟨0⟩ yes ⟨Silent Galaxy⟩ yes ⟨0⟩ others candidate ⟨item⟩ Silent Galaxy click ⟨statistics⟩"
+    )
+    assert texts[2] == "similar others candidate ⟨stranger⟩ click ⟨statistics⟩"
+    for part, items in zip((prompt.prefix, *prompt.suffixes), shown, strict=True):
+        values = part.soft_values[part.soft_kinds == SoftKind.ITEM, 0]
+        assert values.tolist() == [0 if one.item.embedding is None else one.item.embedding[0] for one in items]
+
+
 def test_unknown_everything_still_makes_a_prompt():
     """For a new user and an unknown item, embeddings read as zeros and the words stay the same."""
     prompt = builder().build(Evidence(UserEvidence("u"), [CandidateEvidence(ItemFacts("c"))]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from models.features import FEATURES
 from schemas.messages import ImpressionRequest
 from worker.explain import explain
 
@@ -33,6 +34,9 @@ def test_it_shows_prompt_evidence_and_every_head(tiny_bundle, filled_tables):
 
     assert "⟨user⟩" in explanation.prefix
     assert "⟨item⟩ title number" in explanation.prefix
+    assert told.suffix.startswith("similar ⟨title number ")
+    assert explanation.titles["i3"] == "title number 3"
+    assert len(told.statistics) == len(FEATURES)
     assert told.suffix.endswith("candidate ⟨item⟩ title number 3 click ⟨statistics⟩")
     assert [head.layer for head in told.heads] == [1, 2, 4]
     assert told.heads[-1].confidence == 1

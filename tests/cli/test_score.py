@@ -1,0 +1,63 @@
+"""What `exitstream score` shows of an explanation."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from rich.console import Console
+
+from cli.score import show_explanation
+from models.evidence import CandidateEvidence, ItemFacts, PastItem, UserEvidence
+from models.features import FEATURES
+from schemas.messages import ImpressionRequest
+from worker.explain import CandidateExplanation, Explanation, HeadAnswer
+
+
+def _shown(title: str) -> str:
+    item, past = ItemFacts("i7", impressions=10, positives=2), ItemFacts("i3")
+    candidate = CandidateExplanation(
+        item_id="i7",
+        evidence=CandidateEvidence(item, [PastItem(past, positive=True, similarity=0.5)]),
+        statistics=np.zeros(len(FEATURES), np.float32),
+        suffix=f"similar ⟨{title}⟩ yes",
+        heads=[HeadAnswer(1, 0.3, 0.5), HeadAnswer(2, 0.4, 1.0)],
+        exit_at=1,
+        graph_ctr=0.2,
+    )
+    explanation = Explanation(
+        user=UserEvidence("ann", impressions=4, positives=1),
+        prefix="user ⟨user⟩ history",
+        candidates=[candidate],
+        titles={"i7": title},
+        base_threshold=0.9,
+        model_version="v1",
+    )
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, color_system=None, width=200, highlight=False)
+    request = ImpressionRequest(request_id="r1", user_id="ann", candidate_item_ids=["i7"], created_time_ms=1)
+    show_explanation(explanation, request, console)
+    return out.getvalue()
+
+
+def test_items_are_named_by_their_titles_where_known():
+    """The candidate has a title; its past item has none and keeps its id."""
+    shown = _shown("The Iron Lighthouse")
+    assert "candidate The Iron Lighthouse (i7)" in shown
+    assert "own past item i3" in shown
+
+
+def test_statistics_and_reasons_are_spelled_out():
+    """Each statistic has a line, and the last word is one sentence."""
+    shown = _shown("The Iron Lighthouse")
+    assert "impressions of the user" in shown
+    assert shown.rstrip().splitlines()[-1].startswith("0.40, because the user clicked 1 of 1 similar past item")
+
+
+def test_a_title_is_never_interpreted():
+    """Neither as markup nor by the terminal."""
+    shown = _shown("[bold red]x[/] \x1b[31mred\x1b]0;title\x07")
+    assert "[bold red]x[/]" in shown
+    assert "\x1b[31m" not in shown
+    assert "\x1b]0" not in shown
+    assert r"\x1b[31mred" in shown
