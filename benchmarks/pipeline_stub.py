@@ -82,7 +82,9 @@ def example_scores(request: ImpressionRequest) -> bytes:
     deadline = Deadline.at_intake(created_time_ms=request.created_time_ms, budget_ms=0, clock=clock)
     job = Job(Record(settings.topics.impression_requests, 0, 0, b"", b""), request, deadline, 0.0)
     answer(job, clock.monotonic())
-    publisher = Publisher(settings.topics.ctr_scores, settings.kafka.wire_format, VERSION, settings.worker.neighbours)
+    publisher = Publisher(
+        settings.topics.ctr_scores, settings.worker.answer_format, VERSION, settings.worker.neighbours
+    )
     return publisher.record(job).value or b""
 
 

@@ -59,7 +59,7 @@ class KafkaSettings(SettingsSection):
     tls_verify_hostname: bool = True
 
     delivery: DeliveryMode = "at_least_once"
-    wire_format: WireFormat = "msgpack"
+    wire_format: WireFormat = Field("msgpack", description="of all records but answers: worker.answer_format")
     compression: Literal["none", "zstd", "gzip", "snappy"] = Field(
         "none", description="no lz4: this client's compression level doubles latency"
     )

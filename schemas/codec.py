@@ -104,6 +104,14 @@ class MessageDecoder(Generic[M]):
     def decode(self, value: bytes | None, headers: Headers = ()) -> M:
         """The message in a record's value.
 
+        Raises:
+            MalformedRecord: whatever is wrong with the record, in words.
+        """
+        return self.decode_with_format(value, headers)[0]
+
+    def decode_with_format(self, value: bytes | None, headers: Headers = ()) -> tuple[M, WireFormat]:
+        """The message in a record's value, and the format that it was read in.
+
         A record without a content type is read as JSON if it begins with `{`, blanks and a byte order mark aside, else
         as MessagePack, so that a hand-written JSON record works without headers.
 
@@ -131,7 +139,7 @@ class MessageDecoder(Generic[M]):
             raise MalformedRecord(f"not a valid {self._name}: {error}") from error
         if isinstance(message, _Nothing):
             raise MalformedRecord(f"not a valid {self._name}: Invalid value '' - at `$.type`")
-        return message
+        return message, wire_format
 
     def _check_version(self, header: bytes | None) -> None:
         if header is None:

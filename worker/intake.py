@@ -10,7 +10,7 @@ import structlog
 from runtime.clock import Clock
 from runtime.deadline import Deadline
 from runtime.records import Record
-from schemas.codec import MalformedRecord, MessageDecoder
+from schemas.codec import MalformedRecord, MessageDecoder, WireFormat
 from schemas.messages import ImpressionRequest
 from worker.settings import WorkerSettings
 
@@ -38,19 +38,19 @@ class Intake:
         self._foreign_key_told = False
         self._decoder = MessageDecoder(ImpressionRequest, settings.kafka.max_record_bytes)
 
-    def decode(self, record: Record) -> ImpressionRequest:
-        """The request in a record.
+    def decode(self, record: Record) -> tuple[ImpressionRequest, WireFormat]:
+        """The request in a record, and the format in which it came.
 
         Raises:
             MalformedRecord: there is none, or it names too many candidates; says why.
         """
-        request = self._decoder.decode(record.value, record.headers)
+        request, wire_format = self._decoder.decode_with_format(record.value, record.headers)
         candidates, most = len(request.candidate_item_ids), self._settings.max_candidates
         if candidates > most:
             raise MalformedRecord(f"{candidates} candidates; at most {most} are scored (worker.max_candidates)")
         if record.key != request.user_id.encode():
             self._note_foreign_key(record)
-        return request
+        return request, wire_format
 
     def deadline(self, request: ImpressionRequest, record: Record) -> tuple[Deadline, float]:
         """The request's deadline, and its budget in seconds: its own, its record's header's, or the setting's.

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from models.evidence import CandidateEvidence
 from runtime.deadline import Deadline
 from runtime.records import Record
+from schemas.codec import WireFormat
 from schemas.messages import ImpressionRequest, RequestStatus, StepTimes
 from worker.engine.scoring_job import ScoringJob
 
@@ -20,6 +21,7 @@ class Job(ScoringJob):
         request: decoded.
         deadline: of the request.
         budget_s: its own, its record header's, or the setting's.
+        wire_format: the format in which it came.
 
     Attributes:
         item_ids: the distinct candidates, in the order of the request.
@@ -30,7 +32,14 @@ class Job(ScoringJob):
         prompt_s: seconds of prompt building.
     """
 
-    def __init__(self, record: Record, request: ImpressionRequest, deadline: Deadline, budget_s: float) -> None:
+    def __init__(
+        self,
+        record: Record,
+        request: ImpressionRequest,
+        deadline: Deadline,
+        budget_s: float,
+        wire_format: WireFormat = "msgpack",
+    ) -> None:
         self.item_ids = list(dict.fromkeys(request.candidate_item_ids))
         super().__init__(
             len(self.item_ids),
@@ -42,6 +51,7 @@ class Job(ScoringJob):
             due_s=deadline.intake + budget_s if deadline.late_at_intake else deadline.at,
         )
         self.record = record
+        self.wire_format = wire_format
         self.request = request
         self.deadline = deadline
         self.evidence: dict[int, CandidateEvidence] = {}

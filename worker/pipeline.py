@@ -83,7 +83,7 @@ class Pipeline:
         self._intake = Intake(settings, clock, metrics.foreign_keys.inc)
         self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
         self._publisher = Publisher(
-            settings.topics.ctr_scores, settings.kafka.wire_format, model.version, settings.worker.neighbours
+            settings.topics.ctr_scores, settings.worker.answer_format, model.version, settings.worker.neighbours
         )
         self._log = RequestLog(settings.worker, clock)
         self._delivery_margin = DeliveryMargin(
@@ -101,7 +101,7 @@ class Pipeline:
         if not self._delivery.started(record):
             return  # the partition has a new owner by now, who reads the record again
         try:
-            request = self._intake.decode(record)
+            request, wire_format = self._intake.decode(record)
             deadline, budget_s = self._intake.deadline(request, record)
         except MalformedRecord as error:
             await self._refuse(record, str(error))
@@ -110,7 +110,7 @@ class Pipeline:
             await self._refuse(record, f"it could not be read: {error!r}")
         else:
             self._metrics.note_deadline(deadline)
-            self._accepted.append(Job(record, request, deadline, budget_s))
+            self._accepted.append(Job(record, request, deadline, budget_s, wire_format))
             self._thread.wake()
 
     async def condemn(self, record: Record) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice, zip_longest
+from typing import Final
 
 from models.evidence import CandidateEvidence
 from runtime.records import OutRecord
-from schemas.codec import WireFormat, encode, headers_for
+from schemas.codec import CONTENT_TYPES, WireFormat, encode, headers_for
 from schemas.messages import CandidateScore, ImpressionScores, Neighbour
 from worker.engine.scoring_job import MADE_BY
 from worker.job import Job
+from worker.settings import AnswerFormat
+
+_HEADERS: Final[dict[WireFormat, tuple[tuple[str, bytes], ...]]] = {
+    wire_format: tuple(headers_for(wire_format)) for wire_format in CONTENT_TYPES
+}
 
 
 class Publisher:
@@ -18,22 +24,22 @@ class Publisher:
 
     Args:
         topic: where scores go.
-        wire_format: how they are encoded.
+        answer_format: how they are encoded; "as_asked": each as its request was.
         model_version: of the model that made them.
         neighbours: most pieces of evidence named per candidate.
     """
 
-    def __init__(self, topic: str, wire_format: WireFormat, model_version: str, neighbours: int) -> None:
+    def __init__(self, topic: str, answer_format: AnswerFormat, model_version: str, neighbours: int) -> None:
         self._topic = topic
-        self._wire_format = wire_format
-        self._headers = tuple(headers_for(wire_format))
+        self._wire_format: WireFormat | None = None if answer_format == "as_asked" else answer_format
         self._model_version = model_version
         self._neighbours = neighbours
 
     def record(self, job: Job, *, with_neighbours: bool = True) -> OutRecord:
         """The job's answer, keyed by its request id."""
         scores = self.scores(job, self._neighbours if with_neighbours else 0)
-        return OutRecord(self._topic, scores.request_id.encode(), encode(scores, self._wire_format), self._headers)
+        wire_format = self._wire_format or job.wire_format
+        return OutRecord(self._topic, scores.request_id.encode(), encode(scores, wire_format), _HEADERS[wire_format])
 
     def scores(self, job: Job, neighbours: int) -> ImpressionScores:
         """The job's answer."""

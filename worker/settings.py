@@ -16,6 +16,8 @@ from worker.budget.controller import ControllerSettings
 from worker.engine.settings import EngineSettings
 from worker.state_store.settings import TableSettings
 
+AnswerFormat = Literal["as_asked", "msgpack", "json"]
+
 
 class WorkerSection(SettingsSection):
     """The program around queue, engine and tables, `[worker]`."""
@@ -38,6 +40,9 @@ class WorkerSection(SettingsSection):
     max_in_flight: int = Field(4_096, ge=1, description="requests accepted and not answered; beyond, reading pauses")
     poll_records: int = Field(500, ge=1)
 
+    answer_format: AnswerFormat = Field(
+        "as_asked", description="of the scores; as_asked: each request is answered in the format in which it came"
+    )
     neighbours: int = Field(4, ge=0, description="pieces of evidence told per candidate in the scores")
     request_log: Literal["off", "debug", "info"] = Field("info", description="level of the line per request")
     request_log_per_s: int = Field(50, ge=1, description="lines beyond are counted, not written")

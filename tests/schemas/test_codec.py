@@ -132,6 +132,24 @@ def test_what_is_written_is_read_again(decoders, message, wire_format, with_head
     assert decoders[type(message)].decode(codec.encode(message, wire_format), headers) == message
 
 
+@pytest.mark.parametrize(
+    ("before", "headers", "wire_format"),
+    [
+        (b"", [], "json"),
+        (b"\xef\xbb\xbf \n", [], "json"),
+        (b"", [(codec.FORMAT_HEADER, b"Application/JSON; charset=utf-8")], "json"),
+        (b"", [], "msgpack"),
+        (b"", codec.headers_for("msgpack"), "msgpack"),
+    ],
+)
+def test_the_format_that_was_read_is_told(decoders, before, headers, wire_format):
+    """By whichever sign it was recognised, so that an answer can be written in it."""
+    message = ImpressionRequest(request_id="r", user_id="u", candidate_item_ids=["a"], created_time_ms=1)
+    value = before + codec.encode(message, wire_format)
+
+    assert decoders[type(message)].decode_with_format(value, headers) == (message, wire_format)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     value=st.binary(max_size=60)

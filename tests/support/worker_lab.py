@@ -22,7 +22,7 @@ from runtime.clock import Clock
 from runtime.kafka import RecordSink, TopicFollower, create_missing_topics
 from runtime.records import OutRecord, Record
 from runtime.settings import TelemetrySettings
-from schemas.codec import MessageDecoder, encode, headers_for
+from schemas.codec import MessageDecoder, WireFormat, encode, headers_for
 from schemas.embeddings import encode_embedding
 from schemas.messages import (
     ImpressionRequest,
@@ -87,11 +87,11 @@ class WorkerLab:
             await self._put(sink, self.topics.user_states, message.user_id, message)
             await sink.flush()
 
-    async def ask(self, *requests: ImpressionRequest, junk: int = 0) -> None:
+    async def ask(self, *requests: ImpressionRequest, junk: int = 0, wire_format: WireFormat = "msgpack") -> None:
         """Sends requests, keyed by user, and some records that are none."""
         async with RecordSink(self.broker.settings()) as sink:
             for request in requests:
-                await self._put(sink, self.topics.impression_requests, request.user_id, request)
+                await self._put(sink, self.topics.impression_requests, request.user_id, request, wire_format)
             for number in range(junk):
                 await sink.send(OutRecord(self.topics.impression_requests, b"%d" % number, b"\xc1 junk"))
             await sink.flush()
@@ -149,8 +149,9 @@ class WorkerLab:
             environment[f"EXITSTREAM_TOPICS__{name.upper()}"] = getattr(settings.topics, name)
         return WorkerProcess(environment, log, command)
 
-    async def _put(self, sink: RecordSink, topic: str, key: str, message) -> None:
-        await sink.send(OutRecord(topic, key.encode(), encode(message), tuple(headers_for("msgpack"))))
+    async def _put(self, sink: RecordSink, topic: str, key: str, message, wire_format: WireFormat = "msgpack") -> None:
+        headers = tuple(headers_for(wire_format))
+        await sink.send(OutRecord(topic, key.encode(), encode(message, wire_format), headers))
 
 
 class WorkerProcess:

@@ -57,7 +57,7 @@ def test_a_request_is_decoded_as_it_was_sent(intake, clock):
     """Field by field."""
     request = _request(clock, budget_ms=5, quality_floor="first_head", context={"page": "home"})
 
-    assert intake.decode(_record(request)) == request
+    assert intake.decode(_record(request)) == (request, "msgpack")
 
 
 @pytest.mark.parametrize("header", [b"", b"-5", b"1.5", b"soon", b"3600001"])
@@ -77,7 +77,7 @@ def test_requests_under_a_foreign_key_are_taken_counted_and_told_once(clock):
 
     with capture_logs() as logs:
         for key in (b"u", None, b"r", b"\xff"):
-            assert intake.decode(Record("impression-requests", 0, 0, key, encode(request))) == request
+            assert intake.decode(Record("impression-requests", 0, 0, key, encode(request)))[0] == request
 
     assert len(seen) == 3
     assert len(logs) == 1
@@ -88,7 +88,7 @@ def test_a_budget_may_be_a_whole_float(intake, clock):
     value = encode(_request(clock, budget_ms=2000), "json")
     record = Record("impression-requests", 0, 0, b"u", value.replace(b"2000", b"2000.0"))
 
-    assert intake.decode(record).budget_ms == 2000
+    assert intake.decode(record)[0].budget_ms == 2000
     with pytest.raises(MalformedRecord, match=r"got `float` - at `\$.budget_ms`"):
         intake.decode(Record("impression-requests", 0, 0, b"u", value.replace(b"2000", b"2000.5")))
 
@@ -114,7 +114,7 @@ def test_any_record_is_a_request_with_a_deadline_or_malformed(key, value, header
     for value_now in (value, encode(_request(clock, created_time_ms=created_time_ms))):
         record = Record("impression-requests", 0, 0, key, value_now, tuple(headers), timestamp_ms)
         try:
-            deadline, budget_s = intake.deadline(intake.decode(record), record)
+            deadline, budget_s = intake.deadline(intake.decode(record)[0], record)
         except MalformedRecord:
             continue
         assert 0 <= budget_s <= 3_600

@@ -11,7 +11,7 @@ import structlog.testing
 
 from models.prompt import PromptLimits
 from runtime.errors import BrokerUnreachable
-from schemas.codec import VERSION_HEADER, encode, headers_for
+from schemas.codec import CONTENT_TYPES, FORMAT_HEADER, VERSION_HEADER, encode, headers_for
 from schemas.messages import ImpressionRequest, Item
 from schemas.topics import REASON
 from worker.intake import BUDGET_HEADER
@@ -279,13 +279,41 @@ async def test_a_fault_while_reading_a_request_costs_only_that_request(desk, mon
     assert len(desk.scores()) == 1
 
 
-async def test_a_request_in_json_is_answered_in_the_workers_own_format(desk):
-    """Formats are decided per record."""
-    request = desk.request("i1")
-    await desk.accept(desk.record(encode(request, "json"), headers_for("json")))
+async def test_every_request_is_answered_in_its_own_format(desk):
+    """Decided per record, by its header or, without one, by its first byte; also when several are on their way."""
+    formats = ["json", "msgpack", "json", "msgpack"]
+    for place, wire_format in enumerate(formats):
+        headers = headers_for(wire_format) if place < 2 else ()
+        await desk.accept(desk.record(encode(desk.request("i1"), wire_format), headers))
     await desk.work()
 
-    assert desk.scores()[0].request_id == request.request_id
+    records = sorted((record.offset, outputs[0]) for record, outputs in desk.delivery.outputs)
+    assert [dict(output.headers)[FORMAT_HEADER] for _, output in records] == [CONTENT_TYPES[one] for one in formats]
+    assert [output.value[:1] == b"{" for _, output in records] == [one == "json" for one in formats]
+    assert len(desk.scores()) == 4
+
+
+@pytest.mark.parametrize("answer_format", ["msgpack", "json"])
+async def test_answers_are_in_one_format_where_the_setting_names_it(make_desk, answer_format):
+    """Whatever the requests'."""
+    desk = make_desk(answer_format=answer_format)
+    await desk.accept(*(desk.record(encode(desk.request("i1"), one)) for one in ("json", "msgpack")))
+    await desk.work()
+
+    outputs = [output for _, written in desk.delivery.outputs for output in written]
+    assert [dict(output.headers)[FORMAT_HEADER] for output in outputs] == [CONTENT_TYPES[answer_format]] * 2
+
+
+async def test_scores_too_large_with_neighbours_keep_the_requests_format(make_desk):
+    """The lean form is encoded anew."""
+    desk = make_desk(max_record_bytes=1_400)
+    await desk.accept(desk.record(encode(desk.request("i1", "i2", "i3"), "json")))
+    await desk.work()
+
+    [scores] = desk.scores()
+    assert not any(score.neighbours for score in scores.scores)
+    [(_, [output])] = desk.delivery.outputs
+    assert dict(output.headers)[FORMAT_HEADER] == CONTENT_TYPES["json"]
 
 
 async def test_every_request_of_a_backlog_gets_exactly_one_answer(desk):

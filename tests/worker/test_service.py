@@ -10,6 +10,7 @@ from brokers import TestBroker
 from worker_lab import WorkerLab, requests, until, user_state
 
 from runtime.errors import BundleError, TopicMissing
+from schemas.codec import CONTENT_TYPES, FORMAT_HEADER
 from worker.service import Service
 
 FRESH = "exitstream_worker_freshness_seconds_count"
@@ -36,6 +37,18 @@ async def test_requests_go_in_and_scores_come_out(lab):
     assert [letter.value for letter in letters] == [b"\xc1 junk"] * 2
     assert service.metrics.value("exitstream_worker_requests_total", status="ok") == 30
     assert service.metrics.value("exitstream_worker_table_entries", kind="user") == 10
+
+
+async def test_each_request_is_answered_in_the_format_in_which_it_came(lab):
+    """Whoever asks in JSON reads JSON, beside others who ask in MessagePack."""
+    async with lab.worker(lab.settings()):
+        await lab.ask(*requests(20)[:10], wire_format="json")
+        await lab.ask(*requests(20)[10:])
+        records = await lab.records(lab.topics.ctr_scores, 20)
+
+    formats = {record.key.decode(): dict(record.headers)[FORMAT_HEADER] for record in records}
+    asked = {f"r{number}": CONTENT_TYPES["json" if number < 10 else "msgpack"] for number in range(20)}
+    assert formats == asked
 
 
 async def test_states_that_change_while_it_serves_are_used(lab):
