@@ -173,6 +173,17 @@ def replay(
 
 
 @app.command()
+def doctor(
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A list of findings instead of lines.")] = False,
+) -> None:
+    """Look at broker, topics, groups, bundle and machine; say what is wrong and what to do; status 1 for a problem."""
+    from cli.doctor.command import run as run_doctor
+
+    run_doctor(config, as_json=as_json)
+
+
+@app.command()
 def settings() -> None:
     """Print the reference of all settings in Markdown."""
     from cli.settings_reference import reference

@@ -152,12 +152,16 @@ class Updater:
             parts = self._parts(resources, recovered, rebuilt, thread)
             pipeline = Pipeline(parts, self._settings.updater)
             await parts.follower.start()
+            log.info("reading up to the present", to_read=parts.follower.progress()[1])
             try:
                 self._has_run = True
                 async with owned_tasks() as spawn:
                     self._watch(parts, resources, spawn)
                     spawn(parts.snapshots.run(), "snapshots")
                     await pipeline.catch_up(stopping)
+                    log.info(
+                        "caught up, waiting to lead the group or standing by", group=self._settings.updater.group_id
+                    )
                     spawn(parts.leadership.run(), "election")
                     flushing = spawn(pipeline.flush_often(stopping), "flushes")
                     await pipeline.read(stopping)

@@ -89,11 +89,13 @@ class Service:
             spawn(watch_loop_lag(self.metrics.event_loop_lag.observe), "event loop lag")
             thread = ComputeThread()
             spawn(thread.run(), "compute")
+            log.info("loading the bundle", folder=str(settings.worker.bundle))
             bundle = await thread.call(self._load)
             tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables, training)
             await self._follow_states(tables, thread, spawn, stopping)
             if stopping.is_set():
                 return
+            log.info("warming the model up", model_version=bundle.version)
             model = await thread.call(lambda: self._serving_model(bundle, tables))
             self.readiness.ready("model")
             await self._serve(model, thread, spawn, stopping)
@@ -137,6 +139,7 @@ class Service:
             spawn(delivery.run(), "commits")
             spawn(self._keep_gauges(model, delivery), "gauges")
             reading = Reading(settings, source, delivery, self._clock)
+            log.info("joining the group, waiting for partitions", group=group)
             await source.start(delivery, reading.backlog)
             try:
                 self.readiness.ready("group")

@@ -70,6 +70,7 @@ class StateFeed:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _fill(self, readiness: Readiness) -> None:
+        log.info("reading the states", to_read=self._follower.progress()[1])
         while not self._follower.caught_up:
             done, total = self._follower.progress()
             readiness.wait_for("tables", f"{done} of {total} states read")

@@ -32,6 +32,11 @@ _ACTIVITY: Final = "elections"
 log = structlog.get_logger(__name__)
 
 
+def election_group(group_id: str) -> str:
+    """The consumer group whose member with partition 0 leads the updaters of `group_id`."""
+    return f"{group_id}.election"
+
+
 class LeaderTerm:
     """One period of leadership. It begins when the transactional id is taken over. It ends for good when another
     updater takes the id, when a transaction fails or its outcome is in doubt, or when the group elects another leader.
@@ -90,7 +95,7 @@ class Leadership:
         self, election: KafkaSettings, publishing: KafkaSettings, topic: str, group_id: str, outages: Outages
     ) -> None:
         self._publishing = publishing
-        self._source = RecordSource(election, [topic], f"{group_id}.election", out_of_range="latest")
+        self._source = RecordSource(election, [topic], election_group(group_id), out_of_range="latest")
         self._leader_partition = TopicPartition(topic, 0)
         self._outages = outages
         self._is_member = False

@@ -6,6 +6,7 @@ TopicFollower       all partitions of some topics without a group: from given of
 RecordSink          idempotent producer, every delivery awaited
 TransactionalSink   records and offsets committed together or not at all; fences earlier holders of its id
 probe, create_missing_topics, require_topics, topic_ids    before the start
+survey              a look at brokers, topics and groups, which changes nothing
 """
 
 from runtime.kafka.backlog import Backlog
@@ -13,6 +14,7 @@ from runtime.kafka.connection import probe
 from runtime.kafka.follower import TopicFollower
 from runtime.kafka.record_sink import RecordSink
 from runtime.kafka.source import RebalanceHooks, RecordSource
+from runtime.kafka.survey import ClusterFacts, GroupFacts, Member, TopicFacts, survey
 from runtime.kafka.topic_ids import topic_ids
 from runtime.kafka.topics import Cluster, TopicReport, create_missing_topics, require_topics
 from runtime.kafka.transactions import Transaction, TransactionalSink
@@ -20,9 +22,13 @@ from runtime.kafka.transactions import Transaction, TransactionalSink
 __all__ = [
     "Backlog",
     "Cluster",
+    "ClusterFacts",
+    "GroupFacts",
+    "Member",
     "RebalanceHooks",
     "RecordSink",
     "RecordSource",
+    "TopicFacts",
     "TopicFollower",
     "TopicReport",
     "Transaction",
@@ -30,5 +36,6 @@ __all__ = [
     "create_missing_topics",
     "probe",
     "require_topics",
+    "survey",
     "topic_ids",
 ]

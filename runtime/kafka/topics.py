@@ -62,10 +62,10 @@ async def create_missing_topics(settings: KafkaSettings, specs: Sequence[TopicSp
         TopicsNotCreated: if the broker refuses; those before in the list may have been made.
     """
     await probe(settings)
-    async with _admin(settings) as admin:
+    async with admin_client(settings) as admin:
         before = await _partition_counts(admin)
         missing = [spec for spec in specs if spec.name not in before]
-        if _is_embedded(admin):
+        if is_embedded_broker(admin):
             await _partition_counts(admin, [spec.name for spec in missing])
         else:
             await _create(admin, missing)
@@ -90,10 +90,10 @@ async def require_topics(settings: KafkaSettings, topics: Sequence[str]) -> Clus
         BrokerUnreachable: if there is no connection.
     """
     await probe(settings)
-    async with _admin(settings) as admin:
+    async with admin_client(settings) as admin:
         counts = await _partition_counts(admin)
         cluster_id = (await admin.describe_cluster())["cluster_id"] or ""
-        is_embedded = _is_embedded(admin)
+        is_embedded = is_embedded_broker(admin)
     missing = [name for name in topics if name not in counts]
     if missing:
         raise TopicMissing(
@@ -104,7 +104,8 @@ async def require_topics(settings: KafkaSettings, topics: Sequence[str]) -> Clus
 
 
 @asynccontextmanager
-async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin_client(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """A connected admin client. What it raises leaves as a `BrokerError`."""
     admin = AIOKafkaAdminClient(**connection_arguments(settings))
     try:
         with translated(f"looking at the topics of {settings.bootstrap_servers}"):
@@ -114,7 +115,7 @@ async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
         await asyncio.wait_for(admin.close(), settings.stop_timeout_s)
 
 
-def _is_embedded(admin: AIOKafkaAdminClient) -> bool:
+def is_embedded_broker(admin: AIOKafkaAdminClient) -> bool:
     """Librdkafka's mock cluster names no controller, which is the one to ask for new topics; Kafka always does."""
     return admin._client.cluster.controller is None  # noqa: SLF001 - aiokafka offers no other way to learn it
 
@@ -152,7 +153,7 @@ async def _wait_for(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, i
 
 
 async def _differences(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], counts: dict[str, int]) -> list[str]:
-    configs = await _configs(admin, [spec.name for spec in specs])
+    configs = await topic_configs(admin, [spec.name for spec in specs])
     found = []
     for spec in specs:
         if counts[spec.name] != spec.partitions:
@@ -170,7 +171,7 @@ async def _differences(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec], c
     return found
 
 
-async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]] | None:
+async def topic_configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]] | None:
     """The broker's configuration per topic, or None if it knows no request for it."""
     try:
         responses = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name) for name in names])

@@ -1,0 +1,84 @@
+"""Gathers what the checks need. Nothing is written and no group is joined."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from pathlib import Path
+
+from cli.dead_letters.reading import DeadLetterTopic, Stranger
+from cli.doctor.machine_checks import BundleFacts
+from graph_updater.publication.standby import election_group
+from graph_updater.settings import UpdaterSettings
+from models.bundle import Bundle
+from models.bundle_files import GraphPart
+from programs.topics import TopicSettings
+from runtime.clock import SystemClock
+from runtime.errors import BundleError
+from runtime.kafka import ClusterFacts, survey
+from runtime.process.memory import resident_memory
+from runtime.settings import KafkaSettings
+from worker.settings import WorkerSettings
+
+
+def worker_bundle(folder: Path) -> BundleFacts:
+    """The bundle, loaded as a worker loads it."""
+    try:
+        bundle = Bundle.load(folder)
+    except BundleError as error:
+        return BundleFacts(str(folder), str(error))
+    return BundleFacts(
+        str(folder), "", bundle.version, _size(folder), bundle.graph.dim, resident_bytes=resident_memory()
+    )
+
+
+def updater_bundle(folder: Path) -> BundleFacts:
+    """The part of the bundle that an updater loads."""
+    try:
+        part = GraphPart.load(folder)
+    except BundleError as error:
+        return BundleFacts(str(folder), str(error))
+    return BundleFacts(str(folder), "", part.version, _size(folder), part.graph.dim)
+
+
+async def cluster(worker: WorkerSettings, updater: UpdaterSettings) -> ClusterFacts:
+    """Brokers, topics and the two groups.
+
+    Raises:
+        BrokerError: there is no connection, or this user may not ask.
+    """
+    topics = worker.topics
+    updaters = updater.updater.group_id
+    groups = {
+        worker.worker.group_id: topics.impression_requests,
+        updaters: topics.interactions,
+        election_group(updaters): topics.interactions,
+    }
+    return await survey(worker.kafka, {spec.name for spec in topics.specs()}, groups, SystemClock())
+
+
+async def waiting_letters(kafka: KafkaSettings, topics: TopicSettings, facts: ClusterFacts) -> Mapping[str, int]:
+    """Per input, the dead letters that were not replayed.
+
+    Raises:
+        BrokerError: the topics cannot be read.
+    """
+    waiting = {}
+    for source in topics.inputs:
+        name = topics.dead_letter(source)
+        if name in facts.topics:
+            topic = DeadLetterTopic(kafka, name, source)
+            waiting[source] = await _waiting(topic) if facts.topics[name].records else 0
+    return waiting
+
+
+async def _waiting(topic: DeadLetterTopic) -> int:
+    replayed, count = await topic.replayed(), 0
+    async with aclosing(topic.letters()) as letters:
+        async for letter in letters:
+            count += isinstance(letter, Stranger) or letter.origin not in replayed
+    return count
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
