@@ -8,7 +8,7 @@ BROKER ?= embedded
 # Further arguments for every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
 PIP_ARGS ?=
 
-.PHONY: install demo test fast mutants lint types contracts audit wheels generated clean
+.PHONY: install demo test fast mutants lint types contracts docs audit wheels generated clean
 
 install: $(VENV)/installed
 
@@ -19,14 +19,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@# torch first and by its exact pin: asked for through others, it may come with gigabytes of CUDA.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
-		--no-build-isolation -e '.[demo,data,lora,benchmarks,dev]'
+		--no-build-isolation -e '.[demo,data,lora,benchmarks,docs,dev]'
 	@touch $@
 
 demo: install
 	@exec $(BIN)/exitstream demo --broker $(BROKER) $(if $(DATA),--data $(DATA))
 
 # Everything CI checks. Fast checks come first.
-test: install lint types contracts
+test: install lint types contracts docs
 	$(BIN)/python -m pytest -q tests --ignore=tests/integration
 	$(BIN)/python -m pytest -q tests/integration
 
@@ -51,6 +51,10 @@ types: install
 contracts: install
 	$(BIN)/lint-imports --no-cache
 
+# The docs' site, into out/site. A link or anchor that leads nowhere is an error (not with --quiet, which hides it).
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir out/site
+
 # Compares the pins with the known vulnerabilities; needs the internet. A pin that cannot be looked up is a failure.
 audit: install
 	@test -x out/audit/bin/pip-audit || { $(PYTHON) -m venv out/audit && \
@@ -65,10 +69,11 @@ wheels: install
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --dest deploy/wheels --find-links deploy/wheels \
 		$(PIP_ARGS) -c constraints.txt setuptools -r deploy/wheels/requirements.txt
 
-# Writes what is generated anew: the message contracts and the reference of settings.
+# Writes what is generated anew: the message contracts and the reference of settings, metrics, messages and commands.
 generated: install
 	$(BIN)/exitstream schemas generate
 	$(BIN)/exitstream settings >docs/settings.md
+	$(BIN)/exitstream reference
 
 clean:
 	rm -rf .demo out build dist *.egg-info

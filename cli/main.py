@@ -191,6 +191,16 @@ def settings() -> None:
     typer.echo(reference(), nl=False)
 
 
+@app.command()
+def reference(
+    folder: Annotated[Path, typer.Option(help="Where to write them.")] = Path("docs/reference"),
+) -> None:
+    """Write the pages of metrics, messages and commands for the docs."""
+    from cli.reference.pages import write
+
+    write(app, folder)
+
+
 @topics_app.command("create")
 def create_topics(config: ConfigFile = None) -> None:
     """Create the topics that are missing; report on those that differ; never delete."""

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
@@ -131,6 +131,15 @@ class ClientLines(logging.Filter):
         return error is not None and not type(error).__module__.startswith("aiokafka")
 
 
+class MetricFamily(NamedTuple):
+    """What a metric is, for the reference: its full name, kind, text and labels."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    description: str
+    labels: tuple[str, ...]
+
+
 class Metrics:
     """One program's metrics. Subclasses make theirs in `__init__` with `counter`, `gauge` and `histogram`.
 
@@ -138,10 +147,14 @@ class Metrics:
 
     Args:
         program: for the prefix.
+
+    Attributes:
+        families: all metrics made so far, in this order.
     """
 
     def __init__(self, program: str) -> None:
         self.registry = CollectorRegistry()
+        self.families: list[MetricFamily] = []
         self._prefix = f"exitstream_{program}_"
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
@@ -151,10 +164,12 @@ class Metrics:
 
     def counter(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Counter:
         """Something that only grows."""
+        self._note(name, "counter", description, labels)
         return Counter(self._prefix + name, description, labels, registry=self.registry)
 
     def gauge(self, name: str, description: str, labels: tuple[str, ...] = ()) -> Gauge:
         """Something that goes up and down."""
+        self._note(name, "gauge", description, labels)
         return Gauge(self._prefix + name, description, labels, registry=self.registry)
 
     def histogram(
@@ -165,9 +180,15 @@ class Metrics:
         buckets: tuple[float, ...] = LATENCY_BUCKETS_S,
     ) -> Histogram:
         """A distribution; by default of times in seconds."""
+        self._note(name, "histogram", description, labels)
         histogram = Histogram(self._prefix + name, description, labels, buckets)
         self.registry.register(histogram)
         return histogram
+
+    def _note(
+        self, name: str, kind: Literal["counter", "gauge", "histogram"], description: str, labels: tuple[str, ...]
+    ) -> None:
+        self.families.append(MetricFamily(self._prefix + name, kind, description, labels))
 
     def exposition(self) -> bytes:
         """All metrics in Prometheus' text format."""
