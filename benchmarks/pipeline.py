@@ -54,8 +54,6 @@ from worker.app import SWITCH_INTERVAL_S
 
 Result = TypeVar("Result")
 USERS: Final = 1_000
-LONG_MS: Final = 3_600_000
-"""The requests' budget: none is late, and none is taken for a backlog."""
 Contestant = Callable[[KafkaSettings, TopicSettings, str, int, bytes], Coroutine[Any, Any, float]]
 CONTESTANTS: Final[Mapping[str, tuple[Contestant, DeliveryMode]]] = {
     "pipeline": (pipeline_stub.run, "at_least_once"),
@@ -106,7 +104,7 @@ def request(number: int, candidates: int) -> ImpressionRequest:
         user_id=f"user-{number % USERS:06d}",
         candidate_item_ids=[f"item-{(number * 7 + place) % 9_973:06d}" for place in range(candidates)],
         created_time_ms=time.time_ns() // 1_000_000,
-        budget_ms=LONG_MS,
+        budget_ms=pipeline_stub.BUDGET_MS,
     )
 
 

@@ -31,6 +31,8 @@ from worker.settings import WorkerSection, WorkerSettings
 VERSION: Final = "stub"
 RATE: Final = 0.123456789
 DRAIN_S: Final = 60.0
+BUDGET_MS: Final = 3_600_000
+"""The requests' and the worker's: none is late, and none is old enough to be read as a backlog."""
 
 
 class StubEngine:
@@ -93,7 +95,8 @@ async def run(kafka: KafkaSettings, topics: TopicSettings, group: str, records: 
 
     Everything is wired as in `worker.service`.
     """
-    settings = WorkerSettings(kafka=kafka, topics=topics, worker=WorkerSection(group_id=group))
+    worker = WorkerSection(group_id=group, budget_ms=BUDGET_MS)
+    settings = WorkerSettings(kafka=kafka, topics=topics, worker=worker)
     clock = SystemClock()
     source = RecordSource(kafka, [topics.impression_requests], group)
     async with owned_tasks() as spawn:
