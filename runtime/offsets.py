@@ -54,11 +54,10 @@ class OffsetTracker:
         progress.started(offset)
         return True
 
-    def done(self, partition: TopicPartition, epoch: int, offset: int) -> None:
-        """Notes a record as finished: its outputs are delivered."""
+    def done(self, partition: TopicPartition, epoch: int, offset: int) -> bool:
+        """Notes a record as finished: its outputs are delivered. False if it was not in flight."""
         progress = self._present(partition, epoch)
-        if progress is not None:
-            progress.done(offset)
+        return progress is not None and progress.done(offset)
 
     def is_in_flight(self, partition: TopicPartition, epoch: int, offset: int) -> bool:
         """Whether this record has been started in the present epoch and is not finished."""
@@ -124,10 +123,10 @@ class PartitionProgress:
         """Whether the record has been started and is not finished."""
         return self._finished.get(offset) is False
 
-    def done(self, offset: int) -> None:
-        """Notes a record as finished; one that is not in flight is left alone."""
+    def done(self, offset: int) -> bool:
+        """Notes a record as finished; one that is not in flight is left alone, and the answer is False."""
         if self._finished.get(offset, True):
-            return
+            return False
         self._finished[offset] = True
         self.in_flight -= 1
         while self._finished:
@@ -136,6 +135,7 @@ class PartitionProgress:
                 break
             del self._finished[oldest]
             self.next_offset = oldest + 1
+        return True
 
 
 class SplitProgress:
@@ -176,9 +176,9 @@ class SplitProgress:
         """Whether the record has been started and is not finished."""
         return self._place(offset).is_in_flight(offset)
 
-    def done(self, offset: int) -> None:
-        """Notes a record as finished; one that is not in flight is left alone."""
-        self._place(offset).done(offset)
+    def done(self, offset: int) -> bool:
+        """Notes a record as finished; one that is not in flight is left alone, and the answer is False."""
+        return self._place(offset).done(offset)
 
     def _place(self, offset: int) -> PartitionProgress:
         return self._earlier if offset < self._split else self._later

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -37,7 +38,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     @property
     def source(self) -> TopicPartition:
         """The partition it was read from."""
-        return TopicPartition(self.topic, self.partition)
+        return _shared_partition(self.topic, self.partition)
 
     def __str__(self) -> str:
         return f"{self.topic}[{self.partition}]@{self.offset}"
@@ -60,5 +61,13 @@ class OutRecord(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Bytes of key, value and headers."""
-        headers = sum(len(name) + len(value or b"") for name, value in self.headers)  # Kafka's headers may be null
-        return len(self.key or b"") + len(self.value or b"") + headers
+        size = len(self.key or b"") + len(self.value or b"")
+        for name, value in self.headers:
+            size += len(name) + len(value or b"")  # Kafka's headers may be null
+        return size
+
+
+@lru_cache(maxsize=4_096)
+def _shared_partition(topic: str, partition: int) -> TopicPartition:
+    """One object per partition: for each record it is asked for many times, and making one takes longer than this."""
+    return TopicPartition(topic, partition)

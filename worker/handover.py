@@ -35,7 +35,7 @@ class AnsweredJobs:
         await self._any.wait()
         self._any.clear()
 
-    def pop(self) -> Job | None:
-        """The next job, or None if there is none. Called in the event loop."""
+    def pop(self, most: int) -> list[Job]:
+        """The next jobs, at most so many; none if there are none. Called in the event loop."""
         queue = self._on_time or self._late
-        return queue.popleft() if queue else None
+        return [queue.popleft() for _ in range(min(most, len(queue)))]

@@ -99,12 +99,16 @@ class Job(ScoringJob):
         return max(0.0, float(self.scored_time_ms - self.embedding_time_ms))
 
     @property
+    def queue_s(self) -> float:
+        """From its arrival until work on it began, or until it was scored without any."""
+        return (self.scored_s if self.begun_s is None else self.begun_s) - self.deadline.intake
+
+    @property
     def step_times(self) -> StepTimes:
         """Where the time went."""
-        begun_s = self.scored_s if self.begun_s is None else self.begun_s
         return StepTimes(
             transit_ms=self.deadline.transit_ms,
-            queue_ms=(begun_s - self.deadline.intake) * 1000,
+            queue_ms=self.queue_s * 1000,
             retrieve_ms=self.retrieve_s * 1000,
             prompt_ms=self.prompt_s * 1000,
             infer_ms=self.infer_s * 1000,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
+import numpy as np
 import structlog
 
 from runtime.clock import Clock
@@ -64,22 +66,22 @@ class WorkerMetrics(Metrics):
         self._entries = self.gauge("table_entries", "Entries in the tables", ("kind",))
         self._recall = self.gauge("search_recall", "Share of true neighbours found", ("kind",))
 
-    def note_answer(self, job: Job) -> None:
-        """Counts one answered request."""
-        self._requests_of(job.status).inc()
-        latency_s, lateness_ms, age_ms = job.latency_s, job.lateness_ms, job.embedding_age_ms
-        self._latency.observe(latency_s)
-        if lateness_ms > 0:
-            self._lateness.observe(lateness_ms / 1000)
-        if job.budget_s > 0:
-            self._budget_share.observe(latency_s / job.budget_s)
-        for (made_by, exit_layer), count in Counter(
-            zip(job.made_by.tolist(), job.exit_layer.tolist(), strict=True)
-        ).items():
-            self._candidates_of(MADE_BY[made_by], exit_layer).inc(count)
-        if age_ms is not None:
-            self.embedding_age.observe(age_ms / 1000)
-        self._note_steps(job)
+    def note_answers(self, jobs: Sequence[Job]) -> None:
+        """Counts answered requests; together, because the library's counters take a lock each time."""
+        if not jobs:
+            return
+        for job in jobs:
+            self._observe(job)
+        for status, count in Counter(job.status for job in jobs).items():
+            self._requests_of(status).inc(count)
+        exit_layers = np.concatenate([job.exit_layer for job in jobs])
+        made_by = np.concatenate([job.made_by for job in jobs])
+        counts = np.bincount(exit_layers * len(MADE_BY) + made_by)
+        for code in counts.nonzero()[0].tolist():
+            exit_layer, made = divmod(code, len(MADE_BY))
+            self._candidates_of(MADE_BY[made], exit_layer).inc(int(counts[code]))
+        self._token_layers_run.inc(sum(job.token_layers_run for job in jobs))
+        self._token_layers_full.inc(sum(job.token_layers_full for job in jobs))
 
     def note_deadline(self, deadline: Deadline) -> None:
         """Counts created times that were not believed."""
@@ -114,14 +116,20 @@ class WorkerMetrics(Metrics):
             self._index_failures.labels(step).inc(failures - self._counted_failures[step])
             self._counted_failures[step] = failures
 
-    def _note_steps(self, job: Job) -> None:
-        self._steps.labels("queue").observe(job.step_times.queue_ms / 1000)
+    def _observe(self, job: Job) -> None:
+        latency_s, lateness_ms, age_ms = job.latency_s, job.lateness_ms, job.embedding_age_ms
+        self._latency.observe(latency_s)
+        if lateness_ms > 0:
+            self._lateness.observe(lateness_ms / 1000)
+        if job.budget_s > 0:
+            self._budget_share.observe(latency_s / job.budget_s)
+        if age_ms is not None:
+            self.embedding_age.observe(age_ms / 1000)
+        self._steps.labels("queue").observe(job.queue_s)
         if job.begun_s is not None:
             self._steps.labels("retrieve").observe(job.retrieve_s)
             self._steps.labels("prompt").observe(job.prompt_s)
             self._steps.labels("infer").observe(job.infer_s)
-        self._token_layers_run.inc(job.token_layers_run)
-        self._token_layers_full.inc(job.token_layers_full)
 
 
 class RequestLog:

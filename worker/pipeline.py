@@ -172,15 +172,15 @@ class Pipeline:
 
     async def publish_answered(self) -> None:
         """Publishes what has been answered so far."""
-        published = 0
-        while (job := self._answered.pop()) is not None:
-            await self.publish(job)
-            published += 1
-            if published % PUBLISHED_IN_A_ROW == 0:
-                await asyncio.sleep(0)
+        while jobs := self._answered.pop(PUBLISHED_IN_A_ROW):
+            self._note([job for job in jobs if await self.publish(job)])
+            await asyncio.sleep(0)
 
-    async def publish(self, job: Job) -> None:
+    async def publish(self, job: Job) -> bool:
         """Hands the scores to the delivery. A job whose scores cannot be written ends as a dead letter.
+
+        Returns:
+            whether the scores are being written.
 
         Raises:
             BrokerError: delivering has become impossible, whatever the record.
@@ -189,18 +189,23 @@ class Pipeline:
             await self._write_fitting(job)
         except RecordTooLarge as error:
             await self._refuse(job.record, f"its scores cannot be written: {error}")
-            return
+            return False
         except BrokerError:
             raise
         except Exception as error:  # no answer may end a worker: it would be made again after every restart
             log.exception("scores could not be written", place=job.place)
             await self._refuse(job.record, f"its scores cannot be written: {error!r}")
-            return
+            return False
+        return True
+
+    def _note(self, jobs: Sequence[Job]) -> None:
+        """Counts answers and writes their log lines."""
         try:
-            self._metrics.note_answer(job)
-            self._log.write(job)
+            self._metrics.note_answers(jobs)
+            for job in jobs:
+                self._log.write(job)
         except Exception:
-            log.exception("an answer could not be counted", place=job.place)
+            log.exception("answers could not be counted", places=[job.place for job in jobs])
 
     async def _write_fitting(self, job: Job) -> None:
         """Writes the scores, without their neighbours if they are too large with them."""

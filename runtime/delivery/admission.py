@@ -45,7 +45,7 @@ class Admission:
         Raises:
             BrokerError: if the group's notes can be neither read nor written for a lasting reason.
         """
-        for record in records:
+        for record in {(record.source, record.epoch): record for record in records}.values():
             await self._open(record)
         for handling, portion in _portions(records, self._delivery):
             if self._is_alone or handling in {Handling.IN_GROUP, Handling.ALONE}:

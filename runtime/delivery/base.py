@@ -224,9 +224,10 @@ class Delivery(ABC):
         return self._tracker.is_in_flight(record.source, record.epoch, record.offset)
 
     def _done(self, record: Record) -> None:
-        if self._is_in_flight(record) and (attempts := self.attempts_of(record.source)) is not None:
+        partition = record.source
+        was_in_flight = self._tracker.done(partition, record.epoch, record.offset)
+        if was_in_flight and (attempts := self.attempts_of(partition)) is not None:
             attempts.done(record.offset)
-        self._tracker.done(record.source, record.epoch, record.offset)
         self._moved.set()
 
     def _fail(self, error: BaseException) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,6 +30,20 @@ def test_an_unfinished_record_holds_back_those_behind_it():
     assert tracker.committable() == {}
     tracker.done(HERE, EPOCH, 4)
     assert tracker.committable() == {HERE: 7}
+
+
+@pytest.mark.parametrize("split", [None, 5])
+def test_finishing_tells_whether_the_record_was_in_flight(split):
+    """True once, also in a partition read in two places; False again, before the start and in another epoch."""
+    tracker = tracking(HERE)
+    if split is not None:
+        tracker.split(HERE, EPOCH, split)
+    for offset in (4, 5):
+        assert not tracker.done(HERE, EPOCH, offset)
+        tracker.started(HERE, EPOCH, offset)
+        assert not tracker.done(HERE, EPOCH + 1, offset)
+        assert tracker.done(HERE, EPOCH, offset)
+        assert not tracker.done(HERE, EPOCH, offset)
 
 
 def test_what_was_committed_is_not_offered_again():

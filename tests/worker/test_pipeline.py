@@ -441,10 +441,10 @@ async def test_scores_that_fail_to_be_encoded_become_a_dead_letter_and_the_other
 async def test_an_answer_that_cannot_be_counted_is_not_written_twice(desk, monkeypatch):
     """Its scores are out: a fault in a metric or in the log makes no dead letter of it."""
 
-    def faulty(_job):
+    def faulty(_jobs):
         raise ValueError("a fault")
 
-    monkeypatch.setattr(desk.metrics, "note_answer", faulty)
+    monkeypatch.setattr(desk.metrics, "note_answers", faulty)
     await desk.answer(desk.request("i1"))
 
     assert desk.letters() == []
