@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # DATA: a data set's folder instead of the synthetic one; BROKER: embedded, docker, or host:port of a running Kafka.
 DATA ?=
 BROKER ?= embedded
+# KEEP=1: the demo goes on with its traffic after the report, with the live page open, until Ctrl-C.
+KEEP ?=
 # Further arguments for every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
 PIP_ARGS ?=
 
@@ -23,7 +25,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@exec $(BIN)/exitstream demo --broker $(BROKER) $(if $(DATA),--data $(DATA))
+	@exec $(BIN)/exitstream demo --broker $(BROKER) $(if $(DATA),--data $(DATA)) $(if $(KEEP),--keep)
 
 # Everything CI checks. Fast checks come first.
 test: install lint types contracts docs

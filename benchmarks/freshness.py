@@ -37,10 +37,10 @@ from event_data.event_log import EventLog
 from event_data.load import load_log
 from loadgen.brokers import open_broker
 from loadgen.processes import Processes, Program
-from loadgen.worker_metrics import quantile
 from programs.topics import TopicSettings
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
+from runtime.observability.distribution import bucket_quantile
 from runtime.settings import KafkaSettings
 from schemas.codec import encode, headers_for
 from schemas.messages import Interaction, Item
@@ -125,10 +125,10 @@ def _measure_rate(processes: Processes, feed: Feed, rate: int, seconds: float) -
         "rate": rate,
         "events_per_second": sent / (sending_s + behind_s),
         "behind_s": behind_s,
-        "published_p50_ms": 1_000 * quantile(published, 0.5),
-        "published_p99_ms": 1_000 * quantile(published, 0.99),
-        "freshness_p50_ms": 1_000 * quantile(servable, 0.5),
-        "freshness_p99_ms": 1_000 * quantile(servable, 0.99),
+        "published_p50_ms": 1_000 * bucket_quantile(published, 0.5),
+        "published_p99_ms": 1_000 * bucket_quantile(published, 0.99),
+        "freshness_p50_ms": 1_000 * bucket_quantile(servable, 0.5),
+        "freshness_p99_ms": 1_000 * bucket_quantile(servable, 0.99),
         "updater_cpus": (after.updater.cpu_s - before.updater.cpu_s) / (after.at - before.at),
         "worker_cpus": (after.worker.cpu_s - before.worker.cpu_s) / (after.at - before.at),
     }

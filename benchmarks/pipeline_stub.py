@@ -75,7 +75,16 @@ def stub_model(monotonic: Callable[[], float]) -> ServingModel:
     """A model of nothing but the stub engine, which needs no tables."""
     nothing: Any = None
     engine = cast("ScoringEngine[Job]", StubEngine(monotonic))
-    return ServingModel(VERSION, tables=nothing, retriever=nothing, prompts=nothing, engine=engine, graph=nothing)
+    return ServingModel(
+        VERSION,
+        tables=nothing,
+        retriever=nothing,
+        prompts=nothing,
+        engine=engine,
+        graph=nothing,
+        text=nothing,
+        calibration=nothing,
+    )
 
 
 def example_scores(request: ImpressionRequest) -> bytes:

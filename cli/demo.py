@@ -12,14 +12,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from rich.console import Console
 
-from cli.live import LiveTable
 from cli.offline import reuse_or_train
+from cli.replay_table import LiveTable
 from cli.report import show_report
 from event_data.event_log import EventLog
 from event_data.load import load_log
@@ -52,6 +53,7 @@ class DemoOptions:
     requests: int
     rate: float
     folder: Path
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ class DemoTooLarge(ExitstreamError):
 
 
 def run_demo(options: DemoOptions) -> None:
-    """Train or reuse a bundle, start everything, replay, report, stop everything."""
+    """Train or reuse a bundle, start everything, replay, report, stop everything; before that, where asked to, go on
+    until interrupted.
+    """
     console = Console(highlight=False)
     log = load_log(options.data)
     _check_size(log, options.broker)
@@ -88,28 +92,54 @@ def run_demo(options: DemoOptions) -> None:
     with steps.timed("model"):
         bundle = reuse_or_train(log, folder / "bundle", console)
     with open_broker(options.broker) as bootstrap, _programs(bootstrap, bundle, folder) as processes:
-        report, figures = asyncio.run(_play(steps, log, options, bootstrap, processes))
-    show_report(report, figures, console)
+        kafka = KafkaSettings(bootstrap_servers=bootstrap, fetch_max_wait_ms=FETCH_MAX_WAIT_MS)
+        player = Player(kafka, TopicSettings(), make_plan(log, options.requests), options.rate)
+        report, figures = asyncio.run(_play(steps, player, processes))
+        _tell(report, figures, steps, folder)
+        if options.keep:
+            _keep_playing(player, processes, console)
+
+
+def _tell(report: Report, figures: WorkerFigures, steps: Steps, folder: Path) -> None:
+    """Shows the report and writes it into the folder."""
+    show_report(report, figures, steps.console)
     result = {**msgspec.to_builtins(report), "worker": msgspec.to_builtins(figures), "seconds": steps.seconds}
     (folder / "report.json").write_text(json.dumps(result, indent=1))
-    console.print(f"[dim]report: {folder}/report.json, logs: {folder}/logs[/dim]")
+    steps.console.print(f"[dim]report: {folder}/report.json, logs: {folder}/logs[/dim]")
 
 
-async def _play(
-    steps: Steps, log: EventLog, options: DemoOptions, bootstrap: str, processes: Processes
-) -> tuple[Report, WorkerFigures]:
-    kafka = KafkaSettings(bootstrap_servers=bootstrap, fetch_max_wait_ms=FETCH_MAX_WAIT_MS)
-    topics = TopicSettings()
-    player = Player(kafka, topics, make_plan(log, options.requests), options.rate)
-    with steps.timed("topics", f"on {bootstrap}"):
+def _keep_playing(player: Player, processes: Processes, console: Console) -> None:
+    """Sends the same requests again and again, as new ones, until interrupted.
+
+    Raises:
+        ProcessFailed: a program ended.
+    """
+    console.print(f"the traffic goes on; [bold]live page: {_page(processes)}[/bold]; Ctrl-C ends the demo")
+    try:
+        for number in count(1):
+            again = Player(player.kafka, player.topics, player.plan.again(number), player.rate)
+            asyncio.run(again.play())
+            processes.check()
+    except KeyboardInterrupt:
+        console.print("stopping")
+
+
+def _page(processes: Processes) -> str:
+    return f"{processes.address('worker')}/live"
+
+
+async def _play(steps: Steps, player: Player, processes: Processes) -> tuple[Report, WorkerFigures]:
+    kafka, topics = player.kafka, player.topics
+    with steps.timed("topics", f"on {kafka.bootstrap_servers}"):
         await create_missing_topics(kafka, topics.specs())
     with steps.timed("updater", f"has {len(player.plan.history):,} interactions of history"):
         processes.start(Program("updater", ["updater"]))
         await player.prepare(HISTORY_PATIENCE_S)
     with steps.timed("worker", "has filled its tables and warmed up the model"):
-        processes.start(Program("worker", ["worker"]))
+        processes.start(Program("worker", ["worker"], {"EXITSTREAM_TELEMETRY__LIVE_PAGE": "true"}))
         await asyncio.to_thread(processes.wait_ready, READY_PATIENCE_S)
-    steps.console.print(f"{len(player.plan.impressions)} impression requests at {options.rate:g} per second:")
+    steps.console.print(f"[bold]live page: {_page(processes)}[/bold]")
+    steps.console.print(f"{len(player.plan.impressions)} impression requests at {player.rate:g} per second:")
     with steps.timed("replay"):
         async with LiveTable(player, steps.console):
             await player.play()

@@ -1,79 +1,147 @@
-"""The live table that is shown during a replay."""
+"""`exitstream live`: what running workers do, in the terminal. It follows the live pages of their status ports."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from types import TracebackType
-from typing import Final, Self
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
-import numpy as np
+import aiohttp
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from loadgen.player import Player
+from cli.replay_table import exit_shares
+from runtime.errors import ExitstreamError
 
-REDRAW_S: Final = 0.5
-RECENT: Final = 100
-"""Latencies and exits are those of this many latest answers."""
+CONNECT_S: Final = 5.0
+SILENCE_S: Final = 10.0
+AGAIN_S: Final = 2.0
+_LONGEST_LINE: Final = 2**22
+"""Bytes: the first event holds three minutes of figures and the last scores."""
 
 
-class LiveTable:
-    """Redraws itself on the running event loop until its block ends."""
+class NoLivePage(ExitstreamError):
+    """An address at which no worker shows a live page."""
 
-    def __init__(self, player: Player, console: Console) -> None:
-        self._player = player
-        self._console = console
-        self._live = Live(console=console, auto_refresh=False)
-        self._redrawing: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        self._live.__enter__()
-        self._redrawing = asyncio.create_task(self._keep_redrawing(), name="live table")
-        return self
+def follow_workers(addresses: Sequence[str]) -> None:
+    """Show a line per worker, renewed every second, until interrupted; at first the addresses of their pages."""
+    console = Console(highlight=False)
+    for address in addresses:
+        console.print(f"page: {page_of(address)}", markup=False)
+    table = WorkerTable(addresses)
+    with Live(table.table(), console=console, auto_refresh=False) as live:
+        try:
+            asyncio.run(_follow_all(table, live))
+        except KeyboardInterrupt:
+            return  # the usual end
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._redrawing is not None:
-            self._redrawing.cancel()
-            await asyncio.wait([self._redrawing])
-            if not self._redrawing.cancelled():
-                self._redrawing.result()
-        self._redraw()
-        self._live.__exit__(kind, error, trace)
-        if not self._console.is_terminal:
-            self._console.line()  # rich ends the table's last line only in a terminal
 
-    async def _keep_redrawing(self) -> None:
-        while True:
-            self._redraw()
-            await asyncio.sleep(REDRAW_S)
+def page_of(address: str) -> str:
+    """The page's address, from a worker's with or without scheme and path.
 
-    def _redraw(self) -> None:
-        self._live.update(self._table(), refresh=True)
+    Raises:
+        NoLivePage: it is no address over HTTP.
+    """
+    whole = address if "://" in address else f"http://{address}"
+    if not whole.startswith(("http://", "https://")):
+        raise NoLivePage(f"{address} is no address of a worker; one looks like http://127.0.0.1:8080")
+    return whole.rstrip("/").removesuffix("/live") + "/live"
 
-    def _table(self) -> Table:
-        answers = list(self._player.answers.by_request.values())
-        recent = answers[-RECENT:]
-        read_ms = self._player.answers.read_ms
-        latencies = [read_ms[scores.request_id] - scores.created_time_ms for scores in recent]
-        table = Table("sent", "answered", "p50 ms", "p99 ms", "threshold", f"exits by layer (last {RECENT} requests)")
-        table.add_row(
-            f"{len(self._player.sent)} / {len(self._player.plan.impressions)}",
-            str(len(answers)),
-            f"{np.percentile(latencies, 50):.0f}" if latencies else "",
-            f"{np.percentile(latencies, 99):.0f}" if latencies else "",
-            f"{recent[-1].exit_threshold:.3f}" if recent else "",
-            exit_shares(Counter(score.exit_layer for scores in recent for score in scores.scores)),
-        )
+
+class WorkerTable:
+    """The last that was heard of each worker.
+
+    Args:
+        addresses: as given.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.addresses = addresses
+        self._heard: dict[str, Mapping[str, Any]] = {}
+        self._trouble = dict.fromkeys(addresses, "connecting")
+
+    def heard(self, address: str, snapshot: Mapping[str, Any]) -> None:
+        """Takes in what a worker told."""
+        self._heard[address] = snapshot
+        waiting = [f"{condition}: {reason}" for condition, reason in snapshot["not_ready"].items()]
+        self._trouble[address] = "; ".join(waiting)
+
+    def failed(self, address: str, reason: str) -> None:
+        """Notes why nothing is heard of a worker."""
+        self._heard.pop(address, None)
+        self._trouble[address] = reason
+
+    def table(self) -> Table:
+        """A line for each worker."""
+        table = Table("worker", "req/s", "p50 ms", "p99 ms", "budget", "within", "threshold", "lag", "exits by layer")
+        for address in self.addresses:
+            told, trouble = self._heard.get(address), self._trouble[address]
+            # What comes from elsewhere must not be interpreted as markup.
+            name = Text(address) + Text(f"\n{trouble}" if trouble else "", style="red")
+            table.add_row(name, *(_cells(told["figures"]) if told else ()))
         return table
 
 
-def exit_shares(exits: Counter[int]) -> str:
-    """For example `graph 2%  1: 31%  4: 67%`."""
-    total = exits.total()
-    return "  ".join(
-        f"{'graph' if layer == 0 else f'{layer}:'} {count / total:.0%}" for layer, count in sorted(exits.items())
-    )
+def _cells(figures: Mapping[str, Any]) -> list[str]:
+    point = figures["point"]
+    shares = {int(layer): share for layer, share in figures["exits"].items()}
+    return [
+        _told(point["requests_per_s"], ".1f"),
+        _told(point["p50_ms"], ".0f"),
+        _told(point["p99_ms"], ".0f"),
+        _told(point["budget_ms"], ".0f"),
+        _told(figures["within_budget"], ".1%"),
+        _told(point["threshold"], ".3f"),
+        str(figures["gauges"]["request_lag"]),
+        exit_shares(shares),
+    ]
+
+
+def _told(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
+async def _follow_all(table: WorkerTable, live: Live) -> None:
+    async with aiohttp.ClientSession(read_bufsize=_LONGEST_LINE) as session, asyncio.TaskGroup() as following:
+        for address in table.addresses:
+            following.create_task(_follow(session, address, table, live))
+
+
+async def _follow(session: aiohttp.ClientSession, address: str, table: WorkerTable, live: Live) -> None:
+    """Follows one worker, and comes back to it for as long as it is away."""
+    while True:
+        try:
+            await _listen(session, address, table, live)
+            table.failed(address, "it ended the connection")
+        except (aiohttp.ClientError, TimeoutError, NoLivePage) as error:
+            table.failed(address, str(error) or "nothing heard")
+        live.update(table.table(), refresh=True)
+        await asyncio.sleep(AGAIN_S)
+
+
+async def _listen(session: aiohttp.ClientSession, address: str, table: WorkerTable, live: Live) -> None:
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
+    async with session.get(f"{page_of(address)}/events", timeout=limits) as response:
+        if response.status != 200:
+            raise NoLivePage(await _reason(response))
+        event = ""
+        async for line in response.content:
+            name, _, value = line.decode(errors="replace").rstrip("\n").partition(": ")
+            if name == "event":
+                event = value
+            elif name == "data" and event == "second":
+                table.heard(address, json.loads(value))
+                live.update(table.table(), refresh=True)
+
+
+async def _reason(response: aiohttp.ClientResponse) -> str:
+    if response.status == 404:
+        return "it shows no live page: start it with telemetry.live_page = true"
+    try:
+        return str((await response.json())["error"])
+    except (aiohttp.ClientError, ValueError, KeyError, TypeError):
+        return f"it answers with status {response.status}"

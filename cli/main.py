@@ -69,11 +69,14 @@ def demo(
     requests: Annotated[int, typer.Option(min=1, help="Impression requests to replay.")] = 600,
     rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 20.0,
     folder: Annotated[Path, typer.Option(help="Where the bundle, the logs and the report are kept.")] = Path(".demo"),
+    keep: Annotated[
+        bool, typer.Option("--keep", help="After the report, go on with the traffic until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Train (once), start broker, updater and worker, replay a data set in time order and report."""
     from cli.demo import DemoOptions, run_demo
 
-    run_demo(DemoOptions(data=data, broker=broker, requests=requests, rate=rate, folder=folder))
+    run_demo(DemoOptions(data=data, broker=broker, requests=requests, rate=rate, folder=folder, keep=keep))
 
 
 @app.command()
@@ -157,6 +160,16 @@ def worker(config: ConfigFile = None) -> None:
     from worker.settings import load
 
     run_worker(load(config))
+
+
+@app.command()
+def live(
+    workers: Annotated[list[str], typer.Argument(help="Status addresses of workers, such as http://127.0.0.1:8080.")],
+) -> None:
+    """Show what running workers do, a line each, and the addresses of their live pages (telemetry.live_page)."""
+    from cli.live import follow_workers
+
+    follow_workers(workers)
 
 
 @app.command()

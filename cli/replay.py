@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
-from cli.live import LiveTable
+from cli.replay_table import LiveTable
 from cli.report import show_report
 from event_data.load import load_log
 from loadgen.plan import make_plan

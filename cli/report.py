@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from cli.live import exit_shares
+from cli.replay_table import exit_shares
 from loadgen.report import Report
 from loadgen.worker_metrics import WorkerFigures
 

@@ -7,8 +7,10 @@ every candidate has a label. The page's events are sent after the request, never
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
 
 from event_data.event_log import EventLog
 from schemas.messages import Interaction, Item
@@ -47,6 +49,14 @@ class Plan:
     history: Sequence[Interaction]
     impressions: Sequence[Impression]
 
+    def again(self, number: int) -> Plan:
+        """The same requests and events under ids of their own, as new traffic.
+
+        Args:
+            number: of the repetition; makes the ids.
+        """
+        return replace(self, history=[], impressions=[_renamed(page, f"-{number}") for page in self.impressions])
+
 
 def make_plan(log: EventLog, max_impressions: int, max_candidates: int = MAX_CANDIDATES) -> Plan:
     """The log's test part as impressions, everything before it as history.
@@ -67,6 +77,11 @@ def make_plan(log: EventLog, max_impressions: int, max_candidates: int = MAX_CAN
             for number, page in enumerate(pages[:max_impressions])
         ],
     )
+
+
+def _renamed(page: Impression, ending: str) -> Impression:
+    events = [msgspec.structs.replace(event, event_id=f"{event.event_id}{ending}") for event in page.events]
+    return replace(page, request_id=f"{page.request_id}{ending}", events=events)
 
 
 def _pages(interactions: Sequence[Interaction], max_candidates: int) -> Iterator[list[Interaction]]:

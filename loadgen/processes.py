@@ -164,10 +164,13 @@ class Processes:
         """A running program's process id."""
         return self._running[name][1].pid
 
+    def address(self, name: str) -> str:
+        """Where a program serves its status."""
+        return f"http://127.0.0.1:{self._running[name][0].http_port}"
+
     def metrics(self, name: str) -> str:
         """The text of a program's /metrics page."""
-        program, _ = self._running[name]
-        with urllib.request.urlopen(f"http://127.0.0.1:{program.http_port}/metrics", timeout=5) as page:
+        with urllib.request.urlopen(f"{self.address(name)}/metrics", timeout=5) as page:  # noqa: S310 - our own program
             return str(page.read().decode())
 
     def _spawn(self, program: Program) -> subprocess.Popen[bytes]:

@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
+from runtime.observability.distribution import bucket_quantile
+
 PREFIX: Final = "exitstream_worker_"
 
 
@@ -34,28 +36,6 @@ def read_figures(page: str) -> WorkerFigures:
     full = totals["token_layers_full_total"]
     return WorkerFigures(
         token_layer_share=totals["token_layers_run_total"] / full if full else float("nan"),
-        freshness_p50_ms=1000 * quantile(buckets, 0.5),
-        freshness_p99_ms=1000 * quantile(buckets, 0.99),
+        freshness_p50_ms=1000 * bucket_quantile(buckets, 0.5),
+        freshness_p99_ms=1000 * bucket_quantile(buckets, 0.99),
     )
-
-
-def quantile(buckets: dict[float, float], share: float) -> float:
-    """A quantile of a cumulative histogram, linear within its bucket; NaN of an empty one.
-
-    Args:
-        buckets: observations up to each upper bound, infinity included.
-        share: which quantile, within [0, 1].
-    """
-    bounds = sorted(buckets)
-    if not bounds or buckets[bounds[-1]] == 0:
-        return float("nan")
-    rank = share * buckets[bounds[-1]]
-    lower, below = 0.0, 0.0
-    for bound in bounds:
-        if buckets[bound] >= rank:
-            if bound == float("inf"):
-                return lower
-            inside = buckets[bound] - below
-            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
-        lower, below = bound, buckets[bound]
-    return lower

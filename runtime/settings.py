@@ -102,6 +102,15 @@ class TelemetrySettings(SettingsSection):
     http_host: str = Field("127.0.0.1", description="loopback by default")
     http_port: int = Field(0, ge=0, le=65_535, description="0: any free port")
     http_enabled: bool = True
+    live_page: bool = Field(
+        False, description="a worker's page at /live: figures, prompts, typed requests; see docs/security.md"
+    )
     stall_not_ready_s: float = Field(30.0, gt=0, description="lag without progress before it is not ready")
     stall_exit_s: float = Field(120.0, gt=0, description="lag without progress before the program exits")
     drain_limit_s: float = Field(20.0, gt=0, description="how long SIGTERM waits for work in flight")
+
+    @model_validator(mode="after")
+    def _check_live_page(self) -> Self:
+        if self.live_page and not self.http_enabled:
+            raise ValueError("telemetry.live_page is served by the status port: set telemetry.http_enabled as well")
+        return self

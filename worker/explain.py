@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.evidence import CandidateEvidence, Evidence, UserEvidence
 from models.features import FEATURES, Features
-from models.prompt import render, title_of
+from models.prompt import Prompt, render, title_of
 from models.text import Text
 from schemas.messages import ImpressionRequest
 from worker.engine.engine import ScoringEngine
 from worker.engine.settings import EngineSettings
-from worker.graph_scores import GraphScorer
-from worker.retrieval import Retriever
+from worker.engine.trace import Trace
+from worker.job import Job
+from worker.model import ServingModel
 from worker.state_store.tables import Tables
+from worker.steps import to_its_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +82,53 @@ def explain(bundle: Bundle, tables: Tables, request: ImpressionRequest) -> Expla
     Raises:
         ValueError: the prompt is longer than the model reads.
     """
+    engine: ScoringEngine[Job] = ScoringEngine(bundle.model, bundle.calibration, EngineSettings())
+    return to_its_end(explanation_steps(ServingModel.around(engine, bundle, tables), request))
+
+
+def explanation_steps(model: ServingModel, request: ImpressionRequest) -> Generator[str, None, Explanation]:
+    """The same by a worker's own model, a step at a time: the thread that owns the model can serve between two steps.
+
+    Yields:
+        What was done: `retrieve`, `prompt` (with the graph score), then `head 0` behind the first stage, and so on; of
+        a long request, once for each of its batches.
+
+    Raises:
+        ValueError: the prompt is longer than the model reads.
+    """
     item_ids = list(dict.fromkeys(request.candidate_item_ids))
-    evidence = Retriever(tables, bundle.limits).retrieve(request.user_id, item_ids)
-    builder = bundle.prompt_builder()
-    prompt = builder.build(evidence)
-    shared, *own = builder.soft_items(evidence)
-    trace = ScoringEngine(bundle.model, bundle.calibration, EngineSettings()).trace(prompt)
-    graph_ctr = GraphScorer(tables, bundle.calibration).score([(request.user_id, item_ids)])[0]
-    base = bundle.calibration.base_threshold
+    evidence = model.retriever.retrieve(request.user_id, item_ids)
+    yield "retrieve"
+    prompt = model.prompts.build(evidence)
+    graph_ctr = model.graph.score([(request.user_id, item_ids)])[0]
+    yield "prompt"
+    stages = model.engine.trace_steps(prompt)
+    while True:
+        try:
+            head = next(stages)
+        except StopIteration as end:
+            return _explanation(model, evidence, prompt, end.value, graph_ctr)
+        yield f"head {head}"
+
+
+def _explanation(
+    model: ServingModel, evidence: Evidence, prompt: Prompt, trace: Trace, graph_ctr: NDArray[np.float64]
+) -> Explanation:
+    shared, *own = model.prompts.soft_items(evidence)
+    base = model.calibration.base_threshold
     return Explanation(
         user=evidence.user,
-        prefix=render(prompt.prefix, bundle.text, shared),
+        prefix=render(prompt.prefix, model.text, shared),
         candidates=[
             CandidateExplanation(
                 item_id=candidate.item.item_id,
                 evidence=candidate,
                 statistics=prompt.suffixes[row].soft_values[-1, : len(FEATURES)],
-                suffix=render(prompt.suffixes[row], bundle.text, own[row]),
+                suffix=render(prompt.suffixes[row], model.text, own[row]),
                 heads=[
                     HeadAnswer(layer, float(ctr), float(confidence))
                     for layer, ctr, confidence in zip(
-                        bundle.model.config.exit_layers, trace.ctr[row], trace.confidence[row], strict=True
+                        model.engine.exit_layers, trace.ctr[row], trace.confidence[row], strict=True
                     )
                 ],
                 exit_at=_first_confident(trace.confidence[row], base),
@@ -108,9 +136,9 @@ def explain(bundle: Bundle, tables: Tables, request: ImpressionRequest) -> Expla
             )
             for row, candidate in enumerate(evidence.candidates)
         ],
-        titles=_titles(evidence, bundle.text),
+        titles=_titles(evidence, model.text),
         base_threshold=base,
-        model_version=bundle.version,
+        model_version=model.version,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evidence import CandidateEvidence
+from models.evidence import CandidateEvidence, UserEvidence
 from runtime.deadline import Deadline
 from runtime.records import Record
 from schemas.codec import WireFormat
@@ -26,6 +26,7 @@ class Job(ScoringJob):
     Attributes:
         item_ids: the distinct candidates, in the order of the request.
         evidence: by place, what was retrieved for candidates that a head was asked about.
+        user: what was known of the user; None where nothing was retrieved.
         embedding_version: of the user's embedding that it was scored with; 0 for none.
         embedding_time_ms: event time of the newest interaction that this embedding includes.
         retrieve_s: seconds of retrieval.
@@ -55,6 +56,7 @@ class Job(ScoringJob):
         self.request = request
         self.deadline = deadline
         self.evidence: dict[int, CandidateEvidence] = {}
+        self.user: UserEvidence | None = None
         self.embedding_version = 0
         self.embedding_time_ms: int | None = None
         self.retrieve_s = 0.0

@@ -83,6 +83,13 @@ class WorkerMetrics(Metrics):
         self._token_layers_run.inc(sum(job.token_layers_run for job in jobs))
         self._token_layers_full.inc(sum(job.token_layers_full for job in jobs))
 
+    def lag_of(self, request_topic: str) -> tuple[int, int]:
+        """Records not read yet: of the requests' topic, and of all others."""
+        [family] = self.consumer_lag.collect()
+        lags = [(sample.labels["topic"] == request_topic, sample.value) for sample in family.samples]
+        requests = sum(lag for of_requests, lag in lags if of_requests)
+        return int(requests), int(sum(lag for _, lag in lags) - requests)
+
     def note_deadline(self, deadline: Deadline) -> None:
         """Counts created times that were not believed."""
         if deadline.skew != "none":

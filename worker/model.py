@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.bundle import Bundle
+from models.calibration import ExitCalibration
 from models.prompt import PromptBuilder
+from models.text import Text
 from worker.budget.controller import ControllerSettings, ThresholdController
 from worker.engine.engine import ScoringEngine
 from worker.graph_scores import GraphScorer
@@ -26,6 +28,8 @@ class ServingModel:
     prompts: PromptBuilder
     engine: ScoringEngine[Job]
     graph: GraphScorer
+    text: Text
+    calibration: ExitCalibration
 
     @classmethod
     def from_bundle(
@@ -44,6 +48,11 @@ class ServingModel:
             bundle.model, bundle.calibration, settings.engine, controller, clock=monotonic
         )
         engine.warm_up()
+        return cls.around(engine, bundle, tables)
+
+    @classmethod
+    def around(cls, engine: ScoringEngine[Job], bundle: Bundle, tables: Tables) -> ServingModel:
+        """The bundle over these tables with an engine that was made of it."""
         return cls(
             version=bundle.version,
             tables=tables,
@@ -51,6 +60,8 @@ class ServingModel:
             prompts=bundle.prompt_builder(),
             engine=engine,
             graph=GraphScorer(tables, bundle.calibration),
+            text=bundle.text,
+            calibration=bundle.calibration,
         )
 
 

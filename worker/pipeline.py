@@ -37,6 +37,7 @@ from worker.compute import ComputeThread
 from worker.handover import AnsweredJobs
 from worker.intake import Intake
 from worker.job import Job
+from worker.live.figures import LiveFigures
 from worker.metrics import RequestLog, WorkerMetrics
 from worker.model import ServingModel
 from worker.publishing import Publisher
@@ -64,6 +65,7 @@ class Pipeline:
         delivery: writes outputs and commits offsets.
         metrics: what is counted.
         clock: of deadlines and measurements.
+        live: what the live page shows of answered requests; None without the page.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Pipeline:
         delivery: Delivery,
         metrics: WorkerMetrics,
         clock: Clock,
+        live: LiveFigures | None = None,
     ) -> None:
         self._model = model
         self._thread = thread
         self._delivery = delivery
         self._metrics = metrics
         self._clock = clock
+        self._live = live
         self._intake = Intake(settings, clock, metrics.foreign_keys.inc)
         self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
         self._publisher = Publisher(
@@ -145,6 +149,7 @@ class Pipeline:
     def _retrieve(self, job: Job, places: Places) -> Evidence:
         started_s = self._clock.monotonic()
         evidence = self._model.retriever.retrieve(job.request.user_id, job.items_at(places))
+        job.user = evidence.user
         job.evidence.update(zip(places.tolist(), evidence.candidates, strict=True))
         self._note_embedding(job)
         job.retrieve_s += self._clock.monotonic() - started_s
@@ -204,6 +209,8 @@ class Pipeline:
             self._metrics.note_answers(jobs)
             for job in jobs:
                 self._log.write(job)
+                if self._live is not None:
+                    self._live.note(job)
         except Exception:
             log.exception("answers could not be counted", places=[job.place for job in jobs])
 

@@ -23,6 +23,8 @@ from runtime.observability.readiness import Readiness
 from runtime.observability.watchdog import Watchdog
 from runtime.process.lifecycle import Spawn, owned_tasks, watch_loop_lag
 from worker.compute import ComputeThread
+from worker.live.page import LivePage
+from worker.live.site import LiveSite
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel
 from worker.pipeline import Pipeline
@@ -73,6 +75,9 @@ class Service:
         self.readiness = Readiness(("tables", "model", "group"))
         self._outages = Outages(self.readiness, self._clock)
         self._watchdog = Watchdog(settings.telemetry, self.readiness, self._outages, self.metrics, self._clock)
+        self._page = (
+            LivePage(settings, self.metrics, self.readiness, self._clock) if settings.telemetry.live_page else None
+        )
 
     async def main(self, stopping: asyncio.Event) -> None:
         """Serves until asked to stop, then finishes what it has.
@@ -81,8 +86,9 @@ class Service:
             ExitstreamError: it cannot start or go on.
         """
         settings = self._settings
+        add_pages = LiveSite(self._page, settings.telemetry).add_to if self._page is not None else None
         async with (
-            http_status(settings.telemetry, self.readiness, self.metrics),
+            http_status(settings.telemetry, self.readiness, self.metrics, add_pages),
             index_training() as training,
             owned_tasks() as spawn,
         ):
@@ -133,11 +139,14 @@ class Service:
         topics, group = [settings.topics.impression_requests], settings.worker.group_id
         source = RecordSource(settings.kafka, topics, group, outages=self._outages)
         async with make_delivery(settings.kafka, source) as delivery:
-            pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock)
+            live = self._page.figures if self._page is not None else None
+            pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock, live)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")
             spawn(self._keep_gauges(model, delivery), "gauges")
+            if self._page is not None:
+                spawn(self._page.run(model, thread, delivery.in_flight), "live page")
             reading = Reading(settings, source, delivery, self._clock)
             log.info("joining the group, waiting for partitions", group=group)
             await source.start(delivery, reading.backlog)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import accumulate
 
@@ -104,3 +104,25 @@ class Histogram(Collector):
             buckets, total = distribution.buckets()
             family.add_metric(values, buckets=buckets, sum_value=total)
         yield family
+
+
+def bucket_quantile(buckets: Mapping[float, float], share: float) -> float:
+    """A quantile of a cumulative histogram, linear within its bucket; NaN of an empty one.
+
+    Args:
+        buckets: observations up to each upper bound, infinity included.
+        share: which quantile, within [0, 1].
+    """
+    bounds = sorted(buckets)
+    if not bounds or buckets[bounds[-1]] == 0:
+        return float("nan")
+    rank = share * buckets[bounds[-1]]
+    lower, below = 0.0, 0.0
+    for bound in bounds:
+        if buckets[bound] >= rank:
+            if bound == float("inf"):
+                return lower
+            inside = buckets[bound] - below
+            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
+        lower, below = bound, buckets[bound]
+    return lower

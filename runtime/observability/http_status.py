@@ -1,8 +1,8 @@
-"""`/healthz`, `/readyz` and `/metrics` over HTTP, on loopback by default."""
+"""`/healthz`, `/readyz` and `/metrics` over HTTP, on loopback by default; a program may add pages of its own."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -20,8 +20,19 @@ log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
-async def http_status(settings: TelemetrySettings, readiness: Readiness, metrics: Metrics) -> AsyncIterator[str | None]:
+async def http_status(
+    settings: TelemetrySettings,
+    readiness: Readiness,
+    metrics: Metrics,
+    add_pages: Callable[[web.Application], None] | None = None,
+) -> AsyncIterator[str | None]:
     """Serves until the end of the block.
+
+    Args:
+        settings: where to listen.
+        readiness: of the program.
+        metrics: of the program.
+        add_pages: adds the routes of the program's own pages.
 
     Yields:
         The base address, for example `http://127.0.0.1:8080`; None if `telemetry.http_enabled` is off.
@@ -32,7 +43,10 @@ async def http_status(settings: TelemetrySettings, readiness: Readiness, metrics
     if not settings.http_enabled:
         yield None
         return
-    runner = web.AppRunner(_application(readiness, metrics), access_log=None, shutdown_timeout=_STOP_LIMIT_S)
+    application = _application(readiness, metrics)
+    if add_pages is not None:
+        add_pages(application)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=_STOP_LIMIT_S)
     await runner.setup()
     try:
         address = await _listen(runner, settings)

@@ -63,3 +63,18 @@ def test_the_number_of_requests_is_bounded():
     """No more requests than asked for are planned."""
     log = _log([(user % 7, user, user * SESSION_GAP_MS * 2, True) for user in range(100)])
     assert len(make_plan(log, max_impressions=3).impressions) == 3
+
+
+def test_a_repetition_is_new_traffic():
+    """The same pages in the same order, requests and events under ids that were not used before; no history again."""
+    plan = make_plan(_log([(user, item, 0, True) for user in range(3) for item in range(4)]), max_impressions=1000)
+    again = plan.again(1)
+
+    assert again.history == []
+    assert [page.user_id for page in again.impressions] == [page.user_id for page in plan.impressions]
+    assert [page.item_ids for page in again.impressions] == [page.item_ids for page in plan.impressions]
+    plans = (plan, again, plan.again(2))
+    requests = [page.request_id for each in plans for page in each.impressions]
+    events = [event.event_id for each in plans for page in each.impressions for event in page.events]
+    assert len(set(requests)) == len(requests)
+    assert len(set(events)) == len(events)

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from loadgen.worker_metrics import quantile, read_figures
+from loadgen.worker_metrics import read_figures
+from runtime.observability.distribution import bucket_quantile
 
 PAGE = """# TYPE exitstream_worker_token_layers_run counter
 exitstream_worker_token_layers_run_total 250.0
@@ -36,4 +37,4 @@ def test_a_worker_that_did_nothing_has_no_figures():
 
 def test_what_lies_beyond_the_last_bound_is_reported_as_that_bound():
     """Beyond the last finite bucket only its bound is known."""
-    assert quantile({0.1: 0.0, float("inf"): 10.0}, 0.5) == 0.1
+    assert bucket_quantile({0.1: 0.0, float("inf"): 10.0}, 0.5) == 0.1

@@ -25,6 +25,7 @@ from schemas.messages import ImpressionRequest, ImpressionScores, Item, ItemStat
 from worker.compute import ComputeThread
 from worker.engine.engine import ScoringEngine
 from worker.engine.queue import StageCosts
+from worker.live.figures import LiveFigures
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel, make_controller
 from worker.pipeline import Pipeline
@@ -142,7 +143,10 @@ class Desk:
             self.clock.monotonic,
         )
         self.model = replace(model, engine=engine)
-        self.pipeline = Pipeline(self.settings, self.model, ComputeThread(), self.delivery, self.metrics, self.clock)
+        self.live = LiveFigures(self.clock.monotonic())
+        self.pipeline = Pipeline(
+            self.settings, self.model, ComputeThread(), self.delivery, self.metrics, self.clock, self.live
+        )
         self.offset = 0
 
     def record(self, value: bytes | None, headers=()) -> Record:

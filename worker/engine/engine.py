@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Generic, NamedTuple, TypeVar, cast
@@ -35,9 +35,10 @@ from worker.engine.queue import RequestQueue, StageCosts
 from worker.engine.scheduler import leaving
 from worker.engine.scoring_job import CONFIDENT, DEADLINE, FINAL, GRAPH, ScoringJob
 from worker.engine.settings import EngineSettings
-from worker.engine.trace import Trace, trace
+from worker.engine.trace import Trace, trace_steps
 from worker.engine.transformer.prefix_cache import PrefixCache
 from worker.engine.transformer.runner import StageRunner
+from worker.steps import to_its_end
 
 log = structlog.get_logger(__name__)
 JobT = TypeVar("JobT", bound=ScoringJob)
@@ -57,6 +58,7 @@ class ScoringEngine(Generic[JobT]):
     Attributes:
         controller: as given; may be replaced between two steps.
         counters: what was done so far.
+        exit_layers: decoder layers up to each head.
 
     Raises:
         ValueError: calibration and model differ in their number of heads.
@@ -78,7 +80,7 @@ class ScoringEngine(Generic[JobT]):
         self._calibration = replace(calibration, criterion=settings.criterion or calibration.criterion)
         self._settings = settings
         self._clock = clock
-        self._exit_layers = model.config.exit_layers
+        self.exit_layers: Sequence[int] = model.config.exit_layers
         self._runner = StageRunner(model, settings)
         self._queue = RequestQueue(settings, costs or NoCosts())
         # The rate of average features: what a candidate is worth of which nothing is known.
@@ -155,8 +157,16 @@ class ScoringEngine(Generic[JobT]):
 
     def trace(self, prompt: Prompt) -> Trace:
         """Every head's view of every candidate, at full depth and outside the queue."""
+        return to_its_end(self.trace_steps(prompt))
+
+    def trace_steps(self, prompt: Prompt) -> Generator[int, None, Trace]:
+        """The same a stage at a time, for a thread that also serves: see `worker.engine.trace`.
+
+        Raises:
+            ValueError: the prompt is longer than the model reads.
+        """
         _check(prompt, len(prompt.suffixes), self._runner.max_positions)
-        return trace(self._runner, self._calibration, prompt, self._settings.max_batch_tokens)
+        return trace_steps(self._runner, self._calibration, prompt, self._settings.max_batch_tokens)
 
     def warm_up(self) -> None:
         """Measures every stage at several sizes: kernels get built and the cost table filled."""
@@ -253,7 +263,7 @@ class ScoringEngine(Generic[JobT]):
         """Records the answers of a part's candidates that leave at the head it has reached."""
         head = part.depth - 1
         ctr = self._calibration.ctr(head, part.logits[out, -1])
-        part.job.answer(part.places[out], ctr, self._exit_layers[head], confidence[out], made_by)
+        part.job.answer(part.places[out], ctr, self.exit_layers[head], confidence[out], made_by)
         if out.all():
             self._queue.remove(part)
             self._finish(cast("JobT", part.job))
@@ -293,7 +303,7 @@ class ScoringEngine(Generic[JobT]):
 
     def _full_depth(self, prompt: Prompt) -> int:
         """Token-layers of a prompt at full depth; of the layer before a head only the answers' tokens run."""
-        return (self._exit_layers[-1] - 1) * prompt.tokens + len(self._exit_layers) * len(prompt.suffixes)
+        return (self.exit_layers[-1] - 1) * prompt.tokens + len(self.exit_layers) * len(prompt.suffixes)
 
 
 def _check(prompt: Prompt, candidates: int, max_positions: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,16 +24,24 @@ class Trace:
     confidence: Floats  # (n, heads)
 
 
-def trace(runner: StageRunner, calibration: ExitCalibration, prompt: Prompt, max_batch_tokens: int) -> Trace:
-    """Runs a prompt through all stages, in batches of at most so many tokens."""
+def trace_steps(
+    runner: StageRunner, calibration: ExitCalibration, prompt: Prompt, max_batch_tokens: int
+) -> Generator[int, None, Trace]:
+    """Runs a prompt through all stages, in batches of at most so many tokens. Other work of the same thread may be done
+    between two steps.
+
+    Yields:
+        Behind each stage of each batch, the number of the head that was passed.
+    """
     heads = range(calibration.heads)
     logits = [np.zeros((0, len(heads)))]
     rest = prompt
     while rest.suffixes:
         fitting = first_fitting(rest, max_batch_tokens)
         part = Part.of(Prompt(rest.prefix, rest.suffixes[:fitting]))
-        for _ in heads:
+        for head in heads:
             part.pass_head(runner.run([part])[0])
+            yield head
         logits.append(part.logits)
         rest = Prompt(rest.prefix, rest.suffixes[fitting:])
     paths = np.concatenate(logits)

@@ -1,0 +1,139 @@
+"""The live page: once a second it counts, and tells all viewers the same.
+
+The status port serves it (`worker.live.site`). Until the model serves there is nothing to tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import msgspec
+import structlog
+
+from runtime.clock import Clock
+from runtime.observability.readiness import Readiness
+from worker.compute import ComputeThread
+from worker.live.figures import Figures, Gauges, LiveFigures, Point
+from worker.live.typed import MOST_CANDIDATES, TypedRequests
+from worker.live.viewers import Viewers
+from worker.live.words import AnsweredRequest, InWords
+from worker.metrics import WorkerMetrics
+from worker.model import ServingModel
+from worker.settings import WorkerSettings
+
+INTERVAL_S: Final = 1.0
+SAMPLES: Final = 8
+log = structlog.get_logger(__name__)
+
+
+class Start(msgspec.Struct, frozen=True, kw_only=True):
+    """What a viewer is told first."""
+
+    model_version: str
+    group_id: str
+    exit_layers: Sequence[int]
+    base_threshold: float
+    budget_ms: int
+    most_candidates: int
+    points: Sequence[Point]
+    samples: Sequence[AnsweredRequest]
+    """Oldest first."""
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What all viewers are told each second."""
+
+    figures: Figures
+    not_ready: Mapping[str, str]
+    sample: AnsweredRequest | None
+    """One of the requests answered in this second."""
+
+
+class LivePage:
+    """Counts, and answers typed requests, once there is a model.
+
+    Args:
+        settings: of the worker.
+        metrics: where lag and freshness stand.
+        readiness: of the worker.
+        clock: the time.
+
+    Attributes:
+        figures: where answered requests are noted.
+        viewers: who looks at the page.
+        typed: answers typed requests; None until there is a model.
+    """
+
+    def __init__(self, settings: WorkerSettings, metrics: WorkerMetrics, readiness: Readiness, clock: Clock) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._readiness = readiness
+        self._clock = clock
+        self._model: ServingModel | None = None
+        self._samples: deque[AnsweredRequest] = deque(maxlen=SAMPLES)
+        self.figures = LiveFigures(clock.monotonic())
+        self.viewers = Viewers()
+        self.typed: TypedRequests | None = None
+
+    def start(self) -> Start | None:
+        """What a viewer is told first; None until there is a model."""
+        model = self._model
+        if model is None:
+            return None
+        chosen = self._settings.worker.controller.base_threshold
+        return Start(
+            model_version=model.version,
+            group_id=self._settings.worker.group_id,
+            exit_layers=model.engine.exit_layers,
+            base_threshold=model.calibration.base_threshold if chosen is None else chosen,
+            budget_ms=self._settings.worker.budget_ms,
+            most_candidates=MOST_CANDIDATES,
+            points=list(self.figures.history),
+            samples=list(self._samples),
+        )
+
+    async def run(self, model: ServingModel, thread: ComputeThread, in_flight: Callable[[], int]) -> None:
+        """Counts every second until cancelled; without viewers it does no more than that.
+
+        Args:
+            model: that serves.
+            thread: its thread.
+            in_flight: how many requests are accepted and not yet answered.
+        """
+        self._model = model
+        self.typed = TypedRequests(model, thread, self._clock)
+        words = InWords(model)
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            try:
+                latest = self.figures.latest
+                figures = self._count(model, in_flight())
+                if self.viewers:
+                    sample = None if latest is None else await thread.call(partial(words.answered, latest))
+                    self._tell(figures, sample)
+            except Exception:  # a page is never worth a worker
+                log.exception("a second could not be told on the live page")
+
+    def _count(self, model: ServingModel, in_flight: int) -> Figures:
+        topic = self._settings.topics.impression_requests
+        request_lag, state_lag = self._metrics.lag_of(topic)
+        gauges = Gauges(
+            threshold=model.engine.controller.threshold,
+            waiting=model.engine.waiting,
+            in_flight=in_flight,
+            request_lag=request_lag,
+            state_lag=state_lag,
+        )
+        buckets, _ = self._metrics.freshness.labels().buckets()
+        freshness_s = {float(bound): count for bound, count in buckets}
+        return self.figures.tick(self._clock.monotonic(), self._clock.wall_ms(), gauges, freshness_s)
+
+    def _tell(self, figures: Figures, sample: AnsweredRequest | None) -> None:
+        if sample is not None:
+            self._samples.append(sample)
+        not_ready = self._readiness.reasons()
+        self.viewers.publish(msgspec.json.encode(Snapshot(figures=figures, not_ready=not_ready, sample=sample)))
