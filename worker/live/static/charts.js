@@ -2,7 +2,7 @@
 // A chart can be read with pointer or arrow keys; what it shows is told in its label.
 
 const SVG = "http://www.w3.org/2000/svg";
-const HEIGHT = 170, LEFT = 40, TOP = 8, BOTTOM = 22;
+const HEIGHT = 170, LEFT = 50, TOP = 8, BOTTOM = 22;
 const SPAN_MS = 180_000;
 
 /** An element with attributes and children; texts become text nodes, never markup. */
