@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,9 @@ def folder(tmp_path, tiny_bundle):
     return tmp_path
 
 
-def start(folder):
+def start(folder, *options):
     """The demo as a user starts it, in a session of its own."""
-    command = [sys.executable, "-m", "cli", "demo", "--requests", str(REQUESTS), "--folder", str(folder)]
+    command = [sys.executable, "-m", "cli", "demo", "--requests", str(REQUESTS), "--folder", str(folder), *options]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "COLUMNS": "100"}
     )
@@ -70,4 +71,35 @@ def test_an_interrupted_demo_leaves_nothing_behind(folder):
     said, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 130, said
     assert not re.search("Traceback", said)
+    assert processes_of(folder) == []
+
+
+@pytest.mark.slow
+def test_a_kept_demo_goes_on_until_interrupted(folder):
+    """After the report the same requests come again as new ones and are answered, the live page is there, and Ctrl-C is
+    the ordinary end.
+    """
+    demo = start(folder, "--keep")
+    said = ""
+    while "the traffic goes on" not in said:
+        line = demo.stdout.readline()
+        assert line, said
+        said += line
+    address = re.search(r"live page: (http://\S+/live)", said)[1]
+    with urllib.request.urlopen(address, timeout=30) as page:
+        assert b"exitstream" in page.read()
+    answered, give_up = 0, time.monotonic() + PATIENCE_S
+    while answered <= REQUESTS and time.monotonic() < give_up:
+        time.sleep(0.2)
+        with urllib.request.urlopen(address.replace("/live", "/metrics"), timeout=30) as metrics:
+            answered = sum(
+                float(line.split()[-1])
+                for line in metrics.read().decode().splitlines()
+                if line.startswith("exitstream_worker_requests_total")
+            )
+    assert answered > REQUESTS
+    demo.send_signal(signal.SIGINT)
+    ended, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 0, said + ended
+    assert "Traceback" not in said + ended
     assert processes_of(folder) == []
