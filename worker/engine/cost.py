@@ -18,6 +18,7 @@ from worker.engine.part import Part
 from worker.engine.settings import EngineSettings
 
 if TYPE_CHECKING:
+    from worker.engine.queue import StageCosts
     from worker.engine.transformer.runner import StageRunner
 
 DRIFT_WEIGHT: Final = 0.1
@@ -38,6 +39,9 @@ class NoCosts:
         return 0.0
 
     def observe(self, stage: int, tokens: int, seconds: float) -> None:
+        """See `CostTable`."""
+
+    def correct(self, stage: int, tokens: int, seconds: float) -> None:
         """See `CostTable`."""
 
 
@@ -91,6 +95,10 @@ class CostTable:
         # In logarithms twice as slow and twice as fast weigh the same.
         self._drift[stage] *= surprise**DRIFT_WEIGHT
 
+    def correct(self, stage: int, tokens: int, seconds: float) -> None:
+        """Take one run of a stage for the truth, because what was learned before is old."""
+        self._drift[stage] *= seconds / max(self.seconds(stage, tokens), 1e-9)
+
     def _place(self, tokens: int) -> tuple[int, float]:
         """The measured size below, and how far towards the next one; beyond the largest the share is of its time."""
         sizes = self._sizes
@@ -134,6 +142,14 @@ def measure_stages(runner: StageRunner, settings: EngineSettings, clock: Callabl
                 times[stage, column] = clock() - started_s
                 part.pass_head(logits)
     return CostTable(sizes, np.maximum(np.median(seconds, axis=0), 1e-9))
+
+
+def measure_first_stage(runner: StageRunner, costs: StageCosts, clock: Callable[[], float]) -> None:
+    """Runs the first stage over a small made-up prompt and corrects its costs by what that took."""
+    part = _made_up(SMALLEST_TOKENS, runner)
+    started_s = clock()
+    _, tokens = runner.run([part])
+    costs.correct(0, sum(tokens), max(clock() - started_s, 1e-9))
 
 
 def _made_up(tokens: int, runner: StageRunner) -> Part:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Generic, NamedTuple, TypeVar, cast
+from typing import Final, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import structlog
@@ -25,7 +25,7 @@ from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.prompt import Prompt
 from worker.budget.controller import FixedThreshold, Threshold
-from worker.engine.cost import NoCosts, measure_stages
+from worker.engine.cost import NoCosts, measure_first_stage, measure_stages
 from worker.engine.counters import EngineCounters
 from worker.engine.graph_fallback import GraphFallback
 from worker.engine.isolation import isolated
@@ -40,6 +40,8 @@ from worker.engine.transformer.prefix_cache import PrefixCache
 from worker.engine.transformer.runner import StageRunner
 from worker.steps import to_its_end
 
+OLD_COSTS_S: Final = 1.0
+"""Once no stage has run for so long, requests turned away for its costs have them measured again."""
 log = structlog.get_logger(__name__)
 JobT = TypeVar("JobT", bound=ScoringJob)
 
@@ -88,6 +90,7 @@ class ScoringEngine(Generic[JobT]):
             float(calibration.graph_ctr(calibration.graph_mean)), self.counters
         )
         self._threshold = self.controller.threshold
+        self._measured_s = -math.inf
         self._finished: list[JobT] = []
 
     def enqueue(self, job: JobT) -> None:
@@ -113,7 +116,10 @@ class ScoringEngine(Generic[JobT]):
             The requests whose last candidate was answered in this round.
         """
         with self._last_resort():
-            self._leave_to_graph(self._queue.take_unmeetable(self._clock() + margin_s, self.controller.floor_share))
+            unmeetable = self._queue.take_unmeetable(self._clock() + margin_s, self.controller.floor_share)
+            self._leave_to_graph(unmeetable)
+            if unmeetable and self._clock() - self._measured_s >= OLD_COSTS_S:
+                self._measure_again()
             self._prepare(source, self._settings.prepare_ahead_tokens)
             now_s = self._clock() + margin_s
             self._threshold = self.controller.update(now_s, self._queue.demands())
@@ -170,15 +176,30 @@ class ScoringEngine(Generic[JobT]):
 
     def warm_up(self) -> None:
         """Measures every stage at several sizes: kernels get built and the cost table filled."""
-        # The made-up prompts begin alike: a prefix cache would make stages look cheaper than they are.
-        cache, self._runner.cache = self._runner.cache, PrefixCache(0)
-        self._queue.costs = measure_stages(self._runner, self._settings, self._clock)
-        self._runner.cache = cache
+        with self._without_prefix_cache():
+            self._queue.costs = measure_stages(self._runner, self._settings, self._clock)
 
     @property
     def costs(self) -> StageCosts:
         """Predicted seconds by stage and tokens, kept current; without `warm_up` nothing is predicted to take time."""
         return self._queue.costs
+
+    def _measure_again(self) -> None:
+        """Costs are learned from stages that run. Where they seem too long for every request none runs, and a slow time
+        that is over would be believed for ever.
+        """
+        with self._without_prefix_cache():
+            measure_first_stage(self._runner, self.costs, self._clock)
+        self._measured_s = self._clock()
+
+    @contextmanager
+    def _without_prefix_cache(self) -> Iterator[None]:
+        """Made-up prompts begin alike: a prefix cache would make stages look cheaper than they are."""
+        cache, self._runner.cache = self._runner.cache, PrefixCache(0)
+        try:
+            yield
+        finally:
+            self._runner.cache = cache
 
     def _prepare(self, source: PromptSource[JobT], ahead_tokens: float) -> None:
         """Prepares the most urgent parts. One that cannot be prepared is left to the graph; no other is affected."""
@@ -233,6 +254,7 @@ class ScoringEngine(Generic[JobT]):
         """Hands every part its head's logits. Candidates whose logit is no number are left to the graph."""
         stage = parts[0].depth
         self.costs.observe(stage, sum(run.tokens), run.elapsed_s)
+        self._measured_s = self._clock()
         full_layers = self._runner.full_layers[stage]
         for part, tokens, own_logits in zip(parts, run.tokens, np.split(run.logits, _ends(parts)), strict=True):
             token_layers = tokens * full_layers + len(own_logits)

@@ -39,6 +39,9 @@ class StageCosts(Protocol):
     def observe(self, stage: int, tokens: int, seconds: float) -> None:
         """Learns from one run of a stage."""
 
+    def correct(self, stage: int, tokens: int, seconds: float) -> None:
+        """Takes one run of a stage for the truth."""
+
 
 class RequestQueue:
     """Parts of requests, waiting or prepared.

@@ -439,6 +439,35 @@ def test_every_stage_that_runs_keeps_the_cost_table_current(make_engine, source,
     assert [engine.costs.seconds(stage, tokens) for stage in range(3)] == pytest.approx([0.1] * 3, rel=0.05)
 
 
+def test_costs_of_a_slow_time_that_is_over_are_not_believed_for_ever(make_engine, source, prompts, clock, monkeypatch):
+    """Where every request would come too late no stage runs; then the first one is measured, at most once a second, and
+    requests reach the heads again.
+    """
+    engine = make_engine(threshold=0.0, costs=CostTable([64], np.full((3, 1), 100.0)))
+    run_stage, took_s, runs = engine._runner.run, [50.0], []
+
+    def timed(batch):
+        runs.append(clock.now_s)
+        clock.now_s += took_s[0]
+        return run_stage(batch)
+
+    def answered_by():
+        job = source.job(prompts[0], arrived_s=clock.now_s, deadline_s=clock.now_s + 5.0, budget_s=5.0)
+        engine.enqueue(job)
+        while engine.busy:
+            engine.step(source)
+        return set(job.made_by.tolist())
+
+    monkeypatch.setattr(engine._runner, "run", timed)
+    assert answered_by() == answered_by() == {GRAPH}
+    assert len(runs) == 1
+    took_s[0] = 0.01
+    clock.now_s += 1.0
+    assert answered_by() == {GRAPH}
+    assert len(runs) == 2
+    assert answered_by() == {CONFIDENT}
+
+
 def test_warm_up_prices_prefixes_as_unknown(run, make_engine, make_prompt):
     """Its made-up prompts begin alike; the prefix cache neither helps them nor keeps them."""
     engine = make_engine(prefix_cache_bytes=1_000_000, max_batch_tokens=512, warm_up_rounds=2)
