@@ -47,6 +47,8 @@ def _ignore(done: int = 1, note: str = "") -> None:
 
 
 LINE_INTERVAL_S: Final = 10.0
+_TELLING_SHARE: Final = 0.02
+"""Of a step: the first units of work are mostly slower than all others."""
 
 
 class Lines:
@@ -86,9 +88,11 @@ class Lines:
 
 
 def _progress(done: int, total: int | None, elapsed_s: float) -> str:
-    """How much is done, and how long the rest takes at the same speed."""
+    """How much is done, and how long the rest takes at the same speed, once enough is done to tell."""
     if not total or not done:
         return f"{done:,} done"
+    if done < total * _TELLING_SHARE:
+        return f"{done:,} of {total:,} ({done / total:.0%})"
     left_s = max(0.0, elapsed_s * (total - done) / done)
     return f"{done:,} of {total:,} ({done / total:.0%}), {left_s:.0f} s left"
 

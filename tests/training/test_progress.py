@@ -34,6 +34,15 @@ def test_a_quick_step_is_two_lines():
     assert lines == ["graph: started", "graph: 5 done", "graph: done in 11 s"]
 
 
+def test_the_first_units_promise_nothing():
+    """What the very beginning took says nothing of the rest."""
+    clock, lines = ManualClock(), []
+    with Lines(lines.append, clock).step("examples", 18_720) as advance:
+        clock.advance(30.0)
+        advance(7)
+    assert lines[1] == "examples: 7 of 18,720 (0%)"
+
+
 def test_a_failed_step_is_not_told_to_be_done():
     """What was raised is raised, without a last line."""
     lines = []
