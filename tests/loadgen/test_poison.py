@@ -37,4 +37,4 @@ def test_the_worker_refuses_it(kind):
     """No deadline comes of it."""
     intake, record = WorkerIntake(WorkerSettings(), CLOCK), as_read(POISON[kind])
     with pytest.raises(MalformedRecord):
-        intake.deadline(intake.decode(record), record)
+        intake.deadline(intake.decode(record)[0], record)

@@ -45,7 +45,7 @@ async def test_a_viewer_is_told_the_past_first_and_then_every_second(serve_page,
     assert figures["answered"] == 1
     assert sum(figures["exits"].values()) == pytest.approx(1)
     assert sample["user_id"] == "u1"
-    assert "history ⟨title number " in sample["prompt"]
+    assert "history ⟨item⟩ title number " in sample["prompt"]
     [first, _] = sample["best"]
     assert first["words"]["title"].startswith("title number ")
     assert "candidate" in first["words"]["prompt"]
