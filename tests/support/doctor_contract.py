@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
 from brokers import Hooks, read
-from worker_lab import WorkerLab, requests
+from worker_lab import PATIENCE_S, WorkerLab, requests
 
 from cli.doctor import facts
 from cli.doctor.command import check_kafka
@@ -45,7 +46,9 @@ class DoctorContract:
         assert cluster.topics[lab.topics.user_states].records == 10
         assert cluster.topics[lab.topics.interactions].records == 0
         assert findings[f"records of {lab.topics.user_states}"].level == "ok"
-        assert not [finding for finding in findings.values() if finding.level == "problem" and "topic" in finding.about]
+        async with asyncio.timeout(PATIENCE_S):  # of a topic just made a busy broker shows no copy in step for a moment
+            while any(found.level == "problem" for about, found in findings.items() if about.startswith("topic ")):
+                _, findings = await self.examine(lab)
 
     async def test_missing_topics_are_a_problem_each(self, broker, tiny_bundle_folder):
         """Before `topics create`; looking does not make them."""
