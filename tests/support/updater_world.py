@@ -189,6 +189,9 @@ class Published:
         """Ends."""
         await self._follower.stop()
 
+    least_cosine = None
+    """From which cosine on an embedding counts as the reference's; None: every number has to agree."""
+
     async def until(self, condition, limit_s=60.0):
         """Reads on until something is so."""
         async with asyncio.timeout(limit_s):
@@ -229,12 +232,16 @@ class Published:
         found = [
             user
             for user, z in zip(users, reference.user_embeddings(users), strict=True)
-            if not _alike(self.states[topics.user_states].get(user), reference.published.user_state(user, 0), z)
+            if not _alike(
+                self.states[topics.user_states].get(user), reference.published.user_state(user, 0), z, self.least_cosine
+            )
         ]
         return found + [
             item
             for item, z in zip(items, reference.item_embeddings(items), strict=True)
-            if not _alike(self.states[topics.item_states].get(item), reference.published.item_state(item, 0), z)
+            if not _alike(
+                self.states[topics.item_states].get(item), reference.published.item_state(item, 0), z, self.least_cosine
+            )
         ]
 
     async def _read(self):
@@ -250,10 +257,12 @@ class Published:
                 states[key] = self._decoders[record.topic].decode(record.value, record.headers)
 
 
-def _alike(state, expected, z):
+def _alike(state, expected, z, least_cosine):
     if state is None or (state.impressions, state.positives) != (expected.impressions, expected.positives):
         return False
     if getattr(state, "recent", None) != getattr(expected, "recent", None):
         return False
     vector = np.zeros_like(z) if state.embedding is None else decode_embedding(state.embedding)
+    if least_cosine is not None:
+        return float(vector @ z) >= least_cosine * float(np.linalg.norm(vector) * np.linalg.norm(z))
     return bool(np.allclose(vector, z, atol=1e-5))
