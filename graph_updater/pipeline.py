@@ -120,7 +120,8 @@ class Pipeline:
         except BrokerError as error:
             parts.outages.note("publication", error)
             return False
-        parts.outages.over("publication")
+        if is_published or parts.publisher.stands_by:
+            parts.outages.over("publication")
         if is_published and not parts.publisher.pending:
             await self._save(capture)
         return is_published and parts.publisher.pending > 0

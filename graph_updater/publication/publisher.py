@@ -66,6 +66,11 @@ class Publisher:
         return self._leadership.term is not None
 
     @property
+    def stands_by(self) -> bool:
+        """Whether publishing is another updater's."""
+        return not self._leadership.is_elected
+
+    @property
     def pending(self) -> int:
         """Batches that are not confirmed as published."""
         return len(self._outbox)

@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from runtime.errors import BrokerError, BrokerUnreachable, Fenced, TransactionFailed
+from runtime.errors import BrokerError, BrokerUnreachable, Fenced, NotAuthorized, TransactionFailed
 from runtime.kafka import RecordSource, Transaction, TransactionalSink
 from runtime.observability.outages import Outages
 from runtime.records import TopicPartition
@@ -39,7 +39,8 @@ def election_group(group_id: str) -> str:
 
 class LeaderTerm:
     """One period of leadership. It begins when the transactional id is taken over. It ends for good when another
-    updater takes the id, when a transaction fails or its outcome is in doubt, or when the group elects another leader.
+    updater takes the id, when a transaction fails, is not allowed or its outcome is in doubt, or when the group elects
+    another leader.
 
     Args:
         sink: writes under the transactional id; started.
@@ -61,6 +62,7 @@ class LeaderTerm:
 
         Raises:
             TransactionFailed: if the term is over, or ends by this failure.
+            NotAuthorized: the leader may not write something; the term ends.
             BrokerError: on anything that trying again does not mend.
         """
         async with self._in_use:
@@ -69,7 +71,7 @@ class LeaderTerm:
             try:
                 async with self._sink.transaction() as transaction:
                     yield transaction
-            except TransactionFailed:
+            except (TransactionFailed, NotAuthorized):  # the library leaves the latter's transaction open at the broker
                 self._is_over = True
                 raise
 
@@ -107,6 +109,11 @@ class Leadership:
     def term(self) -> LeaderTerm | None:
         """The present term; None while this updater does not lead."""
         return None if self._term is None or self._term.is_over else self._term
+
+    @property
+    def is_elected(self) -> bool:
+        """Whether the group wants this updater to lead; a term begins as soon as the transactional id can be had."""
+        return self._elected
 
     async def stop(self) -> None:
         """Ends the term and leaves the group, so that another updater can lead at once."""

@@ -102,14 +102,18 @@ class Transaction:
             BrokerError: if the broker refused one.
         """
         with _usable(self._producer, "writing in a transaction"):
-            await asyncio.gather(*self._sent)
+            try:
+                await asyncio.gather(*self._sent)
+            except KafkaError as error:
+                note = _note_of(self._producer)
+                first = note.exception() if note is not None and note.done() and not note.cancelled() else None
+                raise (first or error) from error  # where a topic is forbidden, records of the others are refused too
 
     def abandon(self) -> None:
         """Says that nobody will ask what became of the records: each of them would be a traceback in the log otherwise,
         and so would the library's own note of the failure.
         """
-        manager = getattr(self._producer, "_txn_manager", None)  # aiokafka offers no other way
-        note = getattr(manager, "_transaction_waiter", None)
+        note = _note_of(self._producer)
         for future in self._sent if note is None else [*self._sent, note]:
             future.add_done_callback(_retrieve)
 
@@ -205,6 +209,12 @@ def _usable(producer: AIOKafkaProducer, doing: str) -> Iterator[None]:
         if failure is None or isinstance(translate(failure, doing), Fenced):
             raise Fenced(f"{doing}: another producer took the transactional id ({failure or error})") from error
         raise TransactionFailed(f"{doing}: the producer failed before ({failure!r})") from error
+
+
+def _note_of(producer: AIOKafkaProducer) -> asyncio.Future[Any] | None:
+    """Where the library notes what made the transaction fail first."""
+    manager = getattr(producer, "_txn_manager", None)  # aiokafka offers no other way
+    return getattr(manager, "_transaction_waiter", None)
 
 
 def _failure_of(producer: AIOKafkaProducer) -> BaseException | None:

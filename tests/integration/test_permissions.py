@@ -57,7 +57,11 @@ async def test_exactly_the_permissions_told_are_enough(secure_kafka, client, tmp
         assert settings.sasl_password.get_secret_value() not in written
 
 
-FOR_LEADING = [acl for acl in acls.UPDATER if acl.name.startswith("exitstream-updater.")]
+FOR_LEADING = [
+    acl
+    for acl in acls.UPDATER
+    if acl.name.startswith("exitstream-updater.") or (acl.operation == "write" and acl.name.endswith("-states"))
+]
 WITHOUT = [("updater", acl) for acl in acls.UPDATER if acl not in FOR_LEADING] + [
     ("worker", acl) for acl in acls.WORKER_EXACTLY_ONCE
 ]
