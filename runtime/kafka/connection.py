@@ -28,7 +28,15 @@ _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 2.0
 """Between attempts the pause doubles: a broker that turns us away is not asked sixty times."""
 _Address = tuple[str, int]
+
+
+class _NotInService(Exception):
+    """A broker answers and names no broker: it has just come back, or cannot reach its controllers."""
+
+
+NOT_IN_SERVICE: Final = "it answers but is not in service; is it starting, or cut off from its controllers?"
 _EXPLANATIONS: Final = (
+    (_NotInService, NOT_IN_SERVICE),
     (SaslAuthenticationFailed, "wrong user name or password (kafka.sasl_username, kafka.sasl_password)"),
     (UnsupportedSaslMechanismError, "the broker does not offer this kafka.sasl_mechanism"),
     (ConnectionRefusedError, "connection refused; is a broker running there?"),
@@ -116,7 +124,9 @@ async def _first_answer(
         except (TimeoutError, OSError, KafkaError) as error:
             causes[host, port] = error
         else:
-            return brokers or [(host, port)], {}
+            if brokers:
+                return brokers, {}
+            causes[host, port] = _NotInService()
         finally:
             if connection is not None:
                 connection.close()

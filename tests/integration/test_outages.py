@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import re
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -45,6 +46,7 @@ class Programs:
         )
         world.telemetry = TelemetrySettings(http_port=self.ports["updater"])
         self.updater = world.process()
+        self.updater_log = world.log
 
     def __enter__(self):
         return self
@@ -55,8 +57,13 @@ class Programs:
 
     async def until(self, status: int) -> dict[str, dict]:
         """Waits until both status pages answer so; what they said then."""
-        async with asyncio.timeout(PATIENCE_S):
-            return {name: await self._until(port, status) for name, port in self.ports.items()}
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return {name: await self._until(port, status) for name, port in self.ports.items()}
+        except TimeoutError:
+            pages = {name: ready_page(port) for name, port in self.ports.items()}
+            said = self.updater_log.read_text()[-2_000:]
+            raise AssertionError(f"not {status} after {PATIENCE_S} s: {pages}\n{said}") from None
 
     async def _until(self, port, status):
         while True:
@@ -85,6 +92,15 @@ class World(UpdaterWorld):
     def settings(self, **changes):
         """As everywhere, with the status page."""
         return super().settings(**changes).model_copy(update={"telemetry": self.telemetry})
+
+
+@pytest.fixture(scope="module")
+def kafka_container(docker_engine):  # noqa: ARG001 - skips where there is no Docker
+    """A broker of these tests alone: the other tests' one has thousands of partitions to elect leaders for."""
+    from loadgen.kafka_container import KafkaContainer  # noqa: PLC0415 - needs testcontainers, which needs Docker
+
+    with KafkaContainer() as container:
+        yield container
 
 
 @pytest.fixture
@@ -119,7 +135,9 @@ async def pause(kafka, programs):
         await asyncio.sleep(over - asyncio.get_running_loop().time())
     finally:
         await asyncio.to_thread(kafka.resume)
-    assert all("no answer in time" in page["reasons"]["broker"] for page in said.values())
+    silence = re.compile("no answer in time|no connection to the broker")
+    reasons = [page["reasons"]["broker"] for page in said.values()]
+    assert all(map(silence.search, reasons)), reasons
 
 
 async def restart(kafka, _):
@@ -152,3 +170,23 @@ async def test_worker_and_updater_outlast_an_outage(lab, world, kafka_container,
         assert Counter(scores.request_id for scores in await lab.scores(100)) == Counter(wanted)
     assert len(world.published.dead_letters) == 2
     assert programs.log.read_text().count("waiting for the broker") <= 3
+
+
+async def test_an_updater_waits_for_a_broker_that_is_away(
+    broker, kafka_container, tiny_bundle, tiny_bundle_folder, tmp_path
+):
+    """Frozen for longer than the usual session time-out: the same process goes on, without a loss, where it stood."""
+    world = UpdaterWorld(broker, tiny_bundle, tiny_bundle_folder, tmp_path)
+    await world.create()
+    with world.process() as updater:
+        await world.send(*clicks(60), b"rubbish")
+        await world.published.until_equal()
+        await asyncio.to_thread(kafka_container.pause)
+        await asyncio.sleep(25)
+        await asyncio.to_thread(kafka_container.resume)
+        await world.send(*clicks(60, first=60), b"more rubbish")
+        await world.published.until_equal()
+        await world.published.until(lambda: len(world.published.dead_letters) >= 2)
+        assert updater.child.poll() is None
+    await world.published.stop()
+    assert len(world.published.dead_letters) == 2

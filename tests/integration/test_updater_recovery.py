@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 
 import pytest
@@ -156,23 +155,6 @@ async def test_killed_in_the_middle_of_a_large_publication_it_goes_on(world):
         await world.published.until(lambda: len(world.published.states[world.topics.user_states]) == 12_000)
         await world.published.until_equal()
         assert updater.terminate() == 0
-
-
-async def test_a_broker_that_is_away_is_waited_for(world, kafka_container, docker_engine):
-    """Frozen for longer than the session time-out: the same process goes on, without a loss, where it stood."""
-    published = {"HostIp": "127.0.0.1", "HostPort": str(kafka_container.port)}
-    container = next(one for one in docker_engine.containers.list() if published in (one.ports.get("9092/tcp") or ()))
-    with world.process() as updater:
-        await world.send(*plain(60), b"rubbish")
-        await world.published.until_equal()
-        await asyncio.to_thread(container.pause)
-        await asyncio.sleep(25)
-        await asyncio.to_thread(container.unpause)
-        await world.send(*plain(60, first=60), b"more rubbish")
-        await world.published.until_equal()
-        await world.published.until(lambda: len(world.published.dead_letters) >= 2)
-        assert updater.child.poll() is None
-    assert len(world.published.dead_letters) == 2
 
 
 def bundle_parts(world):

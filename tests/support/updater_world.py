@@ -52,6 +52,7 @@ class UpdaterWorld:
         self.group_id = broker.name("group")
         self.bundle_folder = bundle_folder
         self.snapshots = folder / "snapshots"
+        self.log = folder / "updater.log"
         self.reference = UpdaterState(EXACT, bundled_base(bundle.graph, bundle.text))
         self.users, self.items = set(), set()
         self.published = Published(self)
@@ -108,7 +109,7 @@ class UpdaterWorld:
             await updater.drain()
 
     def process(self, **changes):
-        """An updater in a process of its own."""
+        """An updater in a process of its own; what it says goes to `log`."""
         settings = self.settings(**changes)
         environment = {
             **os.environ,
@@ -117,9 +118,12 @@ class UpdaterWorld:
             "EXITSTREAM_TELEMETRY": settings.telemetry.model_dump_json(),
             "EXITSTREAM_UPDATER": settings.updater.model_dump_json(),
         }
-        return UpdaterProcess(
-            subprocess.Popen([sys.executable, "-m", "graph_updater"], cwd=ROOT, env=environment, stderr=subprocess.PIPE)
-        )
+        with self.log.open("ab") as log:  # not a pipe: one that nobody reads stops the program once it is full
+            return UpdaterProcess(
+                subprocess.Popen(
+                    [sys.executable, "-m", "graph_updater"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                )
+            )
 
 
 class RunningUpdater:
@@ -167,7 +171,7 @@ class UpdaterProcess:
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGCONT)
             self.child.kill()
-        self.child.communicate()
+        self.child.wait()
 
 
 class Published:

@@ -6,9 +6,11 @@ import asyncio
 import socket
 
 import pytest
+from aiokafka.protocol.admin import ApiVersionResponse_v0
+from aiokafka.protocol.metadata import MetadataResponse_v0, MetadataResponse_v1
 
 from runtime.errors import BrokerUnreachable, SettingsError
-from runtime.kafka import RecordSink, probe
+from runtime.kafka import RecordSink, TransactionalSink, probe
 from runtime.settings import KafkaSettings
 
 
@@ -71,6 +73,34 @@ async def test_tls_files_that_cannot_be_used_are_named(tmp_path):
     for path in (tmp_path / "missing.pem", broken):
         with pytest.raises(SettingsError, match=path.name):
             await probe(nowhere("127.0.0.1:1", security_protocol="SSL", tls_ca_file=path))
+
+
+async def out_of_service(reader, writer):
+    """A broker that has just come back: it answers, and names no broker."""
+    while size := await reader.read(4):
+        request = await reader.readexactly(int.from_bytes(size, "big"))
+        key, version, correlation = request[:2], int.from_bytes(request[2:4], "big"), request[4:8]
+        if key == b"\0\x12":
+            answer = ApiVersionResponse_v0(0, [(18, 0, 0), (3, 0, 1), (22, 0, 0), (10, 0, 0)])
+        else:
+            answer = MetadataResponse_v1([], -1, []) if version else MetadataResponse_v0([], [])
+        body = correlation + answer.encode()
+        writer.write(len(body).to_bytes(4, "big") + body)
+
+
+@pytest.fixture
+async def idle_broker():
+    """The address of one that is out of service."""
+    async with await asyncio.start_server(out_of_service, "127.0.0.1", 0) as server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_a_broker_that_is_not_in_service_is_waited_for_like_a_silent_one(idle_broker):
+    """For a moment after an outage brokers answer without knowing of any broker, themselves included."""
+    with pytest.raises(BrokerUnreachable, match="it answers but is not in service"):
+        await probe(nowhere(idle_broker))
+    with pytest.raises(BrokerUnreachable, match="it answers but is not in service"):
+        await TransactionalSink(nowhere(idle_broker), "someone").start()
 
 
 async def test_a_sink_without_a_broker_ends_in_one_line():
