@@ -12,12 +12,13 @@ from graph_updater.state.snapshot_checks import IncompatibleSnapshot
 
 
 class SavedOrigin(msgspec.Struct):
-    """The origin of a snapshot, as its metadata tell it; those of earlier releases know no ids of topics."""
+    """The origin of a snapshot, as its metadata tell it; earlier releases told neither topics' ids nor spaces."""
 
     model_version: str
     cluster: str
     topics: list[str]
     topic_ids: dict[str, str] = {}
+    space: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,10 @@ class Origin:
     """What a snapshot must agree with to be used.
 
     Attributes:
-        model_version: of the bundle; embeddings of different models must not be mixed.
+        model_version: of the bundle.
+        space: of the bundle's base embeddings; embeddings of two spaces must not be mixed.
         cluster: id of the Kafka cluster, to which the offsets belong.
-        topics: the input topics.
+        topics: the input topics; the last one is the catalogue.
         topic_ids: of input and output topics, by name, as far as the broker tells: a topic deleted and made again has
             another id, and offsets of its own.
     """
@@ -36,6 +38,12 @@ class Origin:
     cluster: str
     topics: tuple[str, ...]
     topic_ids: Mapping[str, str] = field(default_factory=dict)
+    space: str = ""
+
+    @property
+    def catalogue(self) -> str:
+        """The topic of items."""
+        return self.topics[-1]
 
     def to_json(self) -> dict[str, Any]:
         """For a snapshot's metadata."""
@@ -44,16 +52,17 @@ class Origin:
             "cluster": self.cluster,
             "topics": list(self.topics),
             "topic_ids": dict(self.topic_ids),
+            "space": self.space,
         }
 
     def check(self, saved: SavedOrigin) -> None:
         """Checks the origin of a snapshot.
 
         Raises:
-            IncompatibleSnapshot: if it is of another model, of another cluster, or of other input topics.
+            IncompatibleSnapshot: if it is of another cluster, or of other input topics.
         """
         ours = self.to_json()
-        for name in ("model_version", "cluster", "topics"):
+        for name in ("cluster", "topics"):
             theirs = getattr(saved, name)
             if theirs != ours[name]:
                 raise IncompatibleSnapshot(f"it was made with {name} {theirs}, this updater has {ours[name]}")
@@ -62,6 +71,10 @@ class Origin:
             raise IncompatibleSnapshot(
                 f"{', '.join(lost)} was deleted and made again since; its offsets count records that are gone"
             )
+
+    def is_of_same_space(self, saved: SavedOrigin) -> bool:
+        """Whether the snapshot's embeddings are those of this bundle's base embeddings."""
+        return saved.space == self.space if saved.space else saved.model_version == self.model_version
 
     def changed_topics(self, saved: SavedOrigin) -> frozenset[str]:
         """The topics that were deleted and made again since the snapshot, as far as ids are known on both sides."""

@@ -30,7 +30,8 @@ class Recovered:
     Attributes:
         state: of a snapshot, or empty.
         offsets: next offset to be read per partition; none if the state is empty.
-        is_published: whether the topics hold what the snapshot took for published: not where they were made again.
+        is_published: whether the topics hold what the snapshot took for published: not where they were made again, and
+            not if it was made with another bundle's base embeddings.
         made_again: topics that were deleted and made again since the newest snapshot.
     """
 
@@ -89,7 +90,15 @@ def _restored(
     offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in metadata.offsets}
     if not offsets or not {topic for topic, _ in offsets} <= set(origin.topics):
         raise IncompatibleSnapshot("its offsets are not those of the input topics")
-    state = UpdaterState.restore(config, base, snapshot.arrays, metadata.state)
+    is_ours = origin.is_of_same_space(metadata.origin)
+    state = UpdaterState.restore(config, base, snapshot.arrays, metadata.state, of_other_space=not is_ours)
+    if not is_ours:
+        log.warning(
+            "the snapshot was made with another bundle: embeddings are made anew, and all are published",
+            bundle=metadata.origin.model_version,
+        )
+        # The catalogue is read from its beginning: the state does not hold the texts.
+        offsets = {place: offset for place, offset in offsets.items() if place.topic != origin.catalogue}
     if again:
         log.warning("topics were deleted and made again: publishing what they lack", topics=sorted(again))
-    return Recovered(state, offsets, is_published=not again, made_again=again)
+    return Recovered(state, offsets, is_published=is_ours and not again, made_again=again)

@@ -72,7 +72,7 @@ FULL: Final[tuple[Message, ...]] = (
     ),
     UserState(
         user_id="u-42",
-        embedding=Embedding(data=b"\x00\x3c\x00\xb8", dtype="float16", dim=2, version=17),
+        embedding=Embedding(data=b"\x00\x3c\x00\xb8", dtype="float16", dim=2, version=17, space="5d41402abc4b"),
         recent=[
             PastInteraction(item_id="film-12", event_time_ms=_NOON - 60_000, positive=True, event_id="e-1"),
             PastInteraction(item_id="film-318", event_time_ms=_NOON, positive=False, event_id="e-2"),
@@ -84,7 +84,9 @@ FULL: Final[tuple[Message, ...]] = (
     ),
     ItemState(
         item_id="film-318",
-        embedding=Embedding(data=b"\x00\x00\x80\x3f\x00\x00\x00\xbf", dtype="float32", dim=2, version=3),
+        embedding=Embedding(
+            data=b"\x00\x00\x80\x3f\x00\x00\x00\xbf", dtype="float32", dim=2, version=3, space="5d41402abc4b"
+        ),
         impressions=120,
         positives=31,
         last_event_time_ms=_NOON,

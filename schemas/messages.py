@@ -155,6 +155,9 @@ class Embedding(msgspec.Struct, frozen=True, kw_only=True):
     dim: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
     version: Annotated[int, msgspec.Meta(ge=1)]
     """Grows with every publication of this id; after an updater's crash it goes on from its last snapshot's number."""
+    space: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """Identity of the base embeddings that it was made of. Embeddings of two spaces cannot be compared. Empty where the
+    updater did not tell."""
 
 
 class UserState(msgspec.Struct, tag="user-state", frozen=True, kw_only=True):

@@ -64,6 +64,9 @@ class WorkerMetrics(Metrics):
         )
         self._counted_failures = {"refresh": 0, "train items": 0, "train users": 0}
         self._entries = self.gauge("table_entries", "Entries in the tables", ("kind",))
+        self._foreign = self.gauge(
+            "foreign_embeddings", "Items and users whose latest embedding was made with another bundle's graph"
+        )
         self._recall = self.gauge("search_recall", "Share of true neighbours found", ("kind",))
 
     def note_answers(self, jobs: Sequence[Job]) -> None:
@@ -114,6 +117,7 @@ class WorkerMetrics(Metrics):
         ):
             self._entries.labels(kind).set(len(ids))
             self._recall.labels(kind).set(index.recall)
+        self._foreign.set(tables.foreign_embeddings())
         for step, retries in (
             ("refresh", tables.refreshing),
             ("train items", tables.item_index.training),

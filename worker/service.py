@@ -97,7 +97,8 @@ class Service:
             spawn(thread.run(), "compute")
             log.info("loading the bundle", folder=str(settings.worker.bundle))
             bundle = await thread.call(self._load)
-            tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables, training)
+            graph = bundle.graph
+            tables = Tables(bundle.text, graph.dim, settings.worker.tables, training, space=graph.space)
             await self._follow_states(tables, thread, spawn, stopping)
             if stopping.is_set():
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import structlog
 
@@ -17,6 +18,8 @@ from worker.metrics import WorkerMetrics
 from worker.state_store.state_reader import Applied, StateReader
 from worker.state_store.tables import Tables
 
+AWAITED_AT_MOST: Final = 0.05
+"""Share of embeddings that may be of another space when a worker begins: of ids that no updater knows any more."""
 log = structlog.get_logger(__name__)
 
 
@@ -75,9 +78,21 @@ class StateFeed:
             done, total = self._follower.progress()
             readiness.wait_for("tables", f"{done} of {total} states read")
             await self._apply(await self._follower.poll())
+        await self._await_embeddings(readiness)
         readiness.ready("tables")
         self._is_filled.set()
         log.info("tables filled", items=len(self._tables.items.ids), users=len(self._tables.users.ids))
+
+    async def _await_embeddings(self, readiness: Readiness) -> None:
+        """Waits for an updater that has not changed to this bundle yet: without embeddings scores would be poor."""
+        is_told = False
+        while (awaited := self._tables.embeddings_awaited()) > AWAITED_AT_MOST:
+            said = f"{awaited:.0%} of the embeddings are of another bundle: waiting for the updater to run this one"
+            readiness.wait_for("tables", said)
+            if not is_told:
+                log.warning("waiting for embeddings of this bundle", awaited=round(awaited, 3))
+                is_told = True
+            await self._apply(await self._follower.poll())
 
     async def _apply(self, records: Sequence[Record]) -> list[Applied]:
         """Applies records in the compute thread, a batch at a time; waiting for each batch keeps memory bounded."""

@@ -26,6 +26,7 @@ class BaseEmbeddings:
         user_ids: the users that have a trained x⁽⁰⁾; others begin with 0.
         user_vectors: (users, d) float32; None if there are none.
         text_map: computes x⁽⁰⁾ of items without a trained one from their text; None leaves them 0.
+        space: identity of all this, told with every embedding made of it; empty if it has none.
     """
 
     item_ids: Sequence[str]
@@ -34,6 +35,7 @@ class BaseEmbeddings:
     user_ids: Sequence[str] = ()
     user_vectors: NDArray[np.float32] | None = None
     text_map: TextMap | None = None
+    space: str = ""
 
     @property
     def dim(self) -> int:
@@ -53,4 +55,5 @@ def bundled_base(graph: GraphBase, text: Text) -> BaseEmbeddings:
         item_vectors=graph.item_embeddings,
         alphas=tuple(graph.alphas.tolist()),
         text_map=text_map,
+        space=graph.space,
     )

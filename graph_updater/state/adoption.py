@@ -6,7 +6,8 @@ the retained interactions is completed by the published states:
     counts       the larger of the two
     history      interactions of both, the last K
     edges        of an interaction that only the published history knows: weight 1, if it was positive
-    embeddings   the published ones count as published: only what has turned since is published again
+    embeddings   the published ones count as published: only what has turned since is published again, and all of
+                 another bundle's space
     versions     go on from the published ones
 
 Approximate are edges that are older than both the retained interactions and their user's history: they are missing; and
@@ -53,7 +54,7 @@ class Adoption:
         self._published = published
         columns = nodes.facts.columns()
         self._rebuilt: Counts = {name: columns[name].copy() for name in _COUNTS}  # type: ignore[misc]  # they are int64
-        self._seen: list[tuple[int, int, int, int, int, int]] = []  # node, counts, knows more, version
+        self._seen: list[tuple[int, int, int, int, int, int]] = []  # node, counts, differs, version
 
     def take_users(self, states: Sequence[UserState]) -> None:
         """Takes published users over, each once."""
@@ -93,10 +94,14 @@ class Adoption:
         self._published.touch(self._nodes.all_nodes())
 
     def _note(self, node: int, state: UserState | ItemState, *, knows_more: bool) -> None:
-        version = 1 if state.embedding is None else state.embedding.version
-        self._seen.append((node, state.impressions, state.positives, state.last_event_time_ms, knows_more, version))
         embedding = state.embedding
-        if embedding is None or embedding.dim != self._nodes.dim:
+        version = 1 if embedding is None else embedding.version
+        is_foreign = embedding is not None and (
+            embedding.space != self._published.space or embedding.dim != self._nodes.dim
+        )
+        differs = knows_more or is_foreign
+        self._seen.append((node, state.impressions, state.positives, state.last_event_time_ms, differs, version))
+        if embedding is None or is_foreign:
             self._nodes.facts.published[node] = 0
         else:
             self._nodes.facts.published[node] = decode_embedding(embedding)

@@ -38,18 +38,27 @@ class PublishedStates:
     Args:
         config: settings of the graph.
         nodes: the tables; their published embeddings are written here only.
+        space: identity of the base embeddings, told with every embedding.
 
     Attributes:
+        space: as given.
         expired_users: users that have left and still need a tombstone.
         expired_items: the same for items.
         not_finite: embeddings that were kept from being published because they were not finite.
     """
 
     def __init__(
-        self, config: GraphConfig, nodes: Nodes, *, expired_users: Iterable[str] = (), expired_items: Iterable[str] = ()
+        self,
+        config: GraphConfig,
+        nodes: Nodes,
+        space: str = "",
+        *,
+        expired_users: Iterable[str] = (),
+        expired_items: Iterable[str] = (),
     ) -> None:
         self._config = config
         self._nodes = nodes
+        self.space = space
         self._touched = [np.flatnonzero(nodes.facts.changed).astype(np.int32)]
         self.expired_users = list(expired_users)
         self.expired_items = list(expired_items)
@@ -170,6 +179,7 @@ class PublishedStates:
             dtype=self._config.embedding_dtype,
             dim=self._nodes.dim,
             version=max(1, _count(self._nodes.facts.version[node])),
+            space=self.space,
         )
 
 

@@ -140,6 +140,20 @@ def restore_nodes(
     return nodes
 
 
+def in_space_of(
+    base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+) -> tuple[Arrays, dict[str, Any]]:
+    """A snapshot's arrays and metadata as if it had been made with these base embeddings, but that no node has an x⁽⁰⁾
+    and nothing is published. Malformed ones stay malformed.
+    """
+    blank = {
+        name: np.zeros((len(array), base.dim), array.dtype)
+        for name, array in arrays.items()
+        if name in ("base", "published") and array.ndim
+    }
+    return {**arrays, **blank}, {**metadata, "dim": base.dim, "alphas": list(base.alphas)}
+
+
 def _newest(lengths: NDArray[np.int64], entries: Entries, most: int) -> tuple[NDArray[np.int64], Entries]:
     """The last `most` entries of each history: the setting may have become smaller since the snapshot."""
     if lengths.max(initial=0) <= most:

@@ -30,7 +30,7 @@ from graph_updater.state.histories import (
 from graph_updater.state.idle import IdleNodes, idle_limit_ms
 from graph_updater.state.nodes import MemoryReport, Nodes
 from graph_updater.state.published import PublishedStates
-from graph_updater.state.snapshot import SnapshotCopy, StateCopy, restore_nodes
+from graph_updater.state.snapshot import SnapshotCopy, StateCopy, in_space_of, restore_nodes
 from graph_updater.state.stream_time import UNKNOWN_MS, StreamTime
 from schemas.messages import LEAST_WEIGHT, Interaction, Item
 
@@ -57,10 +57,8 @@ class UpdaterState:
         self._nodes = Nodes(config, base.dim, base.alphas)
         self._keep_time()
         self._copy: SnapshotCopy | None = None
-        items, _ = self._nodes.items(base.item_ids)
-        self._nodes.facts.in_catalogue[items] = True
-        self._nodes.propagation.set_base(items, np.asarray(base.item_vectors, np.float32))
-        self.published = PublishedStates(config, self._nodes)
+        self._add_trained_items()
+        self.published = PublishedStates(config, self._nodes, base.space)
 
     def apply(self, interactions: Sequence[Interaction]) -> None:
         """Takes interactions in, in order of arrival; repeated and late ones end in the same state."""
@@ -158,24 +156,46 @@ class UpdaterState:
         base: BaseEmbeddings,
         arrays: Mapping[str, NDArray[Any]],
         metadata: Mapping[str, Any],
+        *,
+        of_other_space: bool = False,
     ) -> UpdaterState:
         """The state that a snapshot holds; embeddings are recomputed exactly from its edges.
 
         What had been taken for publication counts as published.
 
+        Args:
+            config: settings of the graph.
+            base: from the model bundle.
+            arrays: of the snapshot.
+            metadata: of the snapshot.
+            of_other_space: whether the snapshot was made with another bundle's base embeddings. Then everything but
+                embeddings is taken from it, and nothing counts as published. The catalogue has to be read again: x⁽⁰⁾
+                of items that the bundle does not know comes from their text.
+
         Raises:
             IncompatibleSnapshot: the snapshot was made for another model or by another version.
         """
         state = cls(config, base)
+        if of_other_space:
+            arrays, metadata = in_space_of(base, arrays, metadata)
         state._nodes = restore_nodes(config, base, arrays, metadata)
+        if of_other_space:
+            state._add_trained_items()
         state._keep_time(metadata.get("stream_time", ()), metadata.get("waiting", ()))
         state.published = PublishedStates(
             config,
             state._nodes,
+            base.space,
             expired_users=metadata["expired_users"],
             expired_items=metadata["expired_items"],
         )
         return state
+
+    def _add_trained_items(self) -> None:
+        """Gives the bundle's items their x⁽⁰⁾."""
+        items, _ = self._nodes.items(self._base.item_ids)
+        self._nodes.facts.in_catalogue[items] = True
+        self._nodes.propagation.set_base(items, np.asarray(self._base.item_vectors, np.float32))
 
     def _apply_again(self, interactions: Sequence[Interaction]) -> None:
         """Takes interactions of the past in without moving stream time, once it is known."""

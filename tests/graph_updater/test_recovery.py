@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +15,7 @@ from graph_updater.origin import Origin
 from graph_updater.recovery import SNAPSHOT_KIND, recover
 from graph_updater.snapshots import Snapshots
 from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
+from graph_updater.state.updater_state import UpdaterState
 from runtime.clock import ManualClock
 from runtime.snapshots import SnapshotStore
 
@@ -84,13 +87,12 @@ async def test_a_torn_snapshot_is_refused_and_the_one_before_used(store, clock, 
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        (Origin("model-2", "cluster-1", ("interactions", "items")), "model_version model-2"),
         (Origin("model-1", "cluster-2", ("interactions", "items")), "cluster cluster-2"),
         (Origin("model-1", "cluster-1", ("clicks", "items")), "topics ['clicks', 'items']"),
     ],
 )
 async def test_an_incompatible_snapshot_is_refused_and_the_one_before_used(store, clock, other, said):
-    """Another model's embeddings or another cluster's offsets are never continued."""
+    """Another cluster's offsets are never continued."""
     await saved(store, clock, 3)
     await saved(store, clock, 9, other)
 
@@ -103,7 +105,7 @@ async def test_an_incompatible_snapshot_is_refused_and_the_one_before_used(store
 
 
 async def test_a_snapshot_of_embeddings_of_another_size_is_refused(store, clock):
-    """A bundle of another width does not fit the arrays."""
+    """A bundle that claims the same space must fit the arrays."""
     await saved(store, clock, 3)
 
     with capture_logs() as logs:
@@ -111,6 +113,36 @@ async def test_a_snapshot_of_embeddings_of_another_size_is_refused(store, clock)
 
     assert recovered.offsets == {}
     assert "embeddings of 4 numbers" in refusals(logs)[0]
+
+
+@pytest.mark.parametrize("spaces", [("one", "two"), ("", "two")], ids=["told", "of a release that told none"])
+async def test_a_snapshot_of_another_bundle_keeps_everything_but_embeddings(store, clock, spaces):
+    """Interactions go on where they stood; the catalogue is read anew for the texts; nothing counts as published."""
+    before, after = (replace(ORIGIN, model_version=f"model {space}", space=space) for space in spaces)
+    await saved(store, clock, 9, before)
+    other = base(items=8, dim=8, seed=4)
+    undisturbed = UpdaterState(CONFIG, other)
+    engine(undisturbed).absorb(records([click("uv"[n % 2], f"i{n % 6}", n) for n in range(9)]))
+
+    recovered = recover(store, CONFIG, other, after)
+
+    assert recovered.offsets == {CLICKS: 9}  # and none of the catalogue
+    assert not recovered.is_published
+    np.testing.assert_allclose(
+        embeddings(recovered.state, USERS, ITEMS), embeddings(undisturbed, USERS, ITEMS), atol=1e-6
+    )
+    ours, theirs = (state.published.user_state("u", 0) for state in (recovered.state, undisturbed))
+    assert (ours.recent, ours.impressions, ours.embedding) == (theirs.recent, theirs.impressions, None)
+
+
+async def test_a_snapshot_of_another_model_of_the_same_graph_is_continued(store, clock):
+    """A retrained language model over the same base embeddings changes nothing for the updater."""
+    await saved(store, clock, 9, replace(ORIGIN, model_version="model-0", space="one"))
+
+    recovered = recover(store, CONFIG, base(), replace(ORIGIN, space="one"))
+
+    assert recovered.is_published
+    assert recovered.offsets == {CLICKS: 9}
 
 
 def test_without_a_snapshot_the_state_is_built_from_the_earliest(store):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from kafka_admin import expire, make_again
 from structlog.testing import capture_logs
@@ -13,6 +15,7 @@ from updater_world import EXACT, UpdaterWorld
 
 from graph_updater.graph.base_embeddings import bundled_base
 from graph_updater.state.updater_state import UpdaterState
+from schemas.messages import Item
 
 pytestmark = pytest.mark.slow
 
@@ -163,3 +166,28 @@ def bundle_parts(world):
 
     bundle = GraphPart.load(world.bundle_folder)
     return bundle.graph, bundle.text
+
+
+async def test_another_bundle_makes_all_embeddings_anew_and_keeps_everything_else(world, tiny_bundle, tmp_path):
+    """Edges, histories and counts go on from the snapshot; items unknown to the bundle get their text's embedding."""
+    async with world.running():
+        await world.send(Item(item_id="i22", title="title number 3"), *plain(100))
+        await world.published.until_equal()
+    versions = world.published.versions()
+    generator = np.random.default_rng(11)
+    vectors = generator.normal(size=tiny_bundle.graph.item_embeddings.shape).astype(np.float32)
+    other = replace(tiny_bundle, graph=replace(tiny_bundle.graph, item_embeddings=vectors))
+    other.save(tmp_path / "other")
+    world.reference = UpdaterState(EXACT, bundled_base(other.graph, other.text))
+    world.reference.apply_items([Item(item_id="i22", title="title number 3")])
+    world.reference.apply(plain(100))
+
+    async with world.running(bundle=tmp_path / "other"):
+        await world.published.until_equal()
+        await world.send(*plain(50, first=100))
+        await world.published.until_equal()
+
+    assert {state.embedding.space for states in world.published.states.values() for state in states.values()} == {
+        other.graph.space
+    }
+    assert all(world.published.versions()[name] > version for name, version in versions.items())

@@ -6,12 +6,15 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
-from worker_lab import WorkerLab, requests, until
+from worker_lab import WorkerLab, requests, until, user_state
 
 from runtime.kafka import RecordSource
 from schemas.codec import encode
 from schemas.topics import REASON
+from worker.service import Service
 
 pytestmark = pytest.mark.docker
 DEADLY_WORKER = Path(__file__).parents[1] / "support" / "deadly_worker.py"
@@ -171,3 +174,28 @@ async def test_a_worker_asked_to_stop_within_a_backlog_repeats_nothing(lab):
         await lab.scores(OLD + 20)
     answers = await lab.scores(OLD + 20)
     assert sorted(scores.request_id for scores in answers) == sorted(f"r{number}" for number in range(OLD + 20))
+
+
+async def test_a_worker_waits_for_the_updater_to_run_its_bundle(lab, tiny_bundle):
+    """While embeddings are of another bundle it is not ready, says why, and leaves requests to those who are."""
+    generator = np.random.default_rng(7)
+    states = [user_state(number, generator) for number in range(10, 20)]  # whom nobody knows yet
+    for state in states:
+        await lab.tell(in_space(state, "another"))
+    service, stopping = Service(lab.settings(), threads=1), asyncio.Event()
+    serving = asyncio.create_task(service.main(stopping))
+    try:
+        await until(lambda: "are of another bundle" in service.readiness.reasons().get("tables", ""))
+        await lab.ask(*requests(5))
+        for state in states:
+            await lab.tell(in_space(state, tiny_bundle.graph.space))
+        await until(lambda: service.readiness.is_ready or serving.done())
+        assert _ids(await lab.scores(5)) == Counter(f"r{number}" for number in range(5))
+    finally:
+        stopping.set()
+        await serving
+
+
+def in_space(state, space):
+    """The state with an embedding made with the base embeddings of that space."""
+    return msgspec.structs.replace(state, embedding=msgspec.structs.replace(state.embedding, space=space))

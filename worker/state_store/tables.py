@@ -46,6 +46,8 @@ class Tables:
     Args:
         text: the tokenizer; an item's text is encoded once, when it arrives.
         embedding_dim: width that every embedding must have.
+        space: identity of the bundle's base embeddings. An embedding made of others is not taken: the one before stays,
+            if there is one. Counts and histories are. Empty takes every embedding.
         settings: what is kept, and how it is searched.
         executor: where search indexes are trained; None trains them on the spot.
         clock: monotonic seconds, for the pauses after a failure.
@@ -61,9 +63,12 @@ class Tables:
         settings: TableSettings | None = None,
         executor: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        space: str = "",
     ) -> None:
         self._settings = settings or TableSettings()
         self.embedding_dim = embedding_dim
+        self._space = space
         self._text = text
         self.items = ItemColumns(embedding_dim)
         self.users = UserColumns(embedding_dim, self._settings.history_length)
@@ -85,10 +90,14 @@ class Tables:
         Raises:
             MalformedRecord: the embedding is not finite or not of this table's width, or a number is beyond 64 bits.
         """
-        embedding = self._vector(state.embedding)
+        is_foreign = self._is_foreign(state.embedding)
+        embedding = None if is_foreign else self._vector(state.embedding)
         _check_range(state.impressions, state.positives)
         row = self.items.intern(state.item_id)
-        self.items.set_embedding(row, embedding)
+        if is_foreign:
+            self.items.foreign[row] = True
+        else:
+            self.items.set_embedding(row, embedding)
         self.items.counts[row] = state.impressions, state.positives
         self._changed_items.add(row)
 
@@ -98,13 +107,17 @@ class Tables:
         Raises:
             MalformedRecord: the embedding is not finite or not of this table's width, or a number is beyond 64 bits.
         """
-        embedding = self._vector(state.embedding)
+        is_foreign = self._is_foreign(state.embedding)
+        embedding = None if is_foreign else self._vector(state.embedding)
         version = state.embedding.version if state.embedding is not None else 0
         _check_range(state.impressions, state.positives, version, state.last_event_time_ms)
         row = self.users.intern(state.user_id)
-        self.users.set_embedding(row, embedding)
+        if is_foreign:
+            self.users.foreign[row] = True
+        else:
+            self.users.set_embedding(row, embedding)
+            self.users.versions[row] = version
         self.users.counts[row] = state.impressions, state.positives
-        self.users.versions[row] = version
         self.users.event_times_ms[row] = state.last_event_time_ms
         self._set_history(row, state.recent[-self._settings.history_length :])
         self._changed_users.add(row)
@@ -165,6 +178,20 @@ class Tables:
                 return f"{what} since {retries.failing_for_s:.0f} s; the log says why"
         return None
 
+    def embeddings_awaited(self) -> float:
+        """Share of the known items and users whose embedding has not come yet but one of another space has."""
+        awaited, known = (
+            sum(counts) for counts in zip(self.items.awaited_and_known(), self.users.awaited_and_known(), strict=True)
+        )
+        return awaited / max(1, known)
+
+    def foreign_embeddings(self) -> int:
+        """Items and users whose latest embedding is of another space."""
+        return int(self.items.foreign.sum()) + int(self.users.foreign.sum())
+
+    def _is_foreign(self, embedding: Embedding | None) -> bool:
+        return embedding is not None and bool(self._space and embedding.space) and embedding.space != self._space
+
     def _vector(self, embedding: Embedding | None) -> Vector | None:
         if embedding is None:
             return None
@@ -212,6 +239,7 @@ class EmbeddedColumns:
         self.ids = RowIds()
         self.embeddings: Matrix = np.zeros((0, dim), np.float32)  # (rows, dim)
         self.embedded: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,)
+        self.foreign: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,) the latest embedding is of another space
         self.counts: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # (rows, impressions and positives)
 
     def intern(self, name: str) -> int:
@@ -226,10 +254,16 @@ class EmbeddedColumns:
         there = embedding is not None and bool(embedding.any())
         self.embeddings[row] = embedding if there else 0
         self.embedded[row] = there
+        self.foreign[row] = False
+
+    def awaited_and_known(self) -> tuple[int, int]:
+        """Rows that have an embedding of another space alone, and rows that have any."""
+        return int((self.foreign & ~self.embedded).sum()), int((self.foreign | self.embedded).sum())
 
     def _grow(self, rows: int) -> None:
         self.embeddings = grown(self.embeddings, rows)
         self.embedded = grown(self.embedded, rows)
+        self.foreign = grown(self.foreign, rows)
         self.counts = grown(self.counts, rows)
 
 

@@ -12,7 +12,7 @@ from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.publisher import Publisher, transact
 from graph_updater.publication.standby import LeaderTerm
 from runtime.clock import ManualClock
-from runtime.errors import Fenced, NotAuthorized, TransactionFailed
+from runtime.errors import BrokerUnreachable, Fenced, NotAuthorized, TransactionFailed
 from runtime.records import OutRecord
 
 
@@ -185,14 +185,28 @@ async def test_a_large_batch_goes_on_where_a_failure_left_it(broker, monkeypatch
 
 
 async def test_an_error_that_ends_no_term_keeps_what_was_to_be_written(broker, publisher):
-    """A broker that refuses (or does not answer) is the caller's to wait for; the next try has everything."""
+    """A broker that does not answer is the caller's to wait for; the next try has everything."""
     sink = broker.elect()
-    sink.error = NotAuthorized("not allowed to write")
-    with pytest.raises(NotAuthorized):
+    sink.error = BrokerUnreachable("no answer in time")
+    with pytest.raises(BrokerUnreachable):
         await publisher.flush()
     assert publisher.is_leading
     sink.error = None
 
+    assert await publisher.flush()
+    assert sorted(keys(sink)) == ["early", "late"]
+
+
+async def test_whoever_may_not_write_tries_again_in_another_term(broker, publisher):
+    """The transaction stays open at the broker until its id is taken over again; then everything is written."""
+    sink = broker.elect()
+    sink.error = NotAuthorized("not allowed to write")
+    with pytest.raises(NotAuthorized):
+        await publisher.flush()
+    assert not publisher.is_leading
+    sink.error = None
+
+    sink = broker.elect()
     assert await publisher.flush()
     assert sorted(keys(sink)) == ["early", "late"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interactions import exact_state, feed, interaction, streams
+from interactions import exact_state, feed, interaction, streams, trained_base
 
 PUBLISHED_MS = 1
 
@@ -121,3 +121,24 @@ def test_a_replayed_interaction_after_the_published_ones_is_named():
 
     assert rebuilt.published.take_changes().users == ["anna"]
     assert rebuilt.published.user_state("anna", 0).impressions == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams)
+def test_what_another_bundle_published_is_published_again(stream):
+    """Embeddings of another space count as not published, whatever else agrees; versions go on from theirs."""
+    leader, rebuilt = exact_state(trained_base(space="one")), exact_state(trained_base(space="two"))
+    feed(leader, stream)
+    users, items = published(leader)
+    feed(rebuilt, stream)
+
+    adopt(rebuilt, users, items)
+
+    changes = rebuilt.published.take_changes()
+    embedded = [one.user_id for one in users if one.embedding], [one.item_id for one in items if one.embedding]
+    assert set(changes.users) >= set(embedded[0])
+    assert set(changes.items) >= set(embedded[1])
+    for one in users:
+        if one.embedding is not None:
+            now = rebuilt.published.user_state(one.user_id, 0).embedding
+            assert (now.space, now.version) == ("two", one.embedding.version + 1)

@@ -32,6 +32,35 @@ def test_an_item_is_known_by_text_and_state_in_any_order(tables, text, item_stat
     assert (blue.impressions, blue.positives, blue.embedding) == (2, 1, None)
 
 
+def test_an_embedding_of_another_space_is_not_taken(text, user_state, item_state):
+    """Counts and history are; the embedding stays the one of our space, or is awaited where there was none."""
+    tables = Tables(text, 4, space="ours")
+    own, other = (
+        in_space(item_state("a", [1, 0, 0, 0], 10, 3), "ours"),
+        in_space(item_state("a", [0, 1], 12, 3), "its"),
+    )
+    tables.put_item_state(own)
+    assert tables.embeddings_awaited() == 0
+    tables.put_item_state(other)
+    assert (_facts(tables, "a").embedding.tolist(), _facts(tables, "a").impressions) == ([1, 0, 0, 0], 12)
+    assert (tables.embeddings_awaited(), tables.foreign_embeddings()) == (0, 1)
+
+    tables.put_user_state(in_space(user_state("u", [0, 1], ["+a"]), "its"))
+    assert tables.users.embedding_stamp("u") is None
+    assert tables.users.history_lengths[tables.users.ids.row("u")] == 1
+    assert (tables.embeddings_awaited(), tables.foreign_embeddings()) == (0.5, 2)
+
+    tables.put_user_state(in_space(user_state("u", [0, 1, 0, 0], ["+a"]), "ours"))
+    tables.put_item_state(item_state("a", [0, 0, 1, 0]))  # of an updater that does not tell
+    assert tables.users.embedding_stamp("u") is not None
+    assert (tables.embeddings_awaited(), tables.foreign_embeddings()) == (0, 0)
+
+
+def in_space(state, space):
+    """The state with an embedding that was made with another bundle's graph."""
+    return msgspec.structs.replace(state, embedding=msgspec.structs.replace(state.embedding, space=space))
+
+
 def test_facts_are_copies(tables, item_state):
     """Evidence that was handed out does not change when the table does."""
     tables.put_item_state(item_state("a", [1, 0, 0, 0]))
