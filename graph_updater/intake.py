@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import structlog
-
 from runtime.clock import Clock
+from runtime.foreign_keys import ForeignKeys
 from runtime.records import Record
 from schemas.codec import MalformedRecord, MessageDecoder, check_key
 from schemas.messages import LEAST_WEIGHT, Interaction, Item
-
-log = structlog.get_logger(__name__)
 
 
 class Reject(NamedTuple):
@@ -44,8 +41,7 @@ class Intake:
             in any case, for a record's time may be missing or as wrong as the event's. Only then does the result depend
             on the day: read again once that time has come, the interaction is taken in.
         clock: ours.
-        on_foreign_key: called for every interaction whose key is not its user's id. It is taken in all the same, but
-            its order and its place beside the user's other records are not assured.
+        foreign_keys: told of every interaction, where that is wanted.
     """
 
     def __init__(
@@ -55,14 +51,13 @@ class Intake:
         max_bytes: int,
         max_event_lead_ms: int,
         clock: Clock,
-        on_foreign_key: Callable[[], object] | None = None,
+        foreign_keys: ForeignKeys | None = None,
     ) -> None:
         self._items_topic = items_topic
         self._max_event_lead_ms = max_event_lead_ms
         self._clock = clock
         self._latest_ms = 0
-        self._on_foreign_key = on_foreign_key
-        self._foreign_key_told = False
+        self._foreign_keys = foreign_keys
         self._interactions = MessageDecoder(Interaction, max_bytes)
         self._items = MessageDecoder(Item, max_bytes)
 
@@ -105,8 +100,8 @@ class Intake:
         time_ms = interaction.event_time_ms
         if time_ms > self._latest_ms or 0 <= record.timestamp_ms < time_ms - self._max_event_lead_ms:
             raise MalformedRecord(self._too_early(time_ms, record.timestamp_ms))
-        if record.key != interaction.user_id.encode():
-            self._note_foreign_key(record)
+        if self._foreign_keys is not None:
+            self._foreign_keys.check(record, interaction.user_id)
         return interaction
 
     def _too_early(self, time_ms: int, record_ms: int) -> str:
@@ -116,14 +111,3 @@ class Intake:
             f"`$.event_time_ms` lies {(time_ms - since_ms) / 1000:.0f} s ahead of {whose}; "
             f"up to {self._max_event_lead_ms / 1000:.0f} s are allowed (updater.max_event_lead_ms)"
         )
-
-    def _note_foreign_key(self, record: Record) -> None:
-        if not self._foreign_key_told:
-            self._foreign_key_told = True
-            log.warning(
-                "interactions should have their user's id as key, so that a user's are read in order; from now on "
-                "others are only counted",
-                record=str(record),
-            )
-        if self._on_foreign_key is not None:
-            self._on_foreign_key()

@@ -29,12 +29,13 @@ from models.bundle_files import GraphPart
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
 from runtime.errors import BrokerError, OffsetsOutOfRange
+from runtime.foreign_keys import ForeignKeys
 from runtime.kafka import TopicFollower, probe, require_topics, topic_ids
 from runtime.observability.http_status import http_status
 from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
 from runtime.observability.watchdog import Watchdog
-from runtime.process.lifecycle import Spawn, owned_tasks, watch_loop_lag
+from runtime.process.lifecycle import Spawn, owned_tasks, unless_stopped, watch_loop_lag
 from runtime.records import OutRecord
 from runtime.snapshots import SnapshotStore
 
@@ -80,6 +81,7 @@ class Updater:
         self._outages = Outages(self.readiness, clock)
         self._watchdog = Watchdog(settings.telemetry, self.readiness, self._outages, self.metrics, clock)
         self._has_run = False
+        self._foreign_keys = ForeignKeys("interactions", self.metrics.foreign_keys.inc)
         topics = settings.topics
         self._inputs = (topics.interactions, topics.items)
         self._outputs = (topics.user_states, topics.item_states, *map(topics.dead_letter, self._inputs))
@@ -91,7 +93,9 @@ class Updater:
             ExitstreamError: whatever keeps it from starting.
         """
         async with http_status(self._settings.telemetry, self.readiness, self.metrics):
-            resources = await self._resources()
+            resources = await unless_stopped(stopping, self._resources())
+            if resources is None:
+                return
             is_in_range = True
             while True:
                 try:
@@ -206,7 +210,7 @@ class Updater:
             max_bytes=settings.kafka.max_record_bytes,
             max_event_lead_ms=settings.updater.max_event_lead_ms,
             clock=self._clock,
-            on_foreign_key=self.metrics.foreign_keys.inc,
+            foreign_keys=self._foreign_keys,
         )
 
     def _letters(self) -> DeadLetters:

@@ -12,7 +12,7 @@ from runtime.kafka import require_topics
 from runtime.observability.telemetry import configure_logging
 from runtime.process.allocator import keep_freed_memory
 from runtime.process.cpus import set_thread_counts
-from runtime.process.lifecycle import run_service
+from runtime.process.lifecycle import run_service, unless_stopped
 from worker.settings import WorkerSettings
 
 SWITCH_INTERVAL_S: Final = 0.001
@@ -36,7 +36,9 @@ def run(settings: WorkerSettings) -> None:
 
 async def _main(settings: WorkerSettings, threads: int, stopping: asyncio.Event) -> None:
     """Checks Kafka first: loading libraries and the model takes seconds."""
-    await require_topics(settings.kafka, [spec.name for spec in settings.topics.specs()])
+    topics = [spec.name for spec in settings.topics.specs()]
+    if await unless_stopped(stopping, require_topics(settings.kafka, topics)) is None:
+        return
     from worker.service import Service  # noqa: PLC0415 - imports torch and FAISS, whose thread counts are set by now
 
     await Service(settings, threads).main(stopping)

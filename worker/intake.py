@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
-
-import structlog
 
 from runtime.clock import Clock
 from runtime.deadline import Deadline
+from runtime.foreign_keys import ForeignKeys
 from runtime.records import Record
 from schemas.codec import MalformedRecord, MessageDecoder, WireFormat
 from schemas.messages import ImpressionRequest
@@ -17,7 +15,6 @@ from worker.settings import WorkerSettings
 BUDGET_HEADER: Final = "budget-ms"
 """A record's header with the budget of a request that names none itself: a topic's producers can share one."""
 LARGEST_BUDGET_MS: Final = 3_600_000
-log = structlog.get_logger(__name__)
 
 
 class Intake:
@@ -26,16 +23,13 @@ class Intake:
     Args:
         settings: default budget, bounds on size and clocks.
         clock: ours.
-        on_foreign_key: called for every request whose key is not its user's id. It is answered all the same.
+        foreign_keys: told of every request, where that is wanted.
     """
 
-    def __init__(
-        self, settings: WorkerSettings, clock: Clock, on_foreign_key: Callable[[], object] | None = None
-    ) -> None:
+    def __init__(self, settings: WorkerSettings, clock: Clock, foreign_keys: ForeignKeys | None = None) -> None:
         self._settings = settings.worker
         self._clock = clock
-        self._on_foreign_key = on_foreign_key
-        self._foreign_key_told = False
+        self._foreign_keys = foreign_keys
         self._decoder = MessageDecoder(ImpressionRequest, settings.kafka.max_record_bytes)
 
     def decode(self, record: Record) -> tuple[ImpressionRequest, WireFormat]:
@@ -48,8 +42,8 @@ class Intake:
         candidates, most = len(request.candidate_item_ids), self._settings.max_candidates
         if candidates > most:
             raise MalformedRecord(f"{candidates} candidates; at most {most} are scored (worker.max_candidates)")
-        if record.key != request.user_id.encode():
-            self._note_foreign_key(record)
+        if self._foreign_keys is not None:
+            self._foreign_keys.check(record, request.user_id)
         return request, wire_format
 
     def deadline(self, request: ImpressionRequest, record: Record) -> tuple[Deadline, float]:
@@ -69,17 +63,6 @@ class Intake:
             max_age_ms=self._settings.max_age_ms,
         )
         return deadline, budget_ms / 1000
-
-    def _note_foreign_key(self, record: Record) -> None:
-        if not self._foreign_key_told:
-            self._foreign_key_told = True
-            log.warning(
-                "requests should have their user's id as key, so that a user's are answered in one place; from now "
-                "on others are only counted",
-                place=str(record),
-            )
-        if self._on_foreign_key is not None:
-            self._on_foreign_key()
 
     def _header_budget_ms(self, record: Record) -> int:
         named = dict(record.headers).get(BUDGET_HEADER)

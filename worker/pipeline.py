@@ -29,6 +29,7 @@ from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
 from runtime.delivery import Delivery
 from runtime.errors import BrokerError, RecordTooLarge
+from runtime.foreign_keys import ForeignKeys
 from runtime.records import OutRecord, Record
 from runtime.settings import DeliveryMode
 from schemas.codec import MalformedRecord
@@ -84,7 +85,7 @@ class Pipeline:
         self._metrics = metrics
         self._clock = clock
         self._live = live
-        self._intake = Intake(settings, clock, metrics.foreign_keys.inc)
+        self._intake = Intake(settings, clock, ForeignKeys("requests", metrics.foreign_keys.inc))
         self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
         self._publisher = Publisher(
             settings.topics.ctr_scores, settings.worker.answer_format, model.version, settings.worker.neighbours

@@ -12,6 +12,7 @@ import structlog
 from runtime.clock import Clock
 from runtime.kafka import TopicFollower
 from runtime.observability.readiness import Readiness
+from runtime.process.lifecycle import unless_stopped
 from runtime.records import Record
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
@@ -64,13 +65,7 @@ class StateFeed:
 
     async def filled(self, stopping: asyncio.Event) -> None:
         """Returns once the tables are filled, or the program is to stop before they are."""
-        waits = [asyncio.create_task(self._is_filled.wait()), asyncio.create_task(stopping.wait())]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+        await unless_stopped(stopping, self._is_filled.wait())
 
     async def _fill(self, readiness: Readiness) -> None:
         log.info("reading the states", to_read=self._follower.progress()[1])

@@ -20,13 +20,14 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from runtime.errors import DrainTimedOut
 from runtime.process.forced_exit import ForcedExit
 
+T = TypeVar("T")
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
 Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
 _CLOSING_LIMIT_S: Final = 5.0
@@ -83,6 +84,18 @@ async def owned_tasks() -> AsyncIterator[Spawn]:
                     child.cancel()
     except BaseExceptionGroup as errors:
         raise _first(errors) from errors
+
+
+async def unless_stopped(stopping: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """The result of the work, or None, with the work cancelled, if the program is asked to stop before it is done."""
+    working, asked = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    try:
+        await asyncio.wait([working, asked], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, asked):
+            task.cancel()
+        await asyncio.gather(working, asked, return_exceptions=True)
 
 
 async def watch_loop_lag(observe: Callable[[float], None], interval_s: float = 0.1) -> None:

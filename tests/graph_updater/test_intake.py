@@ -11,6 +11,7 @@ from updater_parts import NOW_MS, TOPICS, click, record
 
 from graph_updater.intake import Intake
 from runtime.clock import ManualClock
+from runtime.foreign_keys import ForeignKeys
 from runtime.records import Record
 from schemas.codec import FORMAT_HEADER, VERSION_HEADER, encode
 from schemas.messages import Item, ItemState
@@ -185,7 +186,7 @@ def test_interactions_under_a_foreign_key_are_taken_in_counted_and_told_once():
         max_bytes=200,
         max_event_lead_ms=0,
         clock=ManualClock(NOW_MS),
-        on_foreign_key=lambda: seen.append(1),
+        foreign_keys=ForeignKeys("interactions", lambda: seen.append(1)),
     )
     good = record(click("u", "i"))
     foreign = [msgspec.structs.replace(good, key=key) for key in (None, b"i", b"u2")]

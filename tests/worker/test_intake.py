@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from runtime.clock import ManualClock
+from runtime.foreign_keys import ForeignKeys
 from runtime.records import Record
 from schemas.codec import FORMAT_HEADER, VERSION_HEADER, MalformedRecord, encode
 from schemas.messages import ImpressionRequest
@@ -72,7 +73,7 @@ def test_a_header_that_holds_no_budget_is_refused(intake, clock, header):
 def test_requests_under_a_foreign_key_are_taken_counted_and_told_once(clock):
     """Keys by user are a recommendation; what comes otherwise is answered."""
     seen = []
-    intake = Intake(WorkerSettings(), clock, lambda: seen.append(1))
+    intake = Intake(WorkerSettings(), clock, ForeignKeys("requests", lambda: seen.append(1)))
     request = _request(clock)
 
     with capture_logs() as logs:

@@ -84,10 +84,6 @@ class CostTable:
         lower, share = self._place(tokens)
         return sum(self._between(stage, lower, share) for stage in range(depth, self.stages))
 
-    def tokens_per_second(self, stage: int) -> float:
-        """Throughput of a stage at the largest size measured."""
-        return float(self._tokens[-1] / (self._seconds[stage, -1] * self._drift[stage]))
-
     def observe(self, stage: int, tokens: int, seconds: float) -> None:
         """Learn from one run of a stage."""
         surprise = seconds / max(self.seconds(stage, tokens), 1e-9)

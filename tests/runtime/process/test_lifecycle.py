@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from runtime.errors import DrainTimedOut
-from runtime.process.lifecycle import owned_tasks, run_service, watch_loop_lag
+from runtime.process.lifecycle import owned_tasks, run_service, unless_stopped, watch_loop_lag
 
 
 async def for_ever():
@@ -69,6 +69,27 @@ async def test_a_blocked_event_loop_shows_as_lag():
             pass  # what a computation on the loop does
         await asyncio.sleep(0.05)
     assert max(lags) > 0.05
+
+
+async def test_work_ends_when_the_program_is_asked_to_stop_before_it_is_done():
+    """What takes for ever is cancelled; what is done first gives its result, or its error."""
+    stopping, cancelled = asyncio.Event(), []
+
+    async def endless():
+        try:
+            await for_ever()
+        finally:
+            cancelled.append(True)
+
+    async def failing():
+        raise ValueError("broken")
+
+    assert await unless_stopped(stopping, asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(ValueError, match="broken"):
+        await unless_stopped(stopping, failing())
+    asyncio.get_running_loop().call_later(0.05, stopping.set)
+    assert await unless_stopped(stopping, endless()) is None
+    assert cancelled == [True]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -35,24 +35,12 @@ def test_the_rest_of_the_way_is_the_sum_of_its_stages(table):
     assert table.seconds_to_end(2, 400) == 0.0
 
 
-def test_throughput_is_that_of_the_largest_size(table):
-    """Tokens per second come from the size at which overheads weigh least."""
-    assert table.tokens_per_second(0) == pytest.approx(100.0)
-
-
 def test_the_table_follows_a_machine_that_slows_down(table):
     """After some dozens of stages at double the time, predictions have doubled, at every size of that stage alone."""
     for _ in range(60):
         table.observe(0, 100, 2.0)
     assert table.seconds(0, 400) == pytest.approx(8.0, rel=0.02)
     assert table.seconds(1, 100) == pytest.approx(3.0)
-
-
-def test_throughput_follows_the_machine(table):
-    """Stages that take longer than predicted lower the tokens per second."""
-    for _ in range(60):
-        table.observe(0, 100, 2.0)
-    assert table.tokens_per_second(0) == pytest.approx(50.0, rel=0.02)
 
 
 @pytest.mark.parametrize(("slower", "scale"), [(2.0, 2**0.1), (0.5, 0.5**0.1), (4.0, 4**0.1), (0.25, 0.25**0.1)])
@@ -147,7 +135,6 @@ def test_warm_up_takes_the_median_of_every_stage_at_doubling_sizes(make_model, m
     for row, size in enumerate(sizes):
         for stage in range(3):
             assert table.seconds(stage, size) == pytest.approx(2 * first[row, stage])
-    assert table.tokens_per_second(0) == pytest.approx(sizes[-1] / (2 * first[-1, 0]))
     assert table.seconds(0, 2 * sizes[-1]) == pytest.approx(4 * first[-1, 0])
 
 
