@@ -42,6 +42,8 @@ HISTORY_PATIENCE_S: Final = 180.0
 EMBEDDED_BYTES: Final = 15_000_000
 """The most history for the embedded broker: it keeps 5 MB per partition, and keys are spread unevenly."""
 BYTES_PER_EVENT: Final = 130
+OUTCOME_WAIT_S: Final = 5
+"""Replayed users act a quarter of a second after they asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,11 @@ async def _play(steps: Steps, player: Player, processes: Processes) -> tuple[Rep
         processes.start(Program("updater", ["updater"]))
         await player.prepare(HISTORY_PATIENCE_S)
     with steps.timed("worker", "has filled its tables and warmed up the model"):
-        processes.start(Program("worker", ["worker"], {"EXITSTREAM_TELEMETRY__LIVE_PAGE": "true"}))
+        live = {
+            "EXITSTREAM_TELEMETRY__LIVE_PAGE": "true",
+            "EXITSTREAM_WORKER__OUTCOMES__WAIT_S": str(OUTCOME_WAIT_S),
+        }
+        processes.start(Program("worker", ["worker"], live))
         await asyncio.to_thread(processes.wait_ready, READY_PATIENCE_S)
     steps.console.print(f"[bold]live page: {_page(processes)}[/bold]")
     steps.console.print(f"{len(player.plan.impressions)} impression requests at {player.rate:g} per second:")

@@ -17,6 +17,7 @@ from runtime.observability.telemetry import Metrics
 from worker.engine.counters import EngineCounters
 from worker.engine.scoring_job import GRAPH, MADE_BY
 from worker.job import Job
+from worker.outcomes.quality import OutcomeFigures
 from worker.settings import WorkerSection
 from worker.state_store.tables import Tables
 
@@ -68,6 +69,21 @@ class WorkerMetrics(Metrics):
             "foreign_embeddings", "Items and users whose latest embedding was made with another bundle's graph"
         )
         self._recall = self.gauge("search_recall", "Share of true neighbours found", ("kind",))
+        by_model = ("model_version",)
+        self._live_auc = self.gauge("live_auc", "AUC of the latest scores with an outcome", by_model)
+        self._live_log_loss = self.gauge(
+            "live_log_loss", "Log loss of the latest scores with an outcome, in nats", by_model
+        )
+        self._live_calibration = self.gauge(
+            "live_calibration_ratio", "Mean of the latest scores with an outcome over the share clicked", by_model
+        )
+        self._live_outcomes = self.gauge("live_outcomes", "Scores that live AUC and calibration are of", by_model)
+        self._live_positives = self.gauge("live_positives", "Positive outcomes among these scores", by_model)
+        self._live_waiting = self.gauge("live_waiting_scores", "Published scores whose outcome is awaited")
+        self._live_scores = self.counter(
+            "live_scores_total", "Published scores by whether an outcome followed", ("outcome",)
+        )
+        self._counted_outcomes = {"settled": 0, "expired": 0, "skipped": 0}
 
     def note_answers(self, jobs: Sequence[Job]) -> None:
         """Counts answered requests; together, because the library's counters take a lock each time."""
@@ -108,6 +124,24 @@ class WorkerMetrics(Metrics):
         self._prefix_lookups.labels("hit").inc(now.prefix_hits - before.prefix_hits)
         self._prefix_lookups.labels("miss").inc(now.prefix_misses - before.prefix_misses)
         self._internal_errors.inc(now.faults - before.faults)
+
+    def note_outcomes(self, figures: OutcomeFigures, model_version: str) -> None:
+        """Shows live quality; AUC and calibration not before there are some."""
+        quality = figures.quality
+        self._live_outcomes.labels(model_version).set(quality.scores)
+        self._live_positives.labels(model_version).set(quality.positives)
+        self._live_waiting.set(figures.waiting)
+        if quality.bins:
+            self._live_auc.labels(model_version).set(quality.auc)
+            self._live_log_loss.labels(model_version).set(quality.log_loss)
+            self._live_calibration.labels(model_version).set(quality.calibration_ratio)
+        else:
+            for gauge in (self._live_auc, self._live_log_loss, self._live_calibration):
+                gauge.clear()
+        for outcome, before in self._counted_outcomes.items():
+            count = getattr(figures, outcome)
+            self._live_scores.labels(outcome).inc(count - before)
+            self._counted_outcomes[outcome] = count
 
     def note_tables(self, tables: Tables) -> None:
         """Sizes of the tables, the quality of their search, and what failed in keeping it up."""

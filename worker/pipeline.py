@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -38,7 +38,6 @@ from worker.compute import ComputeThread
 from worker.handover import AnsweredJobs
 from worker.intake import Intake
 from worker.job import Job
-from worker.live.figures import LiveFigures
 from worker.metrics import RequestLog, WorkerMetrics
 from worker.model import ServingModel
 from worker.publishing import Publisher
@@ -66,7 +65,7 @@ class Pipeline:
         delivery: writes outputs and commits offsets.
         metrics: what is counted.
         clock: of deadlines and measurements.
-        live: what the live page shows of answered requests; None without the page.
+        observers: are told of each request whose scores are being written.
     """
 
     def __init__(
@@ -77,14 +76,14 @@ class Pipeline:
         delivery: Delivery,
         metrics: WorkerMetrics,
         clock: Clock,
-        live: LiveFigures | None = None,
+        observers: Sequence[Callable[[Job], None]] = (),
     ) -> None:
         self._model = model
         self._thread = thread
         self._delivery = delivery
         self._metrics = metrics
         self._clock = clock
-        self._live = live
+        self._observers = observers
         self._intake = Intake(settings, clock, ForeignKeys("requests", metrics.foreign_keys.inc))
         self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
         self._publisher = Publisher(
@@ -210,8 +209,8 @@ class Pipeline:
             self._metrics.note_answers(jobs)
             for job in jobs:
                 self._log.write(job)
-                if self._live is not None:
-                    self._live.note(job)
+                for observe in self._observers:
+                    observe(job)
         except Exception:
             log.exception("answers could not be counted", places=[job.place for job in jobs])
 

@@ -27,6 +27,7 @@ from worker.live.page import LivePage
 from worker.live.site import LiveSite
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel
+from worker.outcomes.live import LiveOutcomes
 from worker.pipeline import Pipeline
 from worker.reading import Reading
 from worker.settings import WorkerSettings
@@ -99,13 +100,14 @@ class Service:
             bundle = await thread.call(self._load)
             graph = bundle.graph
             tables = Tables(bundle.text, graph.dim, settings.worker.tables, training, space=graph.space)
-            await self._follow_states(tables, thread, spawn, stopping)
+            outcomes = LiveOutcomes(settings.worker.outcomes, self.metrics, bundle.version, self._clock)
+            await self._follow_states(tables, outcomes, thread, spawn, stopping)
             if stopping.is_set():
                 return
             log.info("warming the model up", model_version=bundle.version)
             model = await thread.call(lambda: self._serving_model(bundle, tables))
             self.readiness.ready("model")
-            await self._serve(model, thread, spawn, stopping)
+            await self._serve(model, outcomes, thread, spawn, stopping)
 
     def _load(self) -> Bundle:
         """In the compute thread: torch keeps its number of threads per thread."""
@@ -123,31 +125,35 @@ class Service:
         return model
 
     async def _follow_states(
-        self, tables: Tables, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event
+        self, tables: Tables, outcomes: LiveOutcomes, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event
     ) -> None:
         """Fills the tables from the compacted topics, then keeps following them."""
         reader = StateReader(self._settings.topics, self._settings.kafka.max_record_bytes)
         follower = TopicFollower(self._settings.kafka, reader.topics, out_of_range="earliest", outages=self._outages)
         await follower.start()
-        feed = StateFeed(follower, reader, tables, thread, self.metrics, self._settings.worker.tables.update_batch)
+        batch = self._settings.worker.tables.update_batch
+        feed = StateFeed(follower, reader, tables, thread, self.metrics, outcomes, batch)
         spawn(feed.follow(self._clock, self.readiness), "states")
         spawn(self._watchdog.watch(follower, STATE_PROGRESS), "watchdog of the states")
         await feed.filled(stopping)
 
-    async def _serve(self, model: ServingModel, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event) -> None:
+    async def _serve(
+        self, model: ServingModel, outcomes: LiveOutcomes, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event
+    ) -> None:
         """Accepts requests until asked to stop; then finishes, delivers, commits and leaves the group."""
         settings = self._settings
         topics, group = [settings.topics.impression_requests], settings.worker.group_id
         source = RecordSource(settings.kafka, topics, group, outages=self._outages)
         async with make_delivery(settings.kafka, source) as delivery:
-            live = self._page.figures if self._page is not None else None
-            pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock, live)
+            observers = [outcomes.note] if self._page is None else [outcomes.note, self._page.figures.note]
+            pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock, observers)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")
             spawn(self._keep_gauges(model, delivery), "gauges")
+            spawn(outcomes.run(), "outcomes")
             if self._page is not None:
-                spawn(self._page.run(model, thread, delivery.in_flight), "live page")
+                spawn(self._page.run(model, thread, delivery.in_flight, outcomes), "live page")
             reading = Reading(settings, source, delivery, self._clock)
             log.info("joining the group, waiting for partitions", group=group)
             await source.start(delivery, reading.backlog)

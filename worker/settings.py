@@ -14,6 +14,7 @@ from runtime.settings import KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
 from worker.budget.controller import ControllerSettings
 from worker.engine.settings import EngineSettings
+from worker.outcomes.settings import OutcomeSettings
 from worker.state_store.settings import TableSettings
 
 AnswerFormat = Literal["as_asked", "msgpack", "json"]
@@ -50,6 +51,7 @@ class WorkerSection(SettingsSection):
     engine: EngineSettings = EngineSettings()
     controller: ControllerSettings = ControllerSettings()
     tables: TableSettings = TableSettings()
+    outcomes: OutcomeSettings = OutcomeSettings()
 
 
 class WorkerSettings(ExitstreamSettings):

@@ -16,6 +16,7 @@ from runtime.process.lifecycle import unless_stopped
 from runtime.records import Record
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
+from worker.outcomes.live import LiveOutcomes
 from worker.state_store.state_reader import Applied, StateReader
 from worker.state_store.tables import Tables
 
@@ -33,6 +34,7 @@ class StateFeed:
         tables: where to.
         thread: owns the tables.
         metrics: what is counted.
+        outcomes: learns from users' histories what became of scores.
         batch: most records applied between two steps of the thread's main work.
     """
 
@@ -43,6 +45,7 @@ class StateFeed:
         tables: Tables,
         thread: ComputeThread,
         metrics: WorkerMetrics,
+        outcomes: LiveOutcomes,
         batch: int,
     ) -> None:
         self._follower = follower
@@ -50,6 +53,7 @@ class StateFeed:
         self._tables = tables
         self._thread = thread
         self._metrics = metrics
+        self._outcomes = outcomes
         self._batch = batch
         self._is_filled = asyncio.Event()
 
@@ -91,15 +95,16 @@ class StateFeed:
 
     async def _apply(self, records: Sequence[Record]) -> list[Applied]:
         """Applies records in the compute thread, a batch at a time; waiting for each batch keeps memory bounded."""
-        outcomes = []
+        done = []
         for start in range(0, len(records), self._batch):
             batch = records[start : start + self._batch]
             applied = await self._thread.call(partial(self._reader.apply, self._tables, batch))
             for topic in self._reader.topics:
                 self._metrics.states.labels(topic).inc(applied.taken[topic])
                 self._metrics.refused_states.labels(topic).inc(applied.refused[topic])
-            outcomes.append(applied)
-        return outcomes
+            self._outcomes.learn(applied.users)
+            done.append(applied)
+        return done
 
     def _note_freshness(self, applied: Applied, now_ms: int) -> None:
         for event_time_ms in applied.event_times_ms:

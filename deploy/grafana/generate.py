@@ -137,11 +137,12 @@ ON_CALL: Final = (
                 },
             ),
             Panel(
-                "States and answers gone wrong",
+                "Gone wrong",
                 "ops",
                 {
                     "states refused": _rate("exitstream_worker_refused_states_total"),
                     "internal errors": _rate("exitstream_worker_internal_errors_total"),
+                    "{{topic}}: expired unread": _rate("exitstream_updater_gap_records_total", "topic"),
                 },
             ),
             Panel(
@@ -162,11 +163,45 @@ ON_CALL: Final = (
             Panel("CPU", "percentunit", {"{{instance}}": "rate(process_cpu_seconds_total{sel}[$__rate_interval])"}),
             Panel("Memory", "bytes", {"{{instance}}": "process_resident_memory_bytes{sel}"}),
             Panel("Open descriptors", "short", {"{{instance}}": "process_open_fds{sel}"}),
-            Panel("Snapshots written", "ops", {"updater": _rate("exitstream_updater_snapshots_total")}),
+            Panel(
+                "Snapshots",
+                "ops",
+                {
+                    "written": _rate("exitstream_updater_snapshots_total"),
+                    "failed": _rate("exitstream_updater_snapshot_failures_total"),
+                },
+            ),
         ),
     ),
 )
 MODEL: Final = (
+    Row(
+        "How good scores are",
+        (
+            Panel(
+                "Live AUC",
+                "short",
+                {"{{instance}} {{model_version}}": "exitstream_worker_live_auc{sel}"},
+                "Of the latest scores with an outcome; only what was shown has one. Compare it with itself over time.",
+            ),
+            Panel(
+                "Predicted over observed",
+                "short",
+                {
+                    "{{model_version}}": "exitstream:worker_live_calibration_ratio",
+                    "{{instance}}": "exitstream_worker_live_calibration_ratio{sel}",
+                },
+                "1: scores mean what they say. Above 1 they promise too much, below 1 too little.",
+            ),
+            Panel("Live log loss", "short", {"{{instance}} {{model_version}}": "exitstream_worker_live_log_loss{sel}"}),
+            Panel(
+                "Scores by whether an outcome followed",
+                "ops",
+                {"{{outcome}}": _rate("exitstream_worker_live_scores_total", "outcome")},
+                "settled: with an interaction in time; expired: without; skipped: not followed, for want of room.",
+            ),
+        ),
+    ),
     Row(
         "How scores are made",
         (

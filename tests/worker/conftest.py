@@ -28,6 +28,7 @@ from worker.engine.queue import StageCosts
 from worker.live.figures import LiveFigures
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel, make_controller
+from worker.outcomes.live import LiveOutcomes
 from worker.pipeline import Pipeline
 from worker.settings import WorkerSection, WorkerSettings
 from worker.state_store.settings import TableSettings
@@ -144,8 +145,10 @@ class Desk:
         )
         self.model = replace(model, engine=engine)
         self.live = LiveFigures(self.clock.monotonic())
+        self.outcomes = LiveOutcomes(self.settings.worker.outcomes, self.metrics, model.version, self.clock)
+        observers = [self.live.note, self.outcomes.note]
         self.pipeline = Pipeline(
-            self.settings, self.model, ComputeThread(), self.delivery, self.metrics, self.clock, self.live
+            self.settings, self.model, ComputeThread(), self.delivery, self.metrics, self.clock, observers
         )
         self.offset = 0
 

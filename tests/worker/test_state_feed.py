@@ -14,6 +14,8 @@ from runtime.records import Record
 from schemas.codec import encode
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
+from worker.outcomes.live import LiveOutcomes
+from worker.outcomes.settings import OutcomeSettings
 from worker.state_feed import StateFeed
 from worker.state_store.state_reader import StateReader
 
@@ -59,11 +61,12 @@ def state(user_state):
 async def test_freshness_is_the_age_of_an_event_when_its_effect_can_be_served(tables, state):
     """Events of the initial fill do not count; a later one counts from its event time until it is in the tables."""
     clock, metrics, readiness = ManualClock(wall_ms=2_502), WorkerMetrics(), Readiness(("tables",))
+    outcomes = LiveOutcomes(OutcomeSettings(), metrics, "m", clock)
     follower = Follower([state("+a")], [state("+a", "-b", "+c")])
     async with owned_tasks() as spawn:
         thread = ComputeThread()
         spawn(thread.run(), "compute")
-        feed = StateFeed(follower, StateReader(TOPICS, 100_000), tables, thread, metrics, batch=10)
+        feed = StateFeed(follower, StateReader(TOPICS, 100_000), tables, thread, metrics, outcomes, batch=10)
         spawn(feed.follow(clock, readiness), "states")
         await feed.filled(asyncio.Event())
         assert readiness.is_ready
@@ -82,5 +85,8 @@ async def test_a_program_that_is_to_stop_does_not_wait_for_the_tables(tables):
     """`filled` returns although nothing has been read."""
     stopping = asyncio.Event()
     stopping.set()
-    feed = StateFeed(Follower(filling=9), StateReader(TOPICS, 100), tables, ComputeThread(), WorkerMetrics(), batch=1)
+    metrics = WorkerMetrics()
+    outcomes = LiveOutcomes(OutcomeSettings(), metrics, "m", ManualClock())
+    reader = StateReader(TOPICS, 100)
+    feed = StateFeed(Follower(filling=9), reader, tables, ComputeThread(), metrics, outcomes, batch=1)
     await asyncio.wait_for(feed.filled(stopping), 5)

@@ -23,6 +23,8 @@ from worker.live.viewers import Viewers
 from worker.live.words import AnsweredRequest, InWords
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel
+from worker.outcomes.live import LiveOutcomes
+from worker.outcomes.quality import OutcomeFigures
 from worker.settings import WorkerSettings
 
 INTERVAL_S: Final = 1.0
@@ -39,6 +41,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True):
     base_threshold: float
     budget_ms: int
     most_candidates: int
+    outcome_wait_s: float
+    least_outcomes: int
     points: Sequence[Point]
     samples: Sequence[AnsweredRequest]
     """Oldest first."""
@@ -48,6 +52,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What all viewers are told each second."""
 
     figures: Figures
+    outcomes: OutcomeFigures
     not_ready: Mapping[str, str]
     sample: AnsweredRequest | None
     """One of the requests answered in this second."""
@@ -92,17 +97,22 @@ class LivePage:
             base_threshold=model.calibration.base_threshold if chosen is None else chosen,
             budget_ms=self._settings.worker.budget_ms,
             most_candidates=MOST_CANDIDATES,
+            outcome_wait_s=self._settings.worker.outcomes.wait_s,
+            least_outcomes=self._settings.worker.outcomes.least,
             points=list(self.figures.history),
             samples=list(self._samples),
         )
 
-    async def run(self, model: ServingModel, thread: ComputeThread, in_flight: Callable[[], int]) -> None:
+    async def run(
+        self, model: ServingModel, thread: ComputeThread, in_flight: Callable[[], int], outcomes: LiveOutcomes
+    ) -> None:
         """Counts every second until cancelled; without viewers it does no more than that.
 
         Args:
             model: that serves.
             thread: its thread.
             in_flight: how many requests are accepted and not yet answered.
+            outcomes: what became of the scores.
         """
         self._model = model
         self.typed = TypedRequests(model, thread, self._clock)
@@ -114,7 +124,7 @@ class LivePage:
                 figures = self._count(model, in_flight())
                 if self.viewers:
                     sample = None if latest is None else await thread.call(partial(words.answered, latest))
-                    self._tell(figures, sample)
+                    self._tell(figures, outcomes.figures, sample)
             except Exception:  # a page is never worth a worker
                 log.exception("a second could not be told on the live page")
 
@@ -132,8 +142,9 @@ class LivePage:
         freshness_s = {float(bound): count for bound, count in buckets}
         return self.figures.tick(self._clock.monotonic(), self._clock.wall_ms(), gauges, freshness_s)
 
-    def _tell(self, figures: Figures, sample: AnsweredRequest | None) -> None:
+    def _tell(self, figures: Figures, outcomes: OutcomeFigures, sample: AnsweredRequest | None) -> None:
         if sample is not None:
             self._samples.append(sample)
         not_ready = self._readiness.reasons()
-        self.viewers.publish(msgspec.json.encode(Snapshot(figures=figures, not_ready=not_ready, sample=sample)))
+        snapshot = Snapshot(figures=figures, outcomes=outcomes, not_ready=not_ready, sample=sample)
+        self.viewers.publish(msgspec.json.encode(snapshot))

@@ -31,6 +31,8 @@ class Applied:
     moved brings none."""
     refused: dict[str, int]
     """Records that could not be used, by topic."""
+    users: list[UserState]
+    """The users' states among those applied."""
 
 
 class StateReader:
@@ -58,10 +60,10 @@ class StateReader:
 
     def apply(self, tables: Tables, records: Iterable[Record]) -> Applied:
         """Applies records in their order; a tombstone removes its id. To be called by the tables' owner."""
-        applied = Applied(dict.fromkeys(self.topics, 0), [], dict.fromkeys(self.topics, 0))
+        applied = Applied(dict.fromkeys(self.topics, 0), [], dict.fromkeys(self.topics, 0), [])
         for record in records:
             try:
-                applied.event_times_ms += self._kinds[record.topic].apply(tables, record)
+                self._kinds[record.topic].apply(tables, record, applied)
             except MalformedRecord as error:
                 applied.refused[record.topic] += 1
                 log.warning("state refused", place=str(record), reason=str(error))
@@ -90,20 +92,22 @@ class _Kind:
     remove: Callable[[Tables, str], None]
     news: Callable[[Tables, Any], list[int]] = _no_news
 
-    def apply(self, tables: Tables, record: Record) -> list[int]:
-        """Applies one record; returns the times of the events that were not known before.
+    def apply(self, tables: Tables, record: Record, applied: Applied) -> None:
+        """Applies one record, and notes what was new in it.
 
         Raises:
             MalformedRecord: it cannot be used.
         """
         if record.value is None:
             self.remove(tables, _key(record))
-            return []
+            return
         message = self.decoder.decode(record.value, record.headers)
         check_key(record.key, getattr(message, self.id_field), self.id_field.replace("_", " "))
         news = self.news(tables, message)
         self.put(tables, message)
-        return news
+        applied.event_times_ms += news
+        if isinstance(message, UserState):
+            applied.users.append(message)
 
 
 def _key(record: Record) -> str:

@@ -74,7 +74,7 @@ def serve_page(make_desk, monkeypatch):
             thread = ComputeThread()
             spawn(thread.run(), "compute")
             if with_model:
-                spawn(page.run(desk.model, thread, lambda: 0), "live page")
+                spawn(page.run(desk.model, thread, lambda: 0, desk.outcomes), "live page")
                 await until(lambda: page.typed is not None)
             yield Served(page, readiness, address, session)
             await asyncio.sleep(0)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
 from brokers import TestBroker
-from worker_lab import WorkerLab, requests
+from worker_lab import USERS, WorkerLab, requests, user_state
 
 from loadgen.processes import free_port
 from runtime.kafka import RecordSink
 from runtime.records import OutRecord
 from runtime.settings import TelemetrySettings
 from schemas.codec import encode, headers_for
-from schemas.messages import Item
+from schemas.messages import Item, PastInteraction
+from worker.outcomes.settings import OutcomeSettings
 
 pytestmark = pytest.mark.slow
 FLAGS = [
@@ -111,7 +115,8 @@ def work(lab):
     @asynccontextmanager
     async def working():
         telemetry = TelemetrySettings(http_port=free_port(), live_page=True)
-        async with lab.worker(lab.settings().model_copy(update={"telemetry": telemetry})):
+        settings = lab.settings(outcomes=OutcomeSettings(wait_s=3, least=40))
+        async with lab.worker(settings.model_copy(update={"telemetry": telemetry})):
             yield f"http://127.0.0.1:{telemetry.http_port}/live"
 
     return working
@@ -138,6 +143,42 @@ async def show_answers(lab, page, first=0):
         if await page.locator("#samples details").count() > shown:
             return
         await page.wait_for_timeout(500)
+
+
+async def show_outcomes(lab, page):
+    """Has every user do something with every item after it was scored, until the page tells of quality."""
+    await lab.ask(*requests(20, first=1000))
+    await lab.scores(20)
+    now_ms = time.time_ns() // 1_000_000 + 1
+    for number in range(USERS):
+        state = user_state(number, np.random.default_rng(number), version=2)
+        recent = [
+            PastInteraction(
+                item_id=f"i{item}", event_time_ms=now_ms, positive=item % 3 == 0, event_id=f"{number}-{item}"
+            )
+            for item in range(20)
+        ]
+        await lab.tell(msgspec.structs.replace(state, recent=recent))
+    await page.wait_for_selector("#outcomes:not([hidden])")
+
+
+async def test_what_became_of_the_scores_is_shown(lab, watch):
+    """AUC and calibration as figures, and in ten parts; before there are enough outcomes, how many there are."""
+    async with watch() as (page, said):
+        await show_answers(lab, page)
+        assert await page.text_content("#auc") == "–"
+        assert "of 40 outcomes" in await page.text_content("#auc-note")
+        await show_outcomes(lab, page)
+
+        assert 0 <= float(await page.text_content("#auc")) <= 1
+        assert float(await page.text_content("#ratio")) > 0
+        assert await page.locator("#bins tr").count() == 10
+        assert await page.locator("#bins .predicted").count() == 10
+        rungs = await page.locator("#outcomes-by-rung th").all_text_contents()
+        assert rungs
+        assert set(rungs) <= {"final head", "confident head", "deadline", "graph score"}
+        assert "had an outcome" in await page.text_content("#outcomes-hint")
+        assert said == []
 
 
 async def test_numbers_move_while_requests_are_answered(lab, watch):
@@ -200,6 +241,7 @@ async def test_it_fits_a_narrow_screen_and_can_be_read(lab, watch, scheme):
     """At 400 px nothing scrolls sideways, everything open; every text has the contrast of WCAG's level AA."""
     async with watch(viewport={"width": 400, "height": 800}, color_scheme=scheme) as (page, _):
         await show_answers(lab, page)
+        await show_outcomes(lab, page)
         await page.locator("#samples summary").first.click()
         await page.fill("#user", "u1")
         await page.fill("#items", "i3 i4")
@@ -208,7 +250,7 @@ async def test_it_fits_a_narrow_screen_and_can_be_read(lab, watch, scheme):
         await page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         assert await page.evaluate("document.documentElement.scrollWidth") <= 400
         contrasts = await page.evaluate(CONTRASTS)
-        assert len(contrasts) > 60
+        assert len(contrasts) > 100
         assert contrasts[0][0] >= CONTRAST_AA, contrasts[:5]
 
 

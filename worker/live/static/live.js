@@ -70,7 +70,7 @@ function readable(point) {
   return Object.fromEntries(Object.entries(point).map(([name, value]) => [name, value ?? NaN]));
 }
 
-function second({ figures, not_ready: notReady, sample: shown }) {
+function second({ figures, outcomes: followed, not_ready: notReady, sample: shown }) {
   heardAt = Date.now();
   const reasons = Object.entries(notReady).map(([condition, reason]) => `${condition}: ${reason}`);
   state(reasons.length ? "bad" : "good", reasons.length ? `not ready (${reasons.join("; ")})` : "ready");
@@ -78,6 +78,7 @@ function second({ figures, not_ready: notReady, sample: shown }) {
   tiles(figures, points[points.length - 1]);
   exits(figures.exits);
   rungs(figures.made_by);
+  outcomes(followed);
   draw();
   if (shown !== null) sample(shown);
 }
@@ -146,6 +147,38 @@ function bars(id, rows) {
     track.firstChild.style.width = `${100 * share}%`;
     value.textContent = percent(share);
   });
+}
+
+function outcomes({ quality, waiting, settled, expired, skipped }) {
+  const isKnown = quality.bins.length > 0;
+  put("auc", number(quality.auc ?? NaN, 3));
+  put("auc-note", isKnown ? `of ${plural(quality.scores, "outcome")}`
+    : quality.scores < worker.least_outcomes ? `${quality.scores} of ${plural(worker.least_outcomes, "outcome")}` : "all outcomes are the same");
+  put("ratio", number(quality.calibration_ratio ?? NaN));
+  put("ratio-note", isKnown ? `${percent(quality.predicted)} over ${percent(quality.observed)}` : "");
+  const share = percent(settled / (settled + expired));
+  put("outcomes-hint", `Scores are judged after ${worker.outcome_wait_s} s by what their user did with the item until then. ` +
+    (settled + expired ? `${share} had an outcome; those without, not shown or not answered yet, say nothing of the score. ` : "") +
+    `${waiting.toLocaleString("en")} waiting${skipped ? `, ${skipped.toLocaleString("en")} not followed` : ""}.`);
+  by("outcomes").hidden = !isKnown;
+  if (!isKnown) return;
+  const most = Math.max(...quality.bins.flatMap((bin) => [bin.predicted, bin.observed]));
+  by("bins").replaceChildren(...quality.bins.map((bin) => el("tr", {}, ...calibration(bin), plot(bin, most), count(bin))));
+  const made = RUNGS.filter(([code]) => quality.made_by[code]);
+  by("outcomes-by-rung").replaceChildren(...made.map(([code, name]) => {
+    const rung = quality.made_by[code];
+    return el("tr", {}, el("th", { scope: "row" }, name), ...calibration(rung), count(rung));
+  }));
+}
+
+const calibration = ({ predicted, observed }) => [predicted, observed].map((share) => el("td", { class: "number" }, percent(share)));
+const count = ({ scores }) => el("td", { class: "number" }, scores.toLocaleString("en"));
+
+function plot({ predicted, observed }, most) {
+  const bar = el("span", { class: "observed" }), mark = el("span", { class: "predicted" });
+  bar.style.width = `${100 * observed / most}%`;
+  mark.style.left = `${100 * predicted / most}%`;
+  return el("td", { class: "plot", "aria-hidden": "true" }, el("div", {}, bar, mark));
 }
 
 function draw() {

@@ -1,0 +1,1 @@
+"""What became of the scores: live AUC and calibration, from the interactions that follow them."""
