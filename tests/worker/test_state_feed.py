@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from programs.topics import TopicSettings
@@ -79,6 +81,32 @@ async def test_freshness_is_the_age_of_an_event_when_its_effect_can_be_served(ta
     assert metrics.value("exitstream_worker_states_total", topic=TOPICS.user_states) == 2
     assert tables.users.history_lengths[tables.users.ids.row("u")] == 3
     assert follower.stopped
+
+
+async def test_scores_learn_from_states_what_became_of_them(tables, state):
+    """Of a state that the tables refuse nothing is learned."""
+    clock, metrics = ManualClock(wall_ms=2_502), WorkerMetrics()
+    outcomes = LiveOutcomes(OutcomeSettings(), metrics, "m", clock)
+    answer = SimpleNamespace(
+        request=SimpleNamespace(user_id="u"),
+        item_ids=["a", "b", "c"],
+        ctr=np.array([0.1, 0.2, 0.3]),
+        made_by=np.zeros(3, np.int8),
+        scored_time_ms=0,
+    )
+    outcomes.note(answer)
+    refused = Record(TOPICS.user_states, 0, 0, b"other", state("+x", "+a", "+b", "+c").value)
+    follower = Follower([state("+a", "-b"), refused])
+    async with owned_tasks() as spawn:
+        thread = ComputeThread()
+        spawn(thread.run(), "compute")
+        feed = StateFeed(follower, StateReader(TOPICS, 100_000), tables, thread, metrics, outcomes, batch=10)
+        spawn(feed.follow(clock, Readiness(("tables",))), "states")
+        await feed.filled(asyncio.Event())
+    clock.advance(OutcomeSettings().wait_s)
+
+    assert outcomes.judge().settled == 1
+    assert outcomes.figures.expired == 2
 
 
 async def test_a_program_that_is_to_stop_does_not_wait_for_the_tables(tables):

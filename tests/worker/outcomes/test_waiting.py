@@ -78,13 +78,15 @@ def test_a_click_after_its_impression_makes_the_score_positive():
 
 
 def test_an_interaction_belongs_to_the_latest_score_before_it():
-    """Of a pair that was scored twice, what was done in between judges the first and what was done later the second."""
+    """Of a pair that was scored twice, what was done in between (up to the very moment)
+    judges the first and what was done later the second.
+    """
     waiting = WaitingScores(WAIT_S, 100)
     waiting.note(answer("u", 1000, {"a": 0.5}), 0)
     waiting.note(answer("u", 2000, {"a": 0.25}), 0)
-    waiting.learn("u", past((1500, "-a"), (2500, "+a")))
+    waiting.learn("u", past((1500, "-a"), (2000, "+a"), (2500, "-a")))
 
-    assert judged_of(waiting) == ([(0.25, True), (0.5, False)], 0)
+    assert judged_of(waiting) == ([(0.25, False), (0.5, True)], 0)
 
 
 def test_without_room_answers_are_skipped_until_there_is_some():
