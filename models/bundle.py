@@ -8,6 +8,7 @@
     graph.safetensors      base embeddings of items, layer weights, the map from words to embeddings
     items.json             the items' ids, in the order of their base embeddings
     calibration.json
+    golden.json            requests with the scores that the bundle gave when it was saved (models.golden)
 
 The model version is a hash of the hashes: bundles of the same version give the same scores.
 """
@@ -29,6 +30,7 @@ from safetensors.numpy import save_file
 from models.bundle_files import GRAPH_ARRAYS, load_graph_and_text
 from models.bundle_manifest import (
     FORMAT_VERSION,
+    GOLDEN,
     MANIFEST,
     file_entry,
     model_version,
@@ -38,9 +40,11 @@ from models.bundle_manifest import (
 )
 from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
+from models.golden import GoldenRequest, read_golden, write_golden
 from models.graph_base import GraphBase
 from models.prompt import PromptBuilder, PromptLimits
 from models.text import Text
+from runtime.clock import Clock, SystemClock
 from runtime.errors import BundleError
 
 __all__ = ["MANIFEST", "Bundle", "read_manifest"]
@@ -59,6 +63,7 @@ class Bundle:
         dataset: name of the data it was trained on.
         metrics: figures of the evaluation at the end of training.
         version: the model version; empty until saved or loaded.
+        golden: requests with this bundle's scores (`models.golden_check`); none in bundles of an earlier release.
     """
 
     model: ExitModel
@@ -69,13 +74,18 @@ class Bundle:
     dataset: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
+    golden: tuple[GoldenRequest, ...] = ()
 
     def prompt_builder(self) -> PromptBuilder:
         """The prompt builder that this model was trained with."""
         return PromptBuilder(self.text, self.graph.dim, self.limits)
 
-    def save(self, folder: Path) -> Bundle:
+    def save(self, folder: Path, clock: Clock | None = None) -> Bundle:
         """Write the folder. An existing bundle is replaced only once the new one is complete.
+
+        Args:
+            folder: the bundle.
+            clock: tells the time that the manifest notes.
 
         Returns:
             This bundle with its version.
@@ -90,7 +100,7 @@ class Bundle:
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
             self._write_parts(unfinished)
-            version = self._write_manifest(unfinished)
+            version = self._write_manifest(unfinished, (clock or SystemClock()).wall_ms())
             shutil.rmtree(folder, ignore_errors=True)
             unfinished.rename(folder)
         except OSError as error:
@@ -125,6 +135,7 @@ class Bundle:
                 dataset=manifest.dataset,
                 metrics=manifest.metrics,
                 version=manifest.model_version,
+                golden=read_golden(folder) if GOLDEN in manifest.files else (),
             )
         with reading(folder, "how its parts fit each other"):
             bundle.check_parts()
@@ -155,8 +166,10 @@ class Bundle:
         arrays = {name: np.ascontiguousarray(getattr(self.graph, name)) for name in GRAPH_ARRAYS}
         save_file(arrays, str(folder / "graph.safetensors"))
         (folder / "items.json").write_text(json.dumps(list(self.graph.item_ids), ensure_ascii=True))
+        if self.golden:
+            write_golden(folder, self.golden)
 
-    def _write_manifest(self, folder: Path) -> str:
+    def _write_manifest(self, folder: Path, now_ms: int) -> str:
         files = {
             path.relative_to(folder).as_posix(): file_entry(path)
             for path in sorted(folder.rglob("*"))
@@ -167,6 +180,7 @@ class Bundle:
         manifest = {
             "format_version": FORMAT_VERSION,
             "model_version": version,
+            "created_time_ms": now_ms,
             "dataset": self.dataset,
             # Absent rather than NaN, which JSON does not have: a figure that could not be computed.
             "metrics": {name: value for name, value in self.metrics.items() if math.isfinite(value)},

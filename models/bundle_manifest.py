@@ -18,8 +18,10 @@ import msgspec
 
 from runtime.errors import BundleError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+"""2 added the golden requests, which programs of format 1 would refuse as an unknown file."""
 MANIFEST: Final = "bundle.json"
+GOLDEN: Final = "golden.json"
 FILES: Final = frozenset(
     {
         "backbone/config.json",
@@ -32,8 +34,12 @@ FILES: Final = frozenset(
         "tokenizer.json",
     }
 )
-"""All files of a bundle besides its manifest. There are no others: none that holds code, none outside the folder."""
-_MAX_MANIFEST_BYTES: Final = 1_048_576
+"""The files that every bundle has besides its manifest."""
+ALL_FILES: Final = FILES | {GOLDEN}
+"""All that a bundle may have: bundles of format 1 have no golden requests. There are no others: none that holds code,
+none outside the folder.
+"""
+MAX_MANIFEST_BYTES: Final = 1_048_576
 _MAX_CAUSE_CHARACTERS: Final = 300
 
 Limit = Annotated[int, msgspec.Meta(ge=0, le=4_096)]
@@ -55,6 +61,13 @@ class Manifest(msgspec.Struct, frozen=True):
     metrics: dict[str, float]
     prompt_limits: dict[str, Limit]
     files: dict[str, FileEntry]
+    created_time_ms: int = 0
+    """When it was saved, Unix time in milliseconds; 0 in bundles of format 1."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files but the manifest."""
+        return sum(entry.bytes for entry in self.files.values())
 
 
 class _Format(msgspec.Struct):
@@ -71,17 +84,30 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise BundleError(f"no model bundle in {folder}: {MANIFEST} is missing; train one with `exitstream train`")
     try:
-        if path.stat().st_size > _MAX_MANIFEST_BYTES:
-            raise ValueError(f"larger than {_MAX_MANIFEST_BYTES} bytes")  # noqa: TRY301 - told like what msgspec finds
-        content = path.read_bytes()
-        format_version = msgspec.json.decode(content, type=_Format).format_version
-        if format_version <= FORMAT_VERSION:
-            return msgspec.json.decode(content, type=Manifest)
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ValueError(f"larger than {MAX_MANIFEST_BYTES} bytes")  # noqa: TRY301 - told like what msgspec finds
+        return decode_manifest(path.read_bytes(), str(folder))
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is corrupt: {_in_one_line(error)}; retrain the bundle") from error
-    raise BundleError(
-        f"the bundle {folder} has format {format_version}, this version reads up to {FORMAT_VERSION}; update it"
-    )
+
+
+def decode_manifest(content: bytes, place: str) -> Manifest:
+    """A manifest from its bytes, its list of files checked.
+
+    Args:
+        content: of the file.
+        place: where the bundle is, for errors.
+
+    Raises:
+        ValueError: it is malformed.
+        BundleError: its format is newer than this version reads.
+    """
+    format_version = msgspec.json.decode(content, type=_Format).format_version
+    if format_version > FORMAT_VERSION:
+        raise BundleError(
+            f"the bundle {place} has format {format_version}, this version reads up to {FORMAT_VERSION}; update it"
+        )
+    return msgspec.json.decode(content, type=Manifest)
 
 
 def model_version(files: Mapping[str, FileEntry], limits: Mapping[str, int]) -> str:
@@ -98,20 +124,33 @@ def verified_manifest(folder: Path) -> Manifest:
             model version is not that of the files.
     """
     manifest = read_manifest(folder)
-    if missing := FILES - set(manifest.files):
-        raise _corrupt(folder, f"{MANIFEST} does not list {', '.join(sorted(missing))}")
-    if unknown := set(manifest.files) - FILES:
-        raise _corrupt(folder, f"{MANIFEST} lists {min(unknown)!r:.100}, which is no part of a bundle")
+    check_list(manifest, str(folder))
     try:
-        if unlisted := _found(folder) - FILES - {MANIFEST}:
+        if unlisted := _found(folder) - set(manifest.files) - {MANIFEST}:
             raise _corrupt(folder, f"{min(unlisted)!r:.100} is no part of a bundle; move it elsewhere")
         for name, expected in sorted(manifest.files.items()):
             _verify(folder, name, expected)
     except OSError as error:
         raise _corrupt(folder, _in_one_line(error)) from error
-    if manifest.model_version != model_version(manifest.files, manifest.prompt_limits):
-        raise _corrupt(folder, f"{MANIFEST} names a model_version that is not that of its files")
     return manifest
+
+
+def check_list(manifest: Manifest, place: str) -> None:
+    """Check that a manifest lists the files of a bundle and no others, under the model version that follows from them.
+
+    Args:
+        manifest: as read.
+        place: where the bundle is, for errors.
+
+    Raises:
+        BundleError: it does not.
+    """
+    if missing := FILES - set(manifest.files):
+        raise _corrupt(place, f"{MANIFEST} does not list {', '.join(sorted(missing))}")
+    if unknown := set(manifest.files) - ALL_FILES:
+        raise _corrupt(place, f"{MANIFEST} lists {min(unknown)!r:.100}, which is no part of a bundle")
+    if manifest.model_version != model_version(manifest.files, manifest.prompt_limits):
+        raise _corrupt(place, f"{MANIFEST} names a model_version that is not that of its files")
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -161,7 +200,7 @@ def _verify(folder: Path, name: str, expected: FileEntry) -> None:
         raise _corrupt(folder, f"{name} is not what was saved")
 
 
-def _corrupt(folder: Path, finding: str) -> BundleError:
+def _corrupt(folder: Path | str, finding: str) -> BundleError:
     return BundleError(f"the bundle {folder} is corrupt: {finding}; copy it again or retrain it")
 
 

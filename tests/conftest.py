@@ -29,9 +29,12 @@ def tiny_bundle(tmp_path_factory):
     from models.calibration import CONFIDENCE_FEATURES, ExitCalibration, FrontierPoint
     from models.exit_model import ExitConfig, ExitModel
     from models.features import FEATURES, GRAPH_FEATURES
+    from models.golden_check import with_golden
     from models.graph_base import GraphBase
     from models.prompt import PromptLimits
     from models.text import Text
+    from schemas.messages import Item
+    from training.golden import invented_requests
 
     torch.manual_seed(7)
     torch.set_num_threads(1)
@@ -70,7 +73,8 @@ def tiny_bundle(tmp_path_factory):
     )
     model = ExitModel.from_config(decoder, ExitConfig(layers, dim, max(dim, len(FEATURES)))).eval()
     bundle = Bundle(model=model, calibration=calibration, graph=graph, text=text, limits=PromptLimits(), dataset="none")
-    return bundle.save(tmp_path_factory.mktemp("bundle"))
+    items = [Item(item_id=f"i{number}", title=f"title number {number}") for number in range(20)]
+    return with_golden(bundle, invented_requests(items, seed=7)).save(tmp_path_factory.mktemp("bundle"))
 
 
 @pytest.fixture(scope="session")

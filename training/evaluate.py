@@ -69,6 +69,7 @@ class Evaluation:
             "auc": self.served.auc,
             "log_loss": self.served.log_loss,
             "calibration_error": self.served.calibration_error,
+            **{f"auc_layer_{layer}": head.auc for layer, head in zip(self.exit_layers[:-1], self.heads, strict=False)},
             "auc_full_depth": self.heads[-1].auc,
             "log_loss_full_depth": self.heads[-1].log_loss,
             "auc_graph": self.graph.auc,

@@ -11,12 +11,14 @@ from event_data.event_log import EventLog
 from models.bundle import Bundle
 from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
+from models.golden_check import with_golden
 from models.graph_base import GraphBase
 from models.text import Text
 from runtime.process.allocator import keep_freed_memory
 from training.calibrate import HeldOut, calibrate
 from training.evaluate import evaluate
 from training.examples import ExampleSets, graph_end, make_examples
+from training.golden import invented_requests
 from training.presets import DEMO, STANDARD, Preset
 from training.progress import Reporter, Silent
 from training.tokenizer import fit_tokenizer
@@ -47,7 +49,7 @@ def train(log: EventLog, out: Path, preset: Preset | None = None, reporter: Repo
     calibration = _calibrate(model, examples, preset, reporter)
     bundle = Bundle(model, calibration, graph, text, preset.limits, dataset=log.name)
     bundle = replace(bundle, metrics=evaluate(bundle, log, reporter).figures())
-    return bundle.save(out)
+    return with_golden(bundle, invented_requests(log.items, preset.seed)).save(out)
 
 
 def preset_for(log: EventLog) -> Preset:

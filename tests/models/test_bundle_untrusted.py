@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from models.bundle import Bundle
 from models.bundle_files import GraphPart
-from models.bundle_manifest import FILES, MANIFEST
+from models.bundle_manifest import ALL_FILES, MANIFEST
 from runtime.errors import BundleError
 
 TENSORS = ("backbone/model.safetensors", "exits.safetensors", "graph.safetensors")
-JSON_FILES = tuple(sorted(name for name in {*FILES, MANIFEST} if name.endswith(".json")))
+JSON_FILES = tuple(sorted(name for name in {*ALL_FILES, MANIFEST} if name.endswith(".json")))
 ODD_VALUES = (
     *(None, True, "", "x", "../../etc/passwd", -1, 0, 1, 3, 0.5, 10**9, 2**63, 10**30, 1e308, [], {}),
     *([[]], [None] * 3, {"a": 1}, ["x"], [0.0], "1" * 5_000),
@@ -65,7 +65,7 @@ def both_end_well(folder):
 def test_any_bytes_in_any_file_end_in_one_line(tiny_bundle_folder, tmp_path, data):
     """Bytes overwritten, cut off or added, hashes made to fit or not: nothing but a `BundleError` is raised."""
     folder = fresh(tiny_bundle_folder, tmp_path / "bundle")
-    path = folder / data.draw(st.sampled_from(sorted({*FILES, MANIFEST})))
+    path = folder / data.draw(st.sampled_from(sorted({*ALL_FILES, MANIFEST})))
     content = path.read_bytes()
     # Half of the changes hit the first bytes, where lengths and headers are.
     start = data.draw(st.integers(0, 200) | st.integers(0, len(content)))

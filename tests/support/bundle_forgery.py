@@ -9,13 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from models.bundle_manifest import FILES, MANIFEST, file_entry, model_version
+from models.bundle_manifest import ALL_FILES, MANIFEST, file_entry, model_version
 
 
 def sign(folder: Path) -> None:
     """Makes the manifest agree with the files that are there."""
     manifest = json.loads((folder / MANIFEST).read_text())
-    files = {name: file_entry(folder / name) for name in sorted(FILES) if (folder / name).is_file()}
+    files = {name: file_entry(folder / name) for name in sorted(ALL_FILES) if (folder / name).is_file()}
     manifest["files"] = msgspec.to_builtins(files)
     manifest["model_version"] = model_version(files, manifest["prompt_limits"])
     (folder / MANIFEST).write_text(json.dumps(manifest))

@@ -14,8 +14,10 @@ from evaluation.baseline import running_means_auc
 from evaluation.metrics import auc, expected_calibration_error, log_loss
 from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
+from models.golden_check import check_golden
 from training.evaluate import evaluate
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
+from training.golden import REQUESTS
 from training.presets import DEMO, STANDARD
 from training.replay import Replay, replay_examples
 from training.train import preset_for, train
@@ -58,7 +60,13 @@ def test_a_trained_bundle_is_saved_with_its_metrics(trained, log):
     assert loaded.version == bundle.version
     assert loaded.dataset == log.name
     assert loaded.metrics == bundle.metrics
-    assert {"auc", "log_loss", "auc_running_means", "token_layer_share"} <= set(loaded.metrics)
+    assert {"auc", "auc_layer_1", "log_loss", "auc_running_means", "token_layer_share"} <= set(loaded.metrics)
+
+
+def test_a_trained_bundle_holds_its_golden_scores(trained):
+    """What lies in the folder gives the scores that the model gave at the end of its training."""
+    _, folder, _ = trained
+    assert check_golden(Bundle.load(folder), tolerance=1e-5) == REQUESTS + 1
 
 
 def test_every_step_and_every_unreadable_line_is_reported(trained):
