@@ -14,6 +14,7 @@ from event_data.event_log import EventLog
 from event_data.load import load_log
 from event_data.suitability import require_suitable
 from models.bundle import MANIFEST, Bundle, read_manifest
+from models.bundle_store import resolve
 from runtime.errors import BundleError
 from training.evaluate import Evaluation, Quality, evaluate
 from training.progress import reporter_for
@@ -34,10 +35,10 @@ def train_bundle(log: EventLog, out: Path) -> None:
     console.print(f"last tenth of the log: {figures}")
 
 
-def evaluate_bundle(folder: Path, data: Path | None, out: Path | None) -> None:
+def evaluate_bundle(bundle: str, data: Path | None, out: Path | None) -> None:
     """Show how good a bundle is on the last tenth of a log; write the figures as JSON if a file is given."""
     console = Console(highlight=False)
-    evaluation = evaluate(Bundle.load(folder), load_log(data), reporter_for(console))
+    evaluation = evaluate(Bundle.load(resolve(bundle)), load_log(data), reporter_for(console))
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(

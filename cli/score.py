@@ -15,6 +15,7 @@ from event_data.load import load_log
 from event_data.synthetic import NAME as SYNTHETIC
 from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
+from models.bundle_store import resolve
 from models.evidence import CandidateEvidence, ItemFacts
 from models.feature_words import in_words
 from programs.settings import ExitstreamSettings
@@ -34,10 +35,10 @@ class UnusableRequest(ExitstreamError):
     """The request cannot be read or decoded."""
 
 
-def explain_request(request: Path, bundle: Path, data: Path | None, config: Path | None, *, from_kafka: bool) -> None:
+def explain_request(request: Path, bundle: str, data: Path | None, config: Path | None, *, from_kafka: bool) -> None:
     """Read the request, look up its user and items, score it, and show what went into the score."""
     wanted = _read_request(request)
-    model = Bundle.load(bundle)
+    model = Bundle.load(resolve(bundle))
     tables = _live_tables(model, config) if from_kafka else _replayed_tables(model, data)
     show_explanation(explain(model, tables, wanted), wanted, Console(highlight=False))
 

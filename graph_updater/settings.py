@@ -17,7 +17,9 @@ from runtime.settings_sources import load_settings
 class UpdaterSection(SettingsSection):
     """The program around the graph."""
 
-    bundle: Path = Field(Path("bundle"), description="the model bundle: base embeddings and layer weights")
+    bundle: str = Field(
+        "bundle", min_length=1, description="the trained model: its folder, a bundle store, or STORE@VERSION"
+    )
     group_id: str = Field(
         "exitstream-updater", min_length=1, description="updaters of one group elect a leader; the others stand by"
     )

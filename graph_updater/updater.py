@@ -26,6 +26,7 @@ from graph_updater.snapshots import Snapshots
 from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
 from graph_updater.topic_watch import TopicsMadeAgain, watch_topics
 from models.bundle_files import GraphPart
+from models.bundle_store import current_version, resolve
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
 from runtime.errors import BrokerError, OffsetsOutOfRange
@@ -59,6 +60,12 @@ class UpdaterResources:
     origin: Origin
     store: SnapshotStore
     made_again: frozenset[str] = frozenset()
+
+
+def _load(address: str) -> GraphPart:
+    folder = resolve(address)
+    log.info("loading the bundle", address=address, folder=str(folder), model_version=current_version(folder))
+    return GraphPart.load(folder)
 
 
 class Updater:
@@ -113,7 +120,7 @@ class Updater:
     async def _resources(self) -> UpdaterResources:
         """Loads the bundle and checks brokers, topics and the snapshots' address."""
         updater, kafka = self._settings.updater, self._settings.kafka
-        bundle = await asyncio.to_thread(GraphPart.load, updater.bundle)
+        bundle = await asyncio.to_thread(_load, updater.bundle)
         await probe(kafka)
         cluster = await require_topics(kafka, (*self._inputs, *self._outputs))
         return UpdaterResources(

@@ -14,6 +14,8 @@ import structlog
 import torch
 
 from models.bundle import Bundle
+from models.bundle_store import current_version, resolve
+from models.golden_check import check_golden
 from runtime.clock import Clock, SystemClock
 from runtime.delivery import Admission, Delivery, Handling, make_delivery
 from runtime.kafka import RecordSource, TopicFollower
@@ -96,7 +98,6 @@ class Service:
             spawn(watch_loop_lag(self.metrics.event_loop_lag.observe), "event loop lag")
             thread = ComputeThread()
             spawn(thread.run(), "compute")
-            log.info("loading the bundle", folder=str(settings.worker.bundle))
             bundle = await thread.call(self._load)
             graph = bundle.graph
             tables = Tables(bundle.text, graph.dim, settings.worker.tables, training, space=graph.space)
@@ -113,7 +114,12 @@ class Service:
         """In the compute thread: torch keeps its number of threads per thread."""
         torch.set_num_threads(self._threads)
         faiss.omp_set_num_threads(self._threads)
-        return Bundle.load(self._settings.worker.bundle)
+        address = self._settings.worker.bundle
+        folder = resolve(address)
+        log.info("loading the bundle", address=address, folder=str(folder), model_version=current_version(folder))
+        bundle = Bundle.load(folder)
+        check_golden(bundle)
+        return bundle
 
     def _serving_model(self, bundle: Bundle, tables: Tables) -> ServingModel:
         tables.refresh_indexes()

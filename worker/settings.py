@@ -23,7 +23,9 @@ AnswerFormat = Literal["as_asked", "msgpack", "json"]
 class WorkerSection(SettingsSection):
     """The program around queue, engine and tables, `[worker]`."""
 
-    bundle: Path = Field(Path("bundle"), description="folder of the trained model")
+    bundle: str = Field(
+        "bundle", min_length=1, description="the trained model: its folder, a bundle store, or STORE@VERSION"
+    )
     group_id: str = Field("exitstream-worker", min_length=1, description="workers of one group share the requests")
     threads: int | None = Field(None, ge=1, description="of torch and FAISS; None: the container's share of CPUs")
 

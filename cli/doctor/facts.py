@@ -12,6 +12,8 @@ from graph_updater.publication.standby import election_group
 from graph_updater.settings import UpdaterSettings
 from models.bundle import Bundle
 from models.bundle_files import GraphPart
+from models.bundle_store import resolve
+from models.golden_check import check_golden
 from programs.topics import TopicSettings
 from runtime.clock import SystemClock
 from runtime.errors import BundleError
@@ -21,24 +23,25 @@ from runtime.settings import KafkaSettings
 from worker.settings import WorkerSettings
 
 
-def worker_bundle(folder: Path) -> BundleFacts:
-    """The bundle, loaded as a worker loads it."""
+def worker_bundle(address: str) -> BundleFacts:
+    """The bundle, found, loaded and checked as a worker does it."""
     try:
+        folder = resolve(address)
         bundle = Bundle.load(folder)
+        check_golden(bundle)
     except BundleError as error:
-        return BundleFacts(str(folder), str(error))
-    return BundleFacts(
-        str(folder), "", bundle.version, _size(folder), bundle.graph.dim, resident_bytes=resident_memory()
-    )
+        return BundleFacts(address, str(error))
+    return BundleFacts(address, "", bundle.version, _size(folder), bundle.graph.dim, resident_bytes=resident_memory())
 
 
-def updater_bundle(folder: Path) -> BundleFacts:
+def updater_bundle(address: str) -> BundleFacts:
     """The part of the bundle that an updater loads."""
     try:
+        folder = resolve(address)
         part = GraphPart.load(folder)
     except BundleError as error:
-        return BundleFacts(str(folder), str(error))
-    return BundleFacts(str(folder), "", part.version, _size(folder), part.graph.dim)
+        return BundleFacts(address, str(error))
+    return BundleFacts(address, "", part.version, _size(folder), part.graph.dim)
 
 
 async def cluster(worker: WorkerSettings, updater: UpdaterSettings) -> ClusterFacts:

@@ -15,7 +15,7 @@ class BundleFacts:
     """A bundle as it was found.
 
     Attributes:
-        folder: where.
+        address: where, as the settings name it.
         error: why it does not load; empty if it does.
         version: of the model.
         bytes: of all its files.
@@ -23,7 +23,7 @@ class BundleFacts:
         resident_bytes: of this process with the bundle loaded, as a worker has it.
     """
 
-    folder: str
+    address: str
     error: str = ""
     version: str = ""
     bytes: int = 0
@@ -35,8 +35,8 @@ def check_bundle(program: str, facts: BundleFacts) -> Finding:
     """That it loads, every file's hash included."""
     about = f"bundle of the {program}"
     if facts.error:
-        return Finding("problem", about, facts.error, f"Set {program}.bundle to the folder of a trained bundle")
-    return Finding("ok", about, f"{facts.folder} loads: version {facts.version}, {facts.bytes / 1e6:.1f} MB")
+        return Finding("problem", about, facts.error, f"Set {program}.bundle to a trained bundle or a bundle store")
+    return Finding("ok", about, f"{facts.address} loads: version {facts.version}, {facts.bytes / 1e6:.1f} MB")
 
 
 def check_versions(worker: BundleFacts, updater: BundleFacts) -> Finding:

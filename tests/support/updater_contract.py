@@ -169,7 +169,7 @@ class UpdaterContract(UpdaterEssentials):
 
     async def test_a_missing_bundle_is_named(self, world, tmp_path):
         """One line says where it was looked for, and how to make one."""
-        settings = world.settings(bundle=tmp_path / "nothing")
+        settings = world.settings(bundle=str(tmp_path / "nothing"))
 
         with pytest.raises(BundleError, match=r"nothing.*exitstream train"):
             await Updater(settings, SystemClock()).main(asyncio.Event())

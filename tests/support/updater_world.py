@@ -60,7 +60,7 @@ class UpdaterWorld:
     def settings(self, **changes) -> UpdaterSettings:
         """Quick and exact."""
         quick = {
-            "bundle": self.bundle_folder,
+            "bundle": str(self.bundle_folder),
             "group_id": self.group_id,
             "snapshots": str(self.snapshots),
             "snapshot_interval_s": 0.3,

@@ -61,7 +61,7 @@ class WorkerLab:
             topics=self.topics,
             telemetry=TelemetrySettings(http_port=0),
             worker=WorkerSection(
-                **{"bundle": self.bundle, "group_id": self.broker.name("group"), "threads": 1, "budget_ms": 30_000}
+                **{"bundle": str(self.bundle), "group_id": self.broker.name("group"), "threads": 1, "budget_ms": 30_000}
                 | {"engine": EngineSettings(max_batch_tokens=512, warm_up_rounds=1)}
                 | worker
             ),
@@ -138,7 +138,7 @@ class WorkerLab:
             "EXITSTREAM_KAFKA__DELIVERY": settings.kafka.delivery,
             "EXITSTREAM_KAFKA__SESSION_TIMEOUT_MS": str(settings.kafka.session_timeout_ms),
             "EXITSTREAM_KAFKA__COMMIT_INTERVAL_MS": str(settings.kafka.commit_interval_ms),
-            "EXITSTREAM_WORKER__BUNDLE": str(settings.worker.bundle),
+            "EXITSTREAM_WORKER__BUNDLE": settings.worker.bundle,
             "EXITSTREAM_WORKER__GROUP_ID": settings.worker.group_id,
             "EXITSTREAM_WORKER__BUDGET_MS": str(settings.worker.budget_ms),
             "EXITSTREAM_WORKER__THREADS": "1",

@@ -85,4 +85,4 @@ async def test_missing_topics_end_in_one_line_that_says_what_to_do(embedded_brok
 async def test_a_missing_bundle_ends_in_one_line_that_says_what_to_do(lab, tmp_path):
     """The same for the model."""
     with pytest.raises(BundleError, match="exitstream train"):
-        await Service(lab.settings(bundle=tmp_path), threads=1).main(asyncio.Event())
+        await Service(lab.settings(bundle=str(tmp_path)), threads=1).main(asyncio.Event())

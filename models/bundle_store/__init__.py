@@ -1,0 +1,19 @@
+"""Where bundles are kept, with versions: a folder or any fsspec address.
+
+    STORE/versions/<model version>/…    a bundle as it was trained; never changed
+    STORE/promotions/<number>.json      the current version and the history up to then; the highest number holds
+
+A version exists once its `bundle.json` is there, which is uploaded last. A promotion creates the next number and never
+overwrites one, so that of two at once one fails and says so.
+
+    address.py      what an address names: a bundle, a store's current version, or STORE@VERSION
+    files.py        reading and writing at an address
+    promotions.py   the history, and what rolling back means; pure
+    store.py        put, list, promote, roll back, fetch
+    cache.py        versions that were fetched
+"""
+
+from models.bundle_store.address import current_version, resolve
+from models.bundle_store.store import BundleStore, StoredVersion
+
+__all__ = ["BundleStore", "StoredVersion", "current_version", "resolve"]

@@ -1,0 +1,126 @@
+"""Bundles fetched from elsewhere, in a folder of this machine. Hashes are checked before one appears there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from models.bundle_manifest import MANIFEST, MAX_MANIFEST_BYTES, check_list, decode_manifest, verified_manifest
+from models.bundle_store.files import Files
+from runtime.errors import BundleError
+
+KEPT: Final = 3
+"""Versions of one store that are kept, those used last."""
+_UNFINISHED: Final = ".unfinished-"
+
+
+def default_cache() -> Path:
+    """`exitstream/bundles` in the user's folder for caches: `$XDG_CACHE_HOME`, or else `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exitstream" / "bundles"
+
+
+class BundleCache:
+    """The fetched versions of one store.
+
+    Args:
+        folder: of all stores.
+        address: of this one. Each has a folder of its own: a store cannot pass its files off as another's.
+    """
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self._folder = folder / hashlib.sha256(address.encode()).hexdigest()[:16]
+
+    def fetch(self, files: Files, place: str, version: str) -> Path:
+        """The folder of a version, downloaded unless it is there and whole.
+
+        Args:
+            files: the store.
+            place: the bundle's folder in it.
+            version: its model version.
+
+        Raises:
+            BundleError: it cannot be downloaded or kept, or is not what its manifest says.
+        """
+        target = self._folder / version
+        if not _is_whole(target, version):
+            with self._unfinished() as folder:
+                _download(files, place, folder, version)
+                _move(folder, target, version)
+        os.utime(target)
+        self._prune()
+        return target
+
+    @contextmanager
+    def _unfinished(self) -> Iterator[Path]:
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
+        except OSError as error:
+            raise BundleError(
+                f"fetched bundles cannot be kept in {self._folder}: {error}; set XDG_CACHE_HOME to a writable folder"
+            ) from error
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _prune(self) -> None:
+        """Removes the versions that were not used for longest."""
+        versions = [path for path in self._folder.iterdir() if not path.name.startswith(_UNFINISHED)]
+        for path in sorted(versions, key=lambda path: path.stat().st_mtime_ns, reverse=True)[KEPT:]:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_whole(folder: Path, version: str) -> bool:
+    """Whether a version is there as it was downloaded; a damaged one is fetched again."""
+    if not folder.exists():
+        return False
+    try:
+        return verified_manifest(folder).model_version == version
+    except BundleError:
+        return False
+
+
+def _download(files: Files, place: str, to: Path, version: str) -> None:
+    """Downloads what the manifest lists, and nothing larger than it says."""
+    prefix = f"{place}/" if place else ""
+    where = f"{files.address}/{place}".rstrip("/")
+    content = files.read(f"{prefix}{MANIFEST}", MAX_MANIFEST_BYTES)
+    if content is None:
+        raise BundleError(f"no bundle at {where}: {MANIFEST} is missing")
+    try:
+        manifest = decode_manifest(content, where)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"the {MANIFEST} of {where} is corrupt: {error}; put the bundle there again") from error
+    check_list(manifest, where)
+    if manifest.model_version != version:
+        raise BundleError(f"{where} holds version {manifest.model_version}, not {version}; put the bundle there again")
+    for name, expected in sorted(manifest.files.items()):
+        if (size := files.size(prefix + name)) != expected.bytes:
+            found = "is missing" if size is None else f"has {size} bytes instead of {expected.bytes}"
+            raise BundleError(f"the bundle {where} is damaged: {name} {found}; put it there again")
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        files.download(prefix + name, to / name)
+    (to / MANIFEST).write_bytes(content)
+    try:
+        verified_manifest(to)
+    except BundleError as error:
+        raise BundleError(f"the bundle fetched from {where} is not whole: {error}") from error
+
+
+def _move(folder: Path, target: Path, version: str) -> None:
+    """Gives a complete folder its name, in place of a damaged one; another process may have been faster."""
+    try:
+        if target.exists() and not _is_whole(target, version):
+            shutil.rmtree(target)
+        if not target.exists():
+            folder.rename(target)
+    except OSError as error:
+        if not _is_whole(target, version):
+            raise BundleError(f"the fetched bundle {target} cannot be kept: {error}") from error
