@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from cli.bundles.app import app as bundle_app
 from runtime.errors import ExitstreamError
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ letters_app = typer.Typer(
 app.add_typer(topics_app, name="topics")
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(letters_app, name="dead-letters")
+app.add_typer(bundle_app, name="bundle")
 
 ConfigFile = Annotated[
     Path | None,
@@ -47,7 +49,9 @@ SinceWhen = Annotated[
     str | None,
     typer.Option("--since", help="Only refused since: an age (30m, 2h, 7d) or a UTC time (2026-01-31T12:00)."),
 ]
-BundleFolder = Annotated[Path, typer.Option("--bundle", help="Folder of a trained model bundle.")]
+BundleAddress = Annotated[
+    str, typer.Option("--bundle", help="A trained bundle: its folder, a bundle store, or STORE@VERSION.")
+]
 
 
 def run() -> None:
@@ -118,7 +122,7 @@ def load(
 
 @app.command()
 def evaluate(
-    bundle: BundleFolder,
+    bundle: BundleAddress,
     data: DataFolder = None,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file to write the figures to.")] = None,
 ) -> None:
@@ -131,7 +135,7 @@ def evaluate(
 @app.command()
 def score(
     request: Annotated[Path, typer.Argument(help="JSON file of an impression request; - for standard input.")],
-    bundle: BundleFolder,
+    bundle: BundleAddress,
     data: DataFolder = None,
     config: ConfigFile = None,
     from_kafka: Annotated[
