@@ -108,7 +108,7 @@ def tell_difference(found: Difference, console: Console) -> None:
         console,
         "graph part: the same, so states of one serve the other"
         if found.same_graph_part
-        else "graph part: not the same, so updater and workers have to change together",
+        else "graph part: not the same, so restart the updaters first, then the workers",
     )
     for what, items in (("added", found.items_added), ("gone", found.items_gone)):
         shown = ", ".join(items[:_ITEMS_SHOWN]) + (", …" if len(items) > _ITEMS_SHOWN else "")
