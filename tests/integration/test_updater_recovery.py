@@ -182,7 +182,7 @@ async def test_another_bundle_makes_all_embeddings_anew_and_keeps_everything_els
     world.reference.apply_items([Item(item_id="i22", title="title number 3")])
     world.reference.apply(plain(100))
 
-    async with world.running(bundle=tmp_path / "other"):
+    async with world.running(bundle=str(tmp_path / "other")):
         await world.published.until_equal()
         await world.send(*plain(50, first=100))
         await world.published.until_equal()
