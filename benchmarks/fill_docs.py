@@ -35,6 +35,7 @@ SOURCES: Final = {
     "overload": "`benchmarks.overload`",
     "soak": "`benchmarks.soak`",
     "pipeline": "`benchmarks.pipeline`",
+    "tracing": "`benchmarks.tracing`",
 }
 """What writes each file of figures, by the file's name without `.json`."""
 BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
@@ -48,6 +49,7 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "engine": (tables.engine, ("engine",)),
     "engine_frontier": (tables.engine_frontier, ("engine",)),
     "pipeline": (tables.pipeline, ("pipeline",)),
+    "tracing": (tables.tracing, ("tracing", "overload")),
     "overload_short": (overload_tables.short, ("overload",)),
     "overload_shipped": (overload_tables.shipped, ("overload",)),
     "overload_deep": (overload_tables.deep, ("overload",)),

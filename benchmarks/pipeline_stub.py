@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from schemas.messages import ImpressionRequest
 from worker.compute import ComputeThread
 from worker.engine.engine import ScoringEngine
 from worker.engine.scoring_job import CONFIDENT
+from worker.engine.timeline import Interval, StageRun
 from worker.job import Job
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel
@@ -27,9 +28,14 @@ from worker.pipeline import Pipeline
 from worker.publishing import Publisher
 from worker.reading import Reading
 from worker.settings import WorkerSection, WorkerSettings
+from worker.tracing import RequestTracing
+
+if TYPE_CHECKING:
+    from runtime.observability.spans import Tracer
 
 VERSION: Final = "stub"
 RATE: Final = 0.123456789
+EXIT_LAYERS: Final = (2, 4, 6)
 DRAIN_S: Final = 60.0
 BUDGET_MS: Final = 3_600_000
 """The requests' and the worker's: none is late, and none is old enough to be read as a backlog."""
@@ -69,6 +75,11 @@ def answer(job: Job, now_s: float) -> None:
     job.begun_s = job.scored_s = now_s
     job.threshold = 0.5
     job.answer(np.arange(len(job)), RATE, 2, RATE, CONFIDENT)
+    if job.timeline is not None:  # as many steps as a real one has
+        step, places = Interval(now_s, now_s), np.arange(len(job))
+        job.timeline.retrievals.append(step)
+        job.timeline.prompts.append(step)
+        job.timeline.stages += [StageRun(stage, step, places, 1) for stage in range(len(EXIT_LAYERS))]
 
 
 def stub_model(monotonic: Callable[[], float]) -> ServingModel:
@@ -99,7 +110,9 @@ def example_scores(request: ImpressionRequest) -> bytes:
     return publisher.record(job).value or b""
 
 
-async def run(kafka: KafkaSettings, topics: TopicSettings, group: str, records: int, _: bytes) -> float:
+async def run(
+    kafka: KafkaSettings, topics: TopicSettings, group: str, records: int, _: bytes, tracer: Tracer | None = None
+) -> float:
     """Answers so many requests as a new group; the seconds from the assignment to the last commit.
 
     Everything is wired as in `worker.service`.
@@ -113,7 +126,8 @@ async def run(kafka: KafkaSettings, topics: TopicSettings, group: str, records: 
         spawn(thread.run(), "compute")
         async with make_delivery(kafka, source) as delivery:
             model = stub_model(clock.monotonic)
-            pipeline = Pipeline(settings, model, thread, delivery, WorkerMetrics(), clock)
+            tracing = RequestTracing(tracer, settings, VERSION, EXIT_LAYERS, clock) if tracer is not None else None
+            pipeline = Pipeline(settings, model, thread, delivery, WorkerMetrics(), clock, tracing=tracing)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")

@@ -203,6 +203,33 @@ def pipeline(figures: Figures) -> str:
     )
 
 
+def tracing(figures: Figures, overload: Figures) -> str:
+    """What traces cost without a model, and what share of the time of a worker with one that is."""
+    capacity = overload["capacity_requests_per_second"]
+    rows = [
+        (
+            name,
+            f"{figures[f'{key}_us']:.0f}",
+            percent(1 - figures[f"{key}_throughput"]),
+            percent(figures[f"{key}_us"] / 1e6 * capacity),
+            goal,
+        )
+        for key, name, goal in (("on", "one request in a hundred (default)", "2 %"), ("all", "every request", ""))
+    ]
+    rounds = len(figures["rounds"]["off"])
+    conditions = f"Medians of {rounds} rounds of {figures['records']:,} requests; {figures['pinned']}."
+    return f"{conditions}\n\n" + table(
+        (
+            "traced",
+            "µs of processor time per request",
+            f"throughput lost without a model ({figures['off_records_per_second']:,.0f} requests/s)",
+            f"with the model of the overload benchmark ({capacity:.0f} requests/s at full depth)",
+            "goal",
+        ),
+        rows,
+    )
+
+
 def demo(figures: Figures) -> str:
     """The report at the end of `make demo`."""
     counts = f"{figures['answered']} answered, {figures['lost']} lost, {figures['duplicated']} duplicated"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from graph_updater.settings import UpdaterSettings
 from runtime.clock import SystemClock
 from runtime.observability.telemetry import configure_logging
+from runtime.observability.tracing import tracing
 from runtime.process.cpus import set_thread_counts
 from runtime.process.lifecycle import run_service
 
@@ -19,4 +20,5 @@ def run(settings: UpdaterSettings) -> None:
     set_thread_counts(1)
     from graph_updater.updater import Updater  # noqa: PLC0415 - numeric libraries read their thread counts at import
 
-    run_service(Updater(settings, SystemClock()).main, settings.telemetry.drain_limit_s)
+    with tracing(settings.telemetry, "updater") as tracer:
+        run_service(Updater(settings, SystemClock(), tracer).main, settings.telemetry.drain_limit_s)

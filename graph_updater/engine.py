@@ -6,6 +6,7 @@ The state is kept together with its offsets, so that a snapshot or a batch alway
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.config import GraphConfig
 from graph_updater.intake import Batch, Intake
-from graph_updater.publication.batch import DeadLetter, Offsets, StateBatch
+from graph_updater.publication.batch import DeadLetter, Offsets, StateBatch, TracedInteraction
 from graph_updater.publication.encoder import StateEncoder
 from graph_updater.state.nodes import MemoryReport
 from graph_updater.state.snapshot import SnapshotCopy, StateCopy
@@ -33,6 +34,8 @@ _REPAIRED_AT_ONCE: Final = 64
 """Nodes whose sums are recomputed with every batch: about a thousand per second, so that rounding errors stay small."""
 _TIMED_EVENTS: Final = 10_000
 """Events per batch whose freshness is measured: the first ones, which waited longest."""
+_TRACED_EVENTS: Final = 100
+"""Interactions per batch that are traced at most: the last ones, which the states' readers see."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +81,7 @@ class UpdaterEngine:
         self._collected: Offsets = {}
         self._dead_letters: list[DeadLetter] = []
         self._event_times_ms: list[int] = []
+        self._traced: deque[TracedInteraction] = deque(maxlen=_TRACED_EVENTS)
         self._copy: SnapshotCopy | None = None
         self._copied = False
 
@@ -95,6 +99,7 @@ class UpdaterEngine:
         self._state.release_idle()
         event_times_ms = [interaction.event_time_ms for interaction in batch.interactions]
         self._event_times_ms += event_times_ms[: _TIMED_EVENTS - len(self._event_times_ms)]
+        self._traced += batch.traced
         self._dead_letters += (self._dead_letter(record, reason) for record, reason in batch.rejects)
         self._offsets.update((record.source, record.offset + 1) for record in records)
         self._continue_copy()
@@ -141,7 +146,9 @@ class UpdaterEngine:
             items=[*changes.items, *changes.expired_items],
             dead_letters=self._dead_letters,
             event_times_ms=self._event_times_ms,
+            traced=list(self._traced),
         )
+        self._traced.clear()
         self._collected, self._dead_letters, self._event_times_ms = batch.offsets, [], []
         return batch
 

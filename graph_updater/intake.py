@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from graph_updater.publication.batch import TracedInteraction
 from runtime.clock import Clock
 from runtime.foreign_keys import ForeignKeys
-from runtime.records import Record
+from runtime.observability.trace_context import is_sampled, trace_context
+from runtime.records import Headers, Record
 from schemas.codec import MalformedRecord, MessageDecoder, check_key
 from schemas.messages import LEAST_WEIGHT, Interaction, Item
 
@@ -28,6 +30,7 @@ class Batch:
     items: list[Item] = field(default_factory=list)
     withdrawn_items: list[str] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    traced: list[TracedInteraction] = field(default_factory=list)
 
 
 class Intake:
@@ -42,6 +45,7 @@ class Intake:
             on the day: read again once that time has come, the interaction is taken in.
         clock: ours.
         foreign_keys: told of every interaction, where that is wanted.
+        with_traces: note the interactions whose senders trace them.
     """
 
     def __init__(
@@ -52,12 +56,14 @@ class Intake:
         max_event_lead_ms: int,
         clock: Clock,
         foreign_keys: ForeignKeys | None = None,
+        with_traces: bool = False,
     ) -> None:
         self._items_topic = items_topic
         self._max_event_lead_ms = max_event_lead_ms
         self._clock = clock
         self._latest_ms = 0
         self._foreign_keys = foreign_keys
+        self._with_traces = with_traces
         self._interactions = MessageDecoder(Interaction, max_bytes)
         self._items = MessageDecoder(Item, max_bytes)
 
@@ -71,7 +77,10 @@ class Intake:
                 if record.topic == self._items_topic:
                     self._read_item(record, batch)
                 else:
-                    batch.interactions.append(self._read_interaction(record))
+                    interaction = self._read_interaction(record)
+                    batch.interactions.append(interaction)
+                    if self._with_traces and is_sampled(context := trace_context(record.headers)):
+                        batch.traced.append(self._traced(interaction, record, context))
             except MalformedRecord as error:
                 batch.rejects.append(Reject(record, str(error)))
         return batch
@@ -103,6 +112,17 @@ class Intake:
         if self._foreign_keys is not None:
             self._foreign_keys.check(record, interaction.user_id)
         return interaction
+
+    def _traced(self, interaction: Interaction, record: Record, context: Headers) -> TracedInteraction:
+        return TracedInteraction(
+            interaction.user_id,
+            interaction.item_id,
+            interaction.event_id,
+            record.source,
+            record.offset,
+            context,
+            self._clock.wall_ms(),
+        )
 
     def _too_early(self, time_ms: int, record_ms: int) -> str:
         now_ms = self._latest_ms - self._max_event_lead_ms

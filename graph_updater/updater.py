@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -19,6 +19,7 @@ from graph_updater.publication.encoder import StateEncoder
 from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.publisher import Publisher
 from graph_updater.publication.standby import Leadership
+from graph_updater.publication.tracing import UpdateTracing
 from graph_updater.rebuild import Rebuilt, Sources, rebuild
 from graph_updater.recovery import SNAPSHOT_KIND, Recovered, recover
 from graph_updater.settings import UpdaterSettings
@@ -39,6 +40,9 @@ from runtime.observability.watchdog import Watchdog
 from runtime.process.lifecycle import Spawn, owned_tasks, unless_stopped, watch_loop_lag
 from runtime.records import OutRecord
 from runtime.snapshots import SnapshotStore
+
+if TYPE_CHECKING:
+    from runtime.observability.spans import Tracer
 
 _MEMORY_INTERVAL_S: Final = 10.0
 _RETRY_S: Final = 1.0
@@ -74,19 +78,23 @@ class Updater:
     Args:
         settings: all settings.
         clock: source of time.
+        tracer: of interactions; None where traces are off.
 
     Attributes:
         metrics: its metrics.
         readiness: ready once it has caught up.
     """
 
-    def __init__(self, settings: UpdaterSettings, clock: Clock) -> None:
+    def __init__(self, settings: UpdaterSettings, clock: Clock, tracer: Tracer | None = None) -> None:
         self._settings = settings
         self._clock = clock
         self.metrics = UpdaterMetrics()
         self.readiness = Readiness([BACKLOG])
         self._outages = Outages(self.readiness, clock)
         self._watchdog = Watchdog(settings.telemetry, self.readiness, self._outages, self.metrics, clock)
+        self._tracing = (
+            None if tracer is None else UpdateTracing(tracer, settings.topics, settings.updater.group_id, clock)
+        )
         self._has_run = False
         self._foreign_keys = ForeignKeys("interactions", self.metrics.foreign_keys.inc)
         topics = settings.topics
@@ -218,6 +226,7 @@ class Updater:
             max_event_lead_ms=settings.updater.max_event_lead_ms,
             clock=self._clock,
             foreign_keys=self._foreign_keys,
+            with_traces=self._tracing is not None,
         )
 
     def _letters(self) -> DeadLetters:
@@ -248,7 +257,7 @@ class Updater:
             engine=engine,
             thread=thread,
             leadership=leadership,
-            publisher=Publisher(leadership, outbox, follower, encode, self.metrics, clock),
+            publisher=Publisher(leadership, outbox, follower, encode, self.metrics, clock, self._tracing),
             snapshots=Snapshots(resources.store, resources.origin, updater.snapshot_interval_s, clock, self.metrics),
             readiness=self.readiness,
             outages=self._outages,

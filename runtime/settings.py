@@ -105,6 +105,10 @@ class TelemetrySettings(SettingsSection):
     live_page: bool = Field(
         False, description="a worker's page at /live: figures, prompts, typed requests; see docs/security.md"
     )
+    traces: bool = Field(
+        False,
+        description="OpenTelemetry traces of requests and interactions; needs the extra `tracing`: docs/traces.md",
+    )
     stall_not_ready_s: float = Field(30.0, gt=0, description="lag without progress before it is not ready")
     stall_exit_s: float = Field(120.0, gt=0, description="lag without progress before the program exits")
     drain_limit_s: float = Field(20.0, gt=0, description="how long SIGTERM waits for work in flight")

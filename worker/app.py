@@ -6,14 +6,18 @@ import asyncio
 import logging
 import sys
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from runtime.kafka import require_topics
 from runtime.observability.telemetry import configure_logging
+from runtime.observability.tracing import tracing
 from runtime.process.allocator import keep_freed_memory
 from runtime.process.cpus import set_thread_counts
 from runtime.process.lifecycle import run_service, unless_stopped
 from worker.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from runtime.observability.spans import Tracer
 
 SWITCH_INTERVAL_S: Final = 0.001
 """How long the compute thread may hold the interpreter while the event loop waits for it; Python's own 5 ms would cost
@@ -31,14 +35,15 @@ def run(settings: WorkerSettings) -> None:
     threads = set_thread_counts(settings.worker.threads)
     keep_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    run_service(partial(_main, settings, threads), settings.telemetry.drain_limit_s)
+    with tracing(settings.telemetry, "worker") as tracer:
+        run_service(partial(_main, settings, threads, tracer), settings.telemetry.drain_limit_s)
 
 
-async def _main(settings: WorkerSettings, threads: int, stopping: asyncio.Event) -> None:
+async def _main(settings: WorkerSettings, threads: int, tracer: Tracer | None, stopping: asyncio.Event) -> None:
     """Checks Kafka first: loading libraries and the model takes seconds."""
     topics = [spec.name for spec in settings.topics.specs()]
     if await unless_stopped(stopping, require_topics(settings.kafka, topics)) is None:
         return
     from worker.service import Service  # noqa: PLC0415 - imports torch and FAISS, whose thread counts are set by now
 
-    await Service(settings, threads).main(stopping)
+    await Service(settings, threads, tracer=tracer).main(stopping)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from models.evidence import CandidateEvidence, UserEvidence
 from runtime.deadline import Deadline
-from runtime.records import Record
+from runtime.records import Headers, Record
 from schemas.codec import WireFormat
 from schemas.messages import ImpressionRequest, RequestStatus, StepTimes
 from worker.engine.scoring_job import ScoringJob
+
+if TYPE_CHECKING:
+    from runtime.observability.spans import Span
 
 
 class Job(ScoringJob):
@@ -31,6 +36,8 @@ class Job(ScoringJob):
         embedding_time_ms: event time of the newest interaction that this embedding includes.
         retrieve_s: seconds of retrieval.
         prompt_s: seconds of prompt building.
+        trace: its span; None if it is not traced.
+        trace_headers: the trace that its scores belong to.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class Job(ScoringJob):
         self.embedding_time_ms: int | None = None
         self.retrieve_s = 0.0
         self.prompt_s = 0.0
+        self.trace: Span | None = None
+        self.trace_headers: Headers = ()
 
     @property
     def place(self) -> str:
@@ -79,7 +88,11 @@ class Job(ScoringJob):
     @property
     def scored_time_ms(self) -> int:
         """When its last candidate was answered, Unix milliseconds."""
-        return round(self.deadline.wall_ms + (self.scored_s - self.deadline.at) * 1000)
+        return round(self.wall_ms_at(self.scored_s))
+
+    def wall_ms_at(self, monotonic_s: float) -> float:
+        """A moment of its way as Unix milliseconds."""
+        return self.deadline.wall_ms + (monotonic_s - self.deadline.at) * 1000
 
     @property
     def latency_s(self) -> float:

@@ -35,6 +35,7 @@ from runtime.settings import DeliveryMode
 from schemas.codec import MalformedRecord
 from worker.budget.delivery_margin import DeliveryMargin
 from worker.compute import ComputeThread
+from worker.engine.timeline import Interval
 from worker.handover import AnsweredJobs
 from worker.intake import Intake
 from worker.job import Job
@@ -42,6 +43,7 @@ from worker.metrics import RequestLog, WorkerMetrics
 from worker.model import ServingModel
 from worker.publishing import Publisher
 from worker.settings import WorkerSettings
+from worker.tracing import RequestTracing
 
 log = structlog.get_logger(__name__)
 Places = NDArray[np.int64]
@@ -66,6 +68,7 @@ class Pipeline:
         metrics: what is counted.
         clock: of deadlines and measurements.
         observers: are told of each request whose scores are being written.
+        tracing: makes traces of requests; None where they are off.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Pipeline:
         metrics: WorkerMetrics,
         clock: Clock,
         observers: Sequence[Callable[[Job], None]] = (),
+        tracing: RequestTracing | None = None,
     ) -> None:
         self._model = model
         self._thread = thread
@@ -84,6 +88,7 @@ class Pipeline:
         self._metrics = metrics
         self._clock = clock
         self._observers = observers
+        self._tracing = tracing
         self._intake = Intake(settings, clock, ForeignKeys("requests", metrics.foreign_keys.inc))
         self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
         self._publisher = Publisher(
@@ -114,7 +119,10 @@ class Pipeline:
             await self._refuse(record, f"it could not be read: {error!r}")
         else:
             self._metrics.note_deadline(deadline)
-            self._accepted.append(Job(record, request, deadline, budget_s, wire_format))
+            job = Job(record, request, deadline, budget_s, wire_format)
+            if self._tracing is not None:
+                self._tracing.begin(job)
+            self._accepted.append(job)
             self._thread.wake()
 
     async def condemn(self, record: Record) -> None:
@@ -152,13 +160,19 @@ class Pipeline:
         job.user = evidence.user
         job.evidence.update(zip(places.tolist(), evidence.candidates, strict=True))
         self._note_embedding(job)
-        job.retrieve_s += self._clock.monotonic() - started_s
+        retrieval = Interval(started_s, self._clock.monotonic())
+        job.retrieve_s += retrieval.seconds
+        if job.timeline is not None:
+            job.timeline.retrievals.append(retrieval)
         return evidence
 
     def _build_prompt(self, job: Job, evidence: Evidence) -> Prompt:
         started_s = self._clock.monotonic()
         prompt = self._model.prompts.build(evidence)
-        job.prompt_s += self._clock.monotonic() - started_s
+        building = Interval(started_s, self._clock.monotonic())
+        job.prompt_s += building.seconds
+        if job.timeline is not None:
+            job.timeline.prompts.append(building)
         return prompt
 
     def _note_embedding(self, job: Job) -> None:
@@ -193,13 +207,13 @@ class Pipeline:
         try:
             await self._write_fitting(job)
         except RecordTooLarge as error:
-            await self._refuse(job.record, f"its scores cannot be written: {error}")
+            await self._refuse_job(job, f"its scores cannot be written: {error}")
             return False
         except BrokerError:
             raise
         except Exception as error:  # no answer may end a worker: it would be made again after every restart
             log.exception("scores could not be written", place=job.place)
-            await self._refuse(job.record, f"its scores cannot be written: {error!r}")
+            await self._refuse_job(job, f"its scores cannot be written: {error!r}")
             return False
         return True
 
@@ -227,17 +241,27 @@ class Pipeline:
         Raises:
             RecordTooLarge: nothing was handed over.
         """
-        await self._delivery.finished(job.record, [output], partial(self._observe_writing, job), self._if_refused(job))
+        await self._delivery.finished(job.record, [output], partial(self._note_written, job), self._if_refused(job))
 
     def _if_refused(self, job: Job) -> Iterator[list[OutRecord]]:
         """What to write instead each time the broker refuses it as too large."""
         yield [self._publisher.record(job, with_neighbours=False)]
-        yield [self._dead_letter(job.record, "the broker refuses its scores as too large")]
+        reason = "the broker refuses its scores as too large"
+        if self._tracing is not None:
+            self._tracing.fail(job, reason)
+        yield [self._dead_letter(job.record, reason)]
 
-    def _observe_writing(self, job: Job) -> None:
+    def _note_written(self, job: Job) -> None:
         """Learns how long writing takes. Jobs that came late say nothing of it: they are published after all others."""
         if not job.deadline.late_at_intake:
             self._delivery_margin.observe(self._clock.monotonic() - job.scored_s)
+        if self._tracing is not None:
+            self._tracing.end(job)
+
+    async def _refuse_job(self, job: Job, reason: str) -> None:
+        if self._tracing is not None:
+            self._tracing.fail(job, reason)
+        await self._refuse(job.record, reason)
 
     async def _refuse(self, record: Record, reason: str) -> None:
         """Ends the record as a dead letter."""

@@ -39,7 +39,8 @@ class Publisher:
         """The job's answer, keyed by its request id."""
         scores = self.scores(job, self._neighbours if with_neighbours else 0)
         wire_format = self._wire_format or job.wire_format
-        return OutRecord(self._topic, scores.request_id.encode(), encode(scores, wire_format), _HEADERS[wire_format])
+        headers = (*_HEADERS[wire_format], *job.trace_headers) if job.trace_headers else _HEADERS[wire_format]
+        return OutRecord(self._topic, scores.request_id.encode(), encode(scores, wire_format), headers)
 
     def scores(self, job: Job, neighbours: int) -> ImpressionScores:
         """The job's answer."""

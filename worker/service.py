@@ -7,7 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import faiss
 import structlog
@@ -36,6 +36,10 @@ from worker.settings import WorkerSettings
 from worker.state_feed import StateFeed
 from worker.state_store.state_reader import StateReader
 from worker.state_store.tables import Tables
+from worker.tracing import RequestTracing
+
+if TYPE_CHECKING:
+    from runtime.observability.spans import Tracer
 
 STATE_PROGRESS: Final = "state progress"
 """The readiness condition that holds unless the states stand still although there are new ones."""
@@ -68,12 +72,16 @@ class Service:
         settings: of the worker.
         threads: of torch and FAISS.
         clock: the time.
+        tracer: of requests; None where traces are off.
     """
 
-    def __init__(self, settings: WorkerSettings, threads: int, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: WorkerSettings, threads: int, clock: Clock | None = None, tracer: Tracer | None = None
+    ) -> None:
         self._settings = settings
         self._threads = threads
         self._clock = clock or SystemClock()
+        self._tracer = tracer
         self.metrics = WorkerMetrics()
         self.readiness = Readiness(("tables", "model", "group"))
         self._outages = Outages(self.readiness, self._clock)
@@ -152,7 +160,8 @@ class Service:
         source = RecordSource(settings.kafka, topics, group, outages=self._outages)
         async with make_delivery(settings.kafka, source) as delivery:
             observers = [outcomes.note] if self._page is None else [outcomes.note, self._page.figures.note]
-            pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock, observers)
+            tracing = self._request_tracing(model)
+            pipeline = Pipeline(settings, model, thread, delivery, self.metrics, self._clock, observers, tracing)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")
@@ -176,6 +185,11 @@ class Service:
             finally:
                 await source.stop()
                 await reading.stop()
+
+    def _request_tracing(self, model: ServingModel) -> RequestTracing | None:
+        if self._tracer is None:
+            return None
+        return RequestTracing(self._tracer, self._settings, model.version, model.engine.exit_layers, self._clock)
 
     async def _accept(
         self, reading: Reading, admission: Admission, pipeline: Pipeline, stopping: asyncio.Event

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from runtime.records import OutRecord, TopicPartition
+from runtime.records import Headers, OutRecord, TopicPartition
 
 Offsets = Mapping[TopicPartition, int]
 CommittedOffsets = Mapping[TopicPartition, int | None]
@@ -24,6 +24,20 @@ class DeadLetter(NamedTuple):
         return (committed.get(self.source) or 0) > self.offset
 
 
+class TracedInteraction(NamedTuple):
+    """An interaction whose sender traces it."""
+
+    user_id: str
+    item_id: str
+    event_id: str
+    source: TopicPartition
+    offset: int
+    context: Headers
+    """Of its record, as `runtime.observability.trace_context` tells it."""
+    read_ms: int
+    """When it was read, Unix milliseconds."""
+
+
 @dataclass(frozen=True, eq=False)
 class StateBatch:
     """The changes that the records up to some offsets have made, or a part of them.
@@ -35,6 +49,7 @@ class StateBatch:
         items: the same for items.
         dead_letters: records that could not be read.
         event_times_ms: event times of its interactions, to measure freshness.
+        traced: those of its interactions whose senders trace them, oldest first; the newest ones if they are many.
     """
 
     offsets: Offsets
@@ -42,6 +57,7 @@ class StateBatch:
     items: Sequence[str] = ()
     dead_letters: Sequence[DeadLetter] = ()
     event_times_ms: Sequence[int] = ()
+    traced: Sequence[TracedInteraction] = ()
 
     def without(self, committed: CommittedOffsets, *, keep_states: bool = False) -> StateBatch | None:
         """What a leader that committed these offsets has not published of it; None if nothing is left.

@@ -12,13 +12,23 @@ a dead letter.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Container
 from typing import Final
 
-from graph_updater.publication.batch import CommittedOffsets, DeadLetter, Offsets, StateBatch, are_covered
+from graph_updater.publication.batch import (
+    CommittedOffsets,
+    DeadLetter,
+    Offsets,
+    StateBatch,
+    TracedInteraction,
+    are_covered,
+)
 from runtime.records import TopicPartition
 
 LETTER_BYTES_AT_ONCE: Final = 8 * 1_048_576
 """A part takes no further letter beyond this size: they may be as large as the broker allows."""
+MOST_TRACED: Final = 1_000
+"""Of more interactions waiting, the oldest lose their traces."""
 
 
 class PendingChanges:
@@ -34,6 +44,7 @@ class PendingChanges:
         self._letters: dict[TopicPartition, deque[DeadLetter]] = {}
         self._offsets: Offsets = {}
         self._event_times_ms: list[int] = []
+        self._traced: deque[TracedInteraction] = deque(maxlen=MOST_TRACED)
         self.is_open = False
         self.letter_bytes = 0
 
@@ -47,6 +58,7 @@ class PendingChanges:
         self.letter_bytes += batch.letter_bytes
         self._offsets = batch.offsets
         self._event_times_ms += batch.event_times_ms
+        self._traced += batch.traced
         self.is_open = True
 
     def take(self, size: int) -> StateBatch | None:
@@ -56,11 +68,13 @@ class PendingChanges:
         names = self._take_names(size)
         users, items = [name for is_user, name in names if is_user], [name for is_user, name in names if not is_user]
         if self._names:
-            return StateBatch({}, users, items)
+            return StateBatch({}, users, items, traced=self._take_traced(set(users)))
         letters = self._take_letters(size - len(names))
         times, self._event_times_ms = self._event_times_ms, []
+        traced = list(self._traced)
+        self._traced.clear()
         self.is_open = bool(self._letters)
-        return StateBatch(self._offsets_before_letters(), users, items, letters, times)
+        return StateBatch(self._offsets_before_letters(), users, items, letters, times, traced)
 
     def put_back(self, part: StateBatch) -> None:
         """Takes back a part that is not known to be published."""
@@ -70,6 +84,7 @@ class PendingChanges:
             self._letters.setdefault(letter.source, deque()).appendleft(letter)
         self.letter_bytes += part.letter_bytes
         self._event_times_ms = [*part.event_times_ms, *self._event_times_ms]
+        self._traced = deque([*part.traced, *self._traced], MOST_TRACED)
         self.is_open = True
 
     def drop_covered(self, committed: CommittedOffsets, *, keep_states: bool) -> None:
@@ -81,6 +96,7 @@ class PendingChanges:
         if not keep_states and are_covered(self._offsets, committed):
             self._names.clear()
             self._event_times_ms = []
+            self._traced.clear()
             self.is_open = False
             return
         self.put_back(StateBatch({}, dead_letters=kept))
@@ -92,6 +108,12 @@ class PendingChanges:
             self._names.clear()
             return names
         return [self._names.popitem(last=bool(number % 2))[0] for number in range(size)]
+
+    def _take_traced(self, users: Container[str]) -> list[TracedInteraction]:
+        """Those whose user's state is in this part."""
+        taken = [one for one in self._traced if one.user_id in users]
+        self._traced = deque((one for one in self._traced if one.user_id not in users), MOST_TRACED)
+        return taken
 
     def _take_letters(self, most: int) -> list[DeadLetter]:
         taken: list[DeadLetter] = []

@@ -17,6 +17,7 @@ from graph_updater.metrics import UpdaterMetrics
 from graph_updater.publication.batch import CommittedOffsets, Offsets, StateBatch
 from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.standby import Leadership, LeaderTerm
+from graph_updater.publication.tracing import UpdateTracing
 from runtime.clock import Clock
 from runtime.errors import TransactionFailed
 from runtime.kafka import TopicFollower
@@ -37,6 +38,7 @@ class Publisher:
         encode: makes records of a batch.
         metrics: counts what is published.
         clock: for freshness.
+        tracing: makes traces of interactions; None where they are off.
 
     Attributes:
         published: the offsets of the last batch that this updater published.
@@ -50,6 +52,7 @@ class Publisher:
         encode: Callable[[StateBatch], Awaitable[Sequence[OutRecord]]],
         metrics: UpdaterMetrics,
         clock: Clock,
+        tracing: UpdateTracing | None = None,
     ) -> None:
         self._leadership = leadership
         self._outbox = outbox
@@ -57,6 +60,7 @@ class Publisher:
         self._encode = encode
         self._metrics = metrics
         self._clock = clock
+        self._tracing = tracing
         self._reconciled_term: LeaderTerm | None = None
         self.published: Offsets = {}
 
@@ -114,9 +118,13 @@ class Publisher:
 
     async def _publish(self, term: LeaderTerm, part: StateBatch) -> bool:
         published = False
+        updates = self._tracing.begin(part.traced) if self._tracing is not None and part.traced else None
         try:
             with self._metrics.publishing.time():
-                await transact(term, self._leadership.group_id, await self._encode(part), part.offsets)
+                records = await self._encode(part)
+                if updates is not None:
+                    records = updates.labelled(records)
+                await transact(term, self._leadership.group_id, records, part.offsets)
             published = True
         except TransactionFailed as error:
             log.warning("changes were not published and will be again", cause=str(error))
@@ -125,6 +133,8 @@ class Publisher:
                 self._outbox.put_back(part)
         if not published:
             return False
+        if updates is not None:
+            updates.end(self._clock.wall_ms())
         self.published = part.offsets or self.published
         self._metrics.published.labels("user").inc(len(part.users))
         self._metrics.published.labels("item").inc(len(part.items))

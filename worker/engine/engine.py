@@ -30,11 +30,12 @@ from worker.engine.counters import EngineCounters
 from worker.engine.graph_fallback import GraphFallback
 from worker.engine.isolation import isolated
 from worker.engine.part import Part
-from worker.engine.prompt_source import Floats, Places, PromptSource, ReadyPrompts
+from worker.engine.prompt_source import Floats, Places, PromptSource, ReadyPrompts, check_prompt
 from worker.engine.queue import RequestQueue, StageCosts
 from worker.engine.scheduler import leaving
 from worker.engine.scoring_job import CONFIDENT, DEADLINE, FINAL, GRAPH, ScoringJob
 from worker.engine.settings import EngineSettings
+from worker.engine.timeline import Interval, StageRun
 from worker.engine.trace import Trace, trace_steps
 from worker.engine.transformer.prefix_cache import PrefixCache
 from worker.engine.transformer.runner import StageRunner
@@ -171,7 +172,7 @@ class ScoringEngine(Generic[JobT]):
         Raises:
             ValueError: the prompt is longer than the model reads.
         """
-        _check(prompt, len(prompt.suffixes), self._runner.max_positions)
+        check_prompt(prompt, len(prompt.suffixes), self._runner.max_positions)
         return trace_steps(self._runner, self._calibration, prompt, self._settings.max_batch_tokens)
 
     def warm_up(self) -> None:
@@ -210,7 +211,7 @@ class ScoringEngine(Generic[JobT]):
                 job.begun_s = started_s
             try:
                 prompt = source.prepare(job, part.places)
-                _check(prompt, len(part), self._runner.max_positions)
+                check_prompt(prompt, len(part), self._runner.max_positions)
                 taken = self._queue.put_prepared(part, prompt, self._clock() - started_s)
                 job.token_layers_full += self._full_depth(taken)
             except Exception as error:  # noqa: BLE001 - this part's alone
@@ -238,11 +239,11 @@ class ScoringEngine(Generic[JobT]):
                 confidence = self._calibration.confidence(part.depth - 1, part.logits)
                 self._answer(part, np.ones(len(part), np.bool_), confidence, DEADLINE)
 
-    def _run_stage(self, batch: Sequence[Part]) -> _StageRun:
+    def _run_stage(self, batch: Sequence[Part]) -> _BatchRun:
         """One stage for parts of equal depth."""
         started_s = self._clock()
         logits, tokens = self._runner.run(batch)
-        return _StageRun(logits, tokens, self._clock() - started_s)
+        return _BatchRun(logits, tokens, Interval(started_s, self._clock()))
 
     def _give_up(self, part: Part, error: Exception) -> None:
         """Leaves a part whose stage fails to the graph."""
@@ -250,16 +251,18 @@ class ScoringEngine(Generic[JobT]):
         self._queue.remove(part)
         self._leave_to_graph([part])
 
-    def _pass_head(self, parts: Sequence[Part], run: _StageRun) -> None:
+    def _pass_head(self, parts: Sequence[Part], run: _BatchRun) -> None:
         """Hands every part its head's logits. Candidates whose logit is no number are left to the graph."""
         stage = parts[0].depth
-        self.costs.observe(stage, sum(run.tokens), run.elapsed_s)
+        self.costs.observe(stage, sum(run.tokens), run.ran.seconds)
         self._measured_s = self._clock()
         full_layers = self._runner.full_layers[stage]
         for part, tokens, own_logits in zip(parts, run.tokens, np.split(run.logits, _ends(parts)), strict=True):
             token_layers = tokens * full_layers + len(own_logits)
             part.job.token_layers_run += token_layers
-            part.job.infer_s += run.elapsed_s
+            part.job.infer_s += run.ran.seconds
+            if part.job.timeline is not None:
+                part.job.timeline.stages.append(StageRun(stage, run.ran, part.places, tokens))
             self.counters.token_layers_run += token_layers
             part.pass_head(own_logits)
             finite = np.isfinite(own_logits)
@@ -328,21 +331,10 @@ class ScoringEngine(Generic[JobT]):
         return (self.exit_layers[-1] - 1) * prompt.tokens + len(self.exit_layers) * len(prompt.suffixes)
 
 
-def _check(prompt: Prompt, candidates: int, max_positions: int) -> None:
-    prefix, lengths = len(prompt.prefix), prompt.suffix_lengths
-    if len(lengths) != candidates:
-        raise ValueError(f"a prompt for {len(lengths)} candidates instead of {candidates}")
-    if len(lengths) and (prefix == 0 or not lengths.all()):
-        raise ValueError("a prompt needs at least one token in its prefix and in every suffix")
-    longest = prefix + int(lengths.max(initial=0))
-    if longest > max_positions:
-        raise ValueError(f"a prompt of {longest} tokens; this model reads at most {max_positions}")
-
-
-class _StageRun(NamedTuple):
+class _BatchRun(NamedTuple):
     logits: Floats  # (candidates,) one part's behind the other's
     tokens: list[int]  # (parts,) computed
-    elapsed_s: float
+    ran: Interval
 
 
 def _ends(batch: Sequence[Part]) -> Places:

@@ -50,3 +50,24 @@ class ReadyPrompts:
     def graph_ctr(self, asked: Sequence[tuple[ScoringJob, Places]]) -> list[Floats]:
         """No graph here."""
         return [np.full(len(places), np.nan) for _, places in asked]
+
+
+def check_prompt(prompt: Prompt, candidates: int, max_positions: int) -> None:
+    """Checks a prompt before it is scored.
+
+    Args:
+        prompt: as it was prepared.
+        candidates: that it was asked for.
+        max_positions: most tokens that the model reads.
+
+    Raises:
+        ValueError: it is for others, a part of it is empty, or it is too long.
+    """
+    prefix, lengths = len(prompt.prefix), prompt.suffix_lengths
+    if len(lengths) != candidates:
+        raise ValueError(f"a prompt for {len(lengths)} candidates instead of {candidates}")
+    if len(lengths) and (prefix == 0 or not lengths.all()):
+        raise ValueError("a prompt needs at least one token in its prefix and in every suffix")
+    longest = prefix + int(lengths.max(initial=0))
+    if longest > max_positions:
+        raise ValueError(f"a prompt of {longest} tokens; this model reads at most {max_positions}")

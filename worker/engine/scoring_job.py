@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from schemas.messages import MadeBy, QualityFloor
+from worker.engine.timeline import Timeline
 
 MADE_BY: Final[tuple[MadeBy, ...]] = get_args(MadeBy)
 """`ScoringJob.made_by` holds indices into this."""
@@ -38,6 +39,7 @@ class ScoringJob:
         infer_s: seconds of the stages that it was part of.
         token_layers_run: how often a token passed a layer for it; a token that only gave keys and values did not.
         token_layers_full: the same if nothing left early and the prefix cache were empty.
+        timeline: when its steps ran, if that is asked for; None: nobody asks.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class ScoringJob:
         self.infer_s = 0.0
         self.token_layers_run = 0
         self.token_layers_full = 0
+        self.timeline: Timeline | None = None
 
     def __len__(self) -> int:
         return len(self.ctr)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from updater_parts import CLICKS, NOW_MS
+from span_recorder import SAMPLED, SpanRecorder, header_of
+from updater_parts import CLICKS, NOW_MS, TOPICS
 
 import graph_updater.publication.publisher as publisher_module
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.publication.batch import StateBatch
+from graph_updater.publication.batch import StateBatch, TracedInteraction
 from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.publisher import Publisher, transact
 from graph_updater.publication.standby import LeaderTerm
+from graph_updater.publication.tracing import UpdateTracing
 from runtime.clock import ManualClock
 from runtime.errors import BrokerUnreachable, Fenced, NotAuthorized, TransactionFailed
 from runtime.records import OutRecord
@@ -234,3 +236,24 @@ async def test_nothing_is_written_after_a_term():
     with pytest.raises(Fenced):
         await transact(term, "group", [OutRecord("t", b"k", b"v")], {})
     assert sink.committed == []
+
+
+async def test_traces_end_with_the_transaction_that_publishes_their_states(broker):
+    """One that fails leaves no span; the next one's records carry the spans that it ends."""
+    recorder, clock = SpanRecorder("updater"), ManualClock(NOW_MS)
+    tracing = UpdateTracing(recorder.tracer, TOPICS, "group", clock)
+
+    async def encode_states(batch):
+        return [OutRecord(TOPICS.user_states, name.encode(), b"state") for name in batch.users]
+
+    of = Publisher(broker, Outbox(), broker, encode_states, UpdaterMetrics(), clock, tracing)
+    traced = TracedInteraction("u", "i", "e", CLICKS, 0, SAMPLED, NOW_MS)
+    of.add(StateBatch({CLICKS: 1}, users=["u"], traced=[traced]))
+    broker.elect().fails = True
+    assert not await of.flush()
+    assert recorder.spans() == []
+
+    sink = broker.elect()
+    assert await of.flush()
+    [state] = sink.committed
+    assert dict(state.headers)["traceparent"].startswith(header_of(recorder.span("update state")))
