@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import pytest
@@ -99,13 +100,18 @@ async def test_the_spans_tell_what_the_scores_tell(make_traced_desk, recorder):
 
 
 async def test_a_request_in_parts_has_the_steps_of_every_part(make_traced_desk, recorder):
-    """Each part is retrieved, prompted and passes its stages; exits are counted once."""
-    desk = make_traced_desk(engine={"part_candidates": 2})
-    scores = await desk.answer(desk.request(*(f"i{number}" for number in range(5))), SAMPLED)
+    """Each part is retrieved, prompted and passes its stages; every exit is counted once, at its own layer."""
+    thresholds = {"base_threshold": 0.5, "floor_threshold": 0.1}
+    desk = make_traced_desk(engine={"part_candidates": 3}, controller=thresholds)
+    scores = await desk.answer(desk.request(*(f"i{number}" for number in range(12))), SAMPLED)
 
     stages = [span.attributes for span in recorder.spans() if span.name.startswith("stage")]
-    assert len(recorder.spans("retrieve")) == len(recorder.spans("prompt")) == 3
-    assert sum(stage["exitstream.exits"] for stage in stages) == len(scores.scores) == 5
+    exits = Counter()
+    for stage in stages:
+        exits[stage["exitstream.layers.last"]] += stage["exitstream.exits"]
+    assert len(recorder.spans("retrieve")) == len(recorder.spans("prompt")) == 4
+    assert +exits == Counter(score.exit_layer for score in scores.scores)
+    assert len(+exits) > 1
 
 
 async def test_the_scores_carry_the_trace_of_their_request(make_traced_desk, recorder):
@@ -172,6 +178,8 @@ async def test_scores_that_the_broker_refuses_end_their_trace_once_and_as_an_err
     await desk.work()
 
     assert "refuses its scores" in recorder.span("score request").status.description
+    assert len(recorder.spans("queue")) == 1
+    assert recorder.spans("publish") == []
 
 
 async def test_a_fault_of_tracing_costs_no_scores(make_traced_desk, monkeypatch):

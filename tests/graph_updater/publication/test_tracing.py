@@ -107,24 +107,23 @@ def test_a_fault_of_tracing_costs_no_states(tracing, monkeypatch):
     assert tracing.begin([traced()]).labelled(records) == records
 
 
+def traced_engine(*, with_traces=True):
+    """An engine whose intake notes traces."""
+    of, clock = engine(), ManualClock(NOW_MS + 60_000)
+    of._intake = Intake(TOPICS.items, max_bytes=10_000, max_event_lead_ms=60_000, clock=clock, with_traces=with_traces)
+    return of
+
+
+def traced_record(offset, context):
+    """A click with this trace context."""
+    plain = record(click("u", "i1", offset), offset)
+    return msgspec.structs.replace(plain, headers=(*plain.headers, *context))
+
+
 def absorbed(*contexts, with_traces=True):
-    """The batch of an engine that read a click with each of these headers."""
-    of = engine()
-    if with_traces:
-        of._intake = Intake(
-            TOPICS.items,
-            max_bytes=10_000,
-            max_event_lead_ms=60_000,
-            clock=ManualClock(NOW_MS + 60_000),
-            with_traces=True,
-        )
-    of.absorb(
-        [
-            msgspec.structs.replace(one, headers=(*one.headers, *context))
-            for offset, context in enumerate(contexts)
-            for one in [record(click("u", "i1", offset), offset)]
-        ]
-    )
+    """The batch of an engine that read a click with each of these contexts."""
+    of = traced_engine(with_traces=with_traces)
+    of.absorb([traced_record(offset, context) for offset, context in enumerate(contexts)])
     return of.collect().batch
 
 
@@ -138,6 +137,14 @@ def test_interactions_whose_senders_trace_them_are_noted_with_their_place():
 def test_where_traces_are_off_none_is_noted():
     """Whatever the records say."""
     assert absorbed(SAMPLED, with_traces=False).traced == []
+
+
+def test_each_interaction_is_in_one_batch():
+    """The batches after it have only their own."""
+    of = traced_engine()
+    for offset in range(2):
+        of.absorb([traced_record(offset, SAMPLED)])
+        assert [one.offset for one in of.collect().batch.traced] == [offset]
 
 
 def test_of_many_in_a_batch_the_newest_are_noted():
