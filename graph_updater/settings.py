@@ -10,14 +10,14 @@ from pydantic import Field, model_validator
 from graph_updater.graph.config import GraphConfig
 from programs.settings import ExitstreamSettings
 from programs.topics import TopicSettings
-from runtime.settings import KafkaSettings, SettingsSection, TelemetrySettings
+from runtime.settings import Address, KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
 
 
 class UpdaterSection(SettingsSection):
     """The program around the graph."""
 
-    bundle: str = Field(
+    bundle: Address = Field(
         "bundle", min_length=1, description="the trained model: its folder, a bundle store, or STORE@VERSION"
     )
     group_id: str = Field(

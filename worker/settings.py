@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from programs.settings import ExitstreamSettings
 from programs.topics import TopicSettings
-from runtime.settings import KafkaSettings, SettingsSection, TelemetrySettings
+from runtime.settings import Address, KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
 from worker.budget.controller import ControllerSettings
 from worker.engine.settings import EngineSettings
@@ -23,7 +23,7 @@ AnswerFormat = Literal["as_asked", "msgpack", "json"]
 class WorkerSection(SettingsSection):
     """The program around queue, engine and tables, `[worker]`."""
 
-    bundle: str = Field(
+    bundle: Address = Field(
         "bundle", min_length=1, description="the trained model: its folder, a bundle store, or STORE@VERSION"
     )
     group_id: str = Field("exitstream-worker", min_length=1, description="workers of one group share the requests")

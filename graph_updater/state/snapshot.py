@@ -28,7 +28,7 @@ from graph_updater.state.histories import Entries
 from graph_updater.state.identities import USER
 from graph_updater.state.nodes import Nodes
 from graph_updater.state.published import PublishedStates
-from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION, checked_metadata, checked_names
+from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION, check_landmark, checked_metadata, checked_names
 
 _EDGES: Final = "edge"
 _HISTORY: Final = "history"
@@ -132,6 +132,7 @@ def restore_nodes(
         column[:count] = arrays[name]
     owner = np.repeat(np.arange(count, dtype=np.int32), arrays["edge_count"])
     edges = Edges(owner, *(arrays[f"{_EDGES}_{name}"] for name in ("neighbour", "weight", "time")))
+    check_landmark(said, arrays["edge_time"], config)
     nodes.graph.restore(edges, said.landmark_ms, said.oldest_slice)
     entries = Entries(*(arrays[f"{_HISTORY}_{name}"] for name in Entries._fields))
     nodes.histories.restore(*_newest(arrays["history_count"], entries, config.history_length))

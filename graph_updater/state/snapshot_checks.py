@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.bipartite import MAX_HALF_LIVES
+from graph_updater.graph.config import GraphConfig
 from graph_updater.state.histories import WITHDRAWN
 from graph_updater.state.identities import ITEM, NOBODY, USER
 from graph_updater.state.stream_time import is_stream_time
@@ -21,6 +23,7 @@ SNAPSHOT_VERSION: Final = 1
 Arrays = Mapping[str, NDArray[Any]]
 _FLOATS: Final = ("float16", "float32")
 _LATEST_MS: Final = 253_402_300_799_999
+_FURTHEST_HALF_LIVES: Final = 4 * MAX_HALF_LIVES
 
 
 class IncompatibleSnapshot(ValueError):
@@ -89,6 +92,20 @@ def checked_names(said: StateMetadata, arrays: Arrays) -> list[str]:
     _check_lists(arrays, kind)
     _check_waiting(said.waiting, kind)
     return names
+
+
+def check_landmark(said: StateMetadata, edge_time: NDArray[np.int64], config: GraphConfig) -> None:
+    """With decay, weights are numbers only near the time that they are relative to.
+
+    Raises:
+        IncompatibleSnapshot: if edges lie further from it than any that are kept.
+    """
+    if config.half_life_ms and edge_time.size:
+        furthest_ms = max(abs(int(edge_time.max()) - said.landmark_ms), abs(int(edge_time.min()) - said.landmark_ms))
+        _require(
+            furthest_ms <= _FURTHEST_HALF_LIVES * config.half_life_ms,
+            "its edges lie too many half-lives from the time that their weights are relative to",
+        )
 
 
 def _node_columns(nodes: int, dim: int) -> dict[str, _Column]:
