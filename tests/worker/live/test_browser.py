@@ -182,6 +182,7 @@ async def test_what_became_of_the_scores_is_shown(lab, watch):
         await show_answers(lab, page)
         assert await page.text_content("#auc") == "–"
         assert "of 40 outcomes" in await page.text_content("#auc-note")
+        assert not await page.is_visible("#outcomes")
         await show_outcomes(lab, page)
 
         assert 0 <= float(await page.text_content("#auc")) <= 1
