@@ -7,10 +7,7 @@ a recovery only later changes need to be published.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Final
 
 import structlog
 
@@ -20,9 +17,9 @@ from graph_updater.origin import Origin
 from graph_updater.publication.batch import Offsets
 from runtime.clock import Clock
 from runtime.errors import SnapshotError
+from runtime.process.daemon_thread import in_daemon_thread
 from runtime.snapshots import SnapshotStore
 
-T = TypeVar("T")
 FINISH_LIMIT_S: Final = 10.0
 """How long the end of the program waits for a snapshot: a disk or network that hangs must not keep it from ending."""
 log = structlog.get_logger(__name__)
@@ -81,7 +78,7 @@ class Snapshots:
         """Writes a snapshot in a thread. False if that failed, which is told and counted: the next one may succeed."""
         began = self._last = self._clock.monotonic()
         try:
-            sequence = await _in_daemon_thread(lambda: self._write_now(capture))
+            sequence = await in_daemon_thread(lambda: self._write_now(capture), "snapshot")
         except SnapshotError as error:
             self._metrics.snapshot_failures.inc()
             if str(error) != self._failure:
@@ -119,30 +116,3 @@ class Snapshots:
         return self._store.save_now(
             arrays, {"state": metadata, "origin": self._origin.to_json(), "offsets": sorted(offsets)}
         )
-
-
-async def _in_daemon_thread(work: Callable[[], T]) -> T:
-    """The result of `work`. Unlike an executor's, the thread does not keep the program from ending if it hangs."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def tell(result: T | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]  # it is a T where there is no error
-
-    def run() -> None:
-        result: T | None = None
-        error: BaseException | None = None
-        try:
-            result = work()
-        except BaseException as raised:  # noqa: BLE001 - raised again where it is awaited
-            error = raised
-        with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(tell, result, error)
-
-    threading.Thread(target=run, name="snapshot", daemon=True).start()
-    return await done

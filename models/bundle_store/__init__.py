@@ -11,9 +11,11 @@ overwrites one, so that of two at once one fails and says so.
     promotions.py   the history, and what rolling back means; pure
     store.py        put, list, promote, roll back, fetch
     cache.py        versions that were fetched
+    watch.py        tells a running program of new versions
 """
 
 from models.bundle_store.address import current_version, resolve
 from models.bundle_store.store import BundleStore, StoredVersion
+from models.bundle_store.watch import BundleWatch
 
-__all__ = ["BundleStore", "StoredVersion", "current_version", "resolve"]
+__all__ = ["BundleStore", "BundleWatch", "StoredVersion", "current_version", "resolve"]
