@@ -75,7 +75,7 @@ def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
 def _live_tables(bundle: Bundle, config: Path | None) -> Tables:
     """The tables that a worker has now, read from Kafka."""
     settings = load_settings(ExitstreamSettings, config)
-    tables = Tables(bundle.text, bundle.graph.dim, space=bundle.graph.space)
+    tables = Tables(bundle.text, bundle.graph.dim, space=bundle.space)
 
     async def read() -> None:
         await probe(settings.kafka)

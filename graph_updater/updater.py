@@ -133,7 +133,7 @@ class Updater:
         cluster = await require_topics(kafka, (*self._inputs, *self._outputs))
         return UpdaterResources(
             base=bundled_base(bundle.graph, bundle.text),
-            origin=Origin(bundle.version, cluster.id, self._inputs, await self._topic_ids(), bundle.graph.space),
+            origin=Origin(bundle.version, cluster.id, self._inputs, await self._topic_ids(), bundle.space),
             store=SnapshotStore(
                 updater.snapshots, kind=SNAPSHOT_KIND, version=SNAPSHOT_VERSION, keep=updater.snapshots_kept
             ),

@@ -20,6 +20,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -39,6 +40,7 @@ from models.bundle_manifest import (
     verified_manifest,
 )
 from models.calibration import ExitCalibration
+from models.embedding_space import embedding_space
 from models.exit_model import ExitModel
 from models.golden import GoldenRequest, read_golden, write_golden
 from models.graph_base import GraphBase
@@ -75,6 +77,11 @@ class Bundle:
     metrics: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
     golden: tuple[GoldenRequest, ...] = ()
+
+    @cached_property
+    def space(self) -> str:
+        """Identity of the space of its embeddings (`models.embedding_space`)."""
+        return embedding_space(self.graph, self.text)
 
     def prompt_builder(self) -> PromptBuilder:
         """The prompt builder that this model was trained with."""

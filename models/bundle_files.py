@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,6 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from models.bundle_manifest import reading, verified_manifest
+from models.embedding_space import embedding_space
 from models.graph_base import GraphBase
 from models.tensor_file import check_shapes, declared_shapes
 from models.text import Text
@@ -34,6 +36,11 @@ class GraphPart:
     graph: GraphBase
     text: Text
     version: str
+
+    @cached_property
+    def space(self) -> str:
+        """Identity of the space of its embeddings (`models.embedding_space`)."""
+        return embedding_space(self.graph, self.text)
 
     @classmethod
     def load(cls, folder: Path) -> GraphPart:

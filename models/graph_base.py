@@ -6,11 +6,8 @@ other. An item without a trained base embedding gets one from its text.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,14 +59,6 @@ class GraphBase:
     def layers(self) -> int:
         """Number of propagation steps."""
         return len(self.alphas) - 1
-
-    @cached_property
-    def space(self) -> str:
-        """Identity of the embedding space, 12 hexadecimal digits: embeddings of one space can be compared."""
-        found = hashlib.sha256(json.dumps(list(self.item_ids)).encode())
-        for array in (self.alphas, self.item_embeddings, self.word_vectors, self.word_bias):
-            found.update(np.ascontiguousarray(array, "<f4").tobytes())
-        return found.hexdigest()[:12]
 
     def from_text(self, token_ids: Sequence[int]) -> Floats | None:
         """The base embedding (dim,) that an item's text gives; None without text."""

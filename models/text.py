@@ -20,22 +20,29 @@ class Text:
 
     Args:
         tokenizer: of any Hugging Face fast tokenizer.
+        content: the `tokenizer.json` that it was read from; without, that of the tokenizer.
+
+    Attributes:
+        content: the `tokenizer.json`. What was read is kept as it was, so that it does not depend on the release of the
+            library how a tokenizer is written.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, content: bytes | None = None) -> None:
         # A special token that occurs in a text is split like any other text.
         tokenizer.encode_special_tokens = True
         # The prompt builder cuts texts itself, and knows no padding; a file may ask for either, to any length.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
+        self.content = tokenizer.to_str(pretty=True).encode() if content is None else content
         start = tokenizer.token_to_id(START_TOKEN)
         self.start_tokens: Sequence[int] = [] if start is None else [start]
 
     @classmethod
     def load(cls, path: Path) -> Text:
         """Read a `tokenizer.json`, ours or that of any Hugging Face model."""
-        return cls(Tokenizer.from_file(str(path)))
+        content = path.read_bytes()
+        return cls(Tokenizer.from_buffer(content), content)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocabulary_size: int) -> Text:
@@ -54,7 +61,7 @@ class Text:
 
     def save(self, path: Path) -> None:
         """Write the `tokenizer.json`."""
-        self._tokenizer.save(str(path))
+        path.write_bytes(self.content)
 
     @property
     def vocabulary_size(self) -> int:

@@ -108,7 +108,7 @@ class Service:
             spawn(thread.run(), "compute")
             bundle = await thread.call(self._load)
             graph = bundle.graph
-            tables = Tables(bundle.text, graph.dim, settings.worker.tables, training, space=graph.space)
+            tables = Tables(bundle.text, graph.dim, settings.worker.tables, training, space=bundle.space)
             outcomes = LiveOutcomes(settings.worker.outcomes, self.metrics, bundle.version, self._clock)
             await self._follow_states(tables, outcomes, thread, spawn, stopping)
             if stopping.is_set():

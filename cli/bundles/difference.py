@@ -12,9 +12,6 @@ from models.bundle import Bundle
 from models.bundle_manifest import Manifest
 from models.golden_check import golden_scores
 
-_OF_THE_GRAPH: Final = ("graph.safetensors", "items.json", "tokenizer.json")
-"""What the updater loads: embeddings of two bundles may be compared only if all of these are the same."""
-
 _CHEAP_LOSS: Final = 0.01
 """Where frontiers are compared: log loss above full depth, as a share of it."""
 
@@ -77,7 +74,7 @@ def difference(before: tuple[Bundle, Manifest], after: tuple[Bundle, Manifest]) 
             for what in dict.fromkeys((*facts, *now))
             if facts.get(what) != now.get(what)
         ),
-        same_graph_part=all(old.files[name] == new.files[name] for name in _OF_THE_GRAPH),
+        same_graph_part=first.space == second.space,
         items_added=tuple(sorted(wanted - known)),
         items_gone=tuple(sorted(known - wanted)),
         golden=tuple(_golden(first, second)),

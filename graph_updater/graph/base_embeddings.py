@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.embedding_space import embedding_space
 from models.graph_base import GraphBase
 from models.text import Text, item_text
 
@@ -55,5 +56,5 @@ def bundled_base(graph: GraphBase, text: Text) -> BaseEmbeddings:
         item_vectors=graph.item_embeddings,
         alphas=tuple(graph.alphas.tolist()),
         text_map=text_map,
-        space=graph.space,
+        space=embedding_space(graph, text),
     )

@@ -188,6 +188,6 @@ async def test_another_bundle_makes_all_embeddings_anew_and_keeps_everything_els
         await world.published.until_equal()
 
     assert {state.embedding.space for states in world.published.states.values() for state in states.values()} == {
-        other.graph.space
+        other.space
     }
     assert all(world.published.versions()[name] > version for name, version in versions.items())

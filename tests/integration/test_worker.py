@@ -188,7 +188,7 @@ async def test_a_worker_waits_for_the_updater_to_run_its_bundle(lab, tiny_bundle
         await until(lambda: "are of another bundle" in service.readiness.reasons().get("tables", ""))
         await lab.ask(*requests(5))
         for state in states:
-            await lab.tell(in_space(state, tiny_bundle.graph.space))
+            await lab.tell(in_space(state, tiny_bundle.space))
         await until(lambda: service.readiness.is_ready or serving.done())
         assert _ids(await lab.scores(5)) == Counter(f"r{number}" for number in range(5))
     finally:

@@ -1,5 +1,7 @@
 """Catalogue text becomes tokens, never control tokens."""
 
+import json
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +30,17 @@ def test_a_saved_tokenizer_splits_control_tokens_too(tmp_path):
     loaded = Text.load(tmp_path / "tokenizer.json")
     assert loaded.start_tokens == TEXT.start_tokens
     assert loaded.encode(START_TOKEN) == TEXT.encode(START_TOKEN)
+
+
+def test_a_tokenizer_is_saved_as_it_was_read(tmp_path):
+    """Its identity does not depend on how the installed release of the library would write it."""
+    first, again = tmp_path / "first.json", tmp_path / "again.json"
+    TEXT.save(first)
+    first.write_text(json.dumps(json.loads(first.read_text())))
+    loaded = Text.load(first)
+    loaded.save(again)
+    assert loaded.content == again.read_bytes() == first.read_bytes()
+    assert Text.load(again).encode("The Silent Galaxy") == TEXT.encode("The Silent Galaxy")
 
 
 def test_an_items_text_is_its_title_and_its_attributes_by_name():

@@ -18,6 +18,7 @@ from models.bundle_manifest import GOLDEN
 from models.bundle_store import current_version
 from models.bundle_store.store import PROMOTIONS, VERSIONS
 from models.graph_base import GraphBase
+from models.text import Text
 from runtime.errors import BundleError
 
 
@@ -203,6 +204,13 @@ def test_diff_measures_how_far_scores_are_apart(tiny_bundle, tiny_bundle_folder,
     assert largest.pop("full depth") > 0.1
     assert set(largest.values()) == {0.0}
     assert len(largest) == tiny_bundle.calibration.heads
+
+
+def test_diff_sees_a_tokenizer_alone(tiny_bundle, tiny_bundle_folder, tmp_path):
+    """The same arrays with other tokens give the texts of new items other embeddings."""
+    text = Text.train(["shoes and trousers"], tiny_bundle.text.vocabulary_size)
+    replace(tiny_bundle, text=text, golden=()).save(tmp_path / "other")
+    assert json.loads(exitstream("diff", tiny_bundle_folder, tmp_path / "other", "--json"))["same_graph_part"] is False
 
 
 def test_diff_of_a_bundle_with_itself_finds_nothing(tiny_bundle_folder):
