@@ -24,9 +24,11 @@ from worker.engine.timeline import Interval, StageRun
 from worker.job import Job
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel
+from worker.observers import Observers
 from worker.pipeline import Pipeline
 from worker.publishing import Publisher
 from worker.reading import Reading
+from worker.serving import Serving
 from worker.settings import WorkerSection, WorkerSettings
 from worker.tracing import RequestTracing
 
@@ -51,6 +53,7 @@ class StubEngine:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._waiting: list[Job] = []
+        self.exit_layers = EXIT_LAYERS
 
     @property
     def busy(self) -> bool:
@@ -104,9 +107,8 @@ def example_scores(request: ImpressionRequest) -> bytes:
     deadline = Deadline.at_intake(created_time_ms=request.created_time_ms, budget_ms=0, clock=clock)
     job = Job(Record(settings.topics.impression_requests, 0, 0, b"", b""), request, deadline, 0.0)
     answer(job, clock.monotonic())
-    publisher = Publisher(
-        settings.topics.ctr_scores, settings.worker.answer_format, VERSION, settings.worker.neighbours
-    )
+    job.model_version = VERSION
+    publisher = Publisher(settings.topics.ctr_scores, settings.worker.answer_format, settings.worker.neighbours)
     return publisher.record(job).value or b""
 
 
@@ -125,9 +127,9 @@ async def run(
         thread = ComputeThread()
         spawn(thread.run(), "compute")
         async with make_delivery(kafka, source) as delivery:
-            model = stub_model(clock.monotonic)
-            tracing = RequestTracing(tracer, settings, VERSION, EXIT_LAYERS, clock) if tracer is not None else None
-            pipeline = Pipeline(settings, model, thread, delivery, WorkerMetrics(), clock, tracing=tracing)
+            serving = Serving(stub_model(clock.monotonic), clock)
+            observers = Observers(tracing=RequestTracing(tracer, settings, clock) if tracer is not None else None)
+            pipeline = Pipeline(settings, serving, thread, delivery, WorkerMetrics(), clock, observers)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,8 @@ class Job(ScoringJob):
 
     Attributes:
         item_ids: the distinct candidates, in the order of the request.
+        model_version: of the model that scores it; empty until it has one.
+        exit_layers: decoder layers up to each head of that model.
         evidence: by place, what was retrieved for candidates that a head was asked about.
         user: what was known of the user; None where nothing was retrieved.
         embedding_version: of the user's embedding that it was scored with; 0 for none.
@@ -62,6 +65,8 @@ class Job(ScoringJob):
         self.wire_format = wire_format
         self.request = request
         self.deadline = deadline
+        self.model_version = ""
+        self.exit_layers: Sequence[int] = ()
         self.evidence: dict[int, CandidateEvidence] = {}
         self.user: UserEvidence | None = None
         self.embedding_version = 0

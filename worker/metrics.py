@@ -17,7 +17,7 @@ from runtime.observability.telemetry import Metrics
 from worker.engine.counters import EngineCounters
 from worker.engine.scoring_job import GRAPH, MADE_BY
 from worker.job import Job
-from worker.outcomes.quality import OutcomeFigures
+from worker.outcomes.metrics import OutcomeMetrics
 from worker.settings import WorkerSection
 from worker.state_store.tables import Tables
 
@@ -54,36 +54,25 @@ class WorkerMetrics(Metrics):
         self._internal_errors = self.counter(
             "internal_errors_total", "Faults that cost parts of requests their heads, or the graph's rate"
         )
-        self._counted = EngineCounters()
+        self._engine = self._counted = EngineCounters()
         self.threshold = self.gauge("exit_threshold", "The exit threshold in force")
         self.waiting = self.gauge("waiting_parts", "Parts of requests that wait to be prepared")
+        self._serving = self.gauge("serving_model", "1 for the model that new requests get", ("model_version",))
+        self.bundles_refused = self.counter("refused_bundles_total", "Newer versions of the bundle that cannot be used")
         self.in_flight = self.gauge("in_flight_requests", "Requests accepted and not yet answered")
         self.given_up = self.gauge("given_up_requests", "Requests whose answer the broker refused in every form")
         self.paused = self.gauge("paused_partitions", "Partitions whose reading is paused")
         self._index_failures = self.counter(
             "index_failures_total", "Trainings and updates of search indexes that failed", ("step",)
         )
-        self._counted_failures = {"refresh": 0, "train items": 0, "train users": 0}
+        self._tables: Tables | None = None
+        self._counted_failures: Counter[str] = Counter()
         self._entries = self.gauge("table_entries", "Entries in the tables", ("kind",))
         self._foreign = self.gauge(
             "foreign_embeddings", "Items and users whose latest embedding was made with another bundle's graph"
         )
         self._recall = self.gauge("search_recall", "Share of true neighbours found", ("kind",))
-        by_model = ("model_version",)
-        self._live_auc = self.gauge("live_auc", "AUC of the latest scores with an outcome", by_model)
-        self._live_log_loss = self.gauge(
-            "live_log_loss", "Log loss of the latest scores with an outcome, in nats", by_model
-        )
-        self._live_calibration = self.gauge(
-            "live_calibration_ratio", "Mean of the latest scores with an outcome over the share clicked", by_model
-        )
-        self._live_outcomes = self.gauge("live_outcomes", "Scores that live AUC and calibration are of", by_model)
-        self._live_positives = self.gauge("live_positives", "Positive outcomes among these scores", by_model)
-        self._live_waiting = self.gauge("live_waiting_scores", "Published scores whose outcome is awaited")
-        self._live_scores = self.counter(
-            "live_scores_total", "Published scores by whether an outcome followed", ("outcome",)
-        )
-        self._counted_outcomes = {"settled": 0, "expired": 0, "skipped": 0}
+        self.outcomes = OutcomeMetrics(self)
 
     def note_answers(self, jobs: Sequence[Job]) -> None:
         """Counts answered requests; together, because the library's counters take a lock each time."""
@@ -114,8 +103,15 @@ class WorkerMetrics(Metrics):
         if deadline.skew != "none":
             self._clock_clamps.labels(deadline.skew).inc()
 
+    def note_model(self, model_version: str) -> None:
+        """Shows which model serves."""
+        self._serving.clear()
+        self._serving.labels(model_version).set(1)
+
     def note_engine(self, counters: EngineCounters) -> None:
         """Counts what the engine has done since the last call."""
+        if counters is not self._engine:  # another model serves: its engine has counted from zero
+            self._engine, self._counted = counters, EngineCounters()
         before, now = self._counted, replace(counters)
         self._counted = now
         model_s = now.model_s - before.model_s
@@ -125,26 +121,10 @@ class WorkerMetrics(Metrics):
         self._prefix_lookups.labels("miss").inc(now.prefix_misses - before.prefix_misses)
         self._internal_errors.inc(now.faults - before.faults)
 
-    def note_outcomes(self, figures: OutcomeFigures, model_version: str) -> None:
-        """Shows live quality; AUC and calibration not before there are some."""
-        quality = figures.quality
-        self._live_outcomes.labels(model_version).set(quality.scores)
-        self._live_positives.labels(model_version).set(quality.positives)
-        self._live_waiting.set(figures.waiting)
-        if quality.bins:
-            self._live_auc.labels(model_version).set(quality.auc)
-            self._live_log_loss.labels(model_version).set(quality.log_loss)
-            self._live_calibration.labels(model_version).set(quality.calibration_ratio)
-        else:
-            for gauge in (self._live_auc, self._live_log_loss, self._live_calibration):
-                gauge.clear()
-        for outcome, before in self._counted_outcomes.items():
-            count = getattr(figures, outcome)
-            self._live_scores.labels(outcome).inc(count - before)
-            self._counted_outcomes[outcome] = count
-
     def note_tables(self, tables: Tables) -> None:
         """Sizes of the tables, the quality of their search, and what failed in keeping it up."""
+        if tables is not self._tables:
+            self._tables, self._counted_failures = tables, Counter()
         for kind, ids, index in (
             ("item", tables.items.ids, tables.item_index),
             ("user", tables.users.ids, tables.user_index),

@@ -35,7 +35,16 @@ class ServingModel:
     def from_bundle(
         cls, bundle: Bundle, tables: Tables, settings: WorkerSection, monotonic: Callable[[], float]
     ) -> ServingModel:
-        """The bundle over these tables, warmed up. Takes seconds; to be called by the thread that will own it.
+        """The bundle over these tables, warmed up. Takes seconds; to be called by the thread that will own it."""
+        model = cls.cold(bundle, tables, settings, monotonic)
+        model.engine.warm_up()
+        return model
+
+    @classmethod
+    def cold(
+        cls, bundle: Bundle, tables: Tables, settings: WorkerSection, monotonic: Callable[[], float]
+    ) -> ServingModel:
+        """The bundle over these tables, not warmed up.
 
         Args:
             bundle: the trained model.
@@ -47,7 +56,6 @@ class ServingModel:
         engine: ScoringEngine[Job] = ScoringEngine(
             bundle.model, bundle.calibration, settings.engine, controller, clock=monotonic
         )
-        engine.warm_up()
         return cls.around(engine, bundle, tables)
 
     @classmethod

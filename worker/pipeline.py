@@ -4,6 +4,7 @@
     compute thread  infer     one round of the engine over the queue; for candidates whose turn it is the engine calls
                     prepare     retrieve → prompt             then stage after stage, until a head is confident
                     graph_ctr   instead, where no head can answer before the deadline, or one of these steps fails
+                    (`worker.preparation`; `worker.serving` knows the model)
     event loop      publish   scores → done                   the delivery commits the offset once they are written
 
 The engine decides whose turn it is and when to fall back (`worker.engine.queue`), the delivery when to commit
@@ -15,16 +16,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from models.evidence import Evidence
-from models.prompt import Prompt
 from runtime.clock import Clock
 from runtime.dead_letters import DeadLetters
 from runtime.delivery import Delivery
@@ -35,20 +32,16 @@ from runtime.settings import DeliveryMode
 from schemas.codec import MalformedRecord
 from worker.budget.delivery_margin import DeliveryMargin
 from worker.compute import ComputeThread
-from worker.engine.timeline import Interval
 from worker.handover import AnsweredJobs
 from worker.intake import Intake
 from worker.job import Job
 from worker.metrics import RequestLog, WorkerMetrics
-from worker.model import ServingModel
+from worker.observers import Observers
 from worker.publishing import Publisher
+from worker.serving import Serving
 from worker.settings import WorkerSettings
-from worker.tracing import RequestTracing
 
 log = structlog.get_logger(__name__)
-Places = NDArray[np.int64]
-"""(n,) positions among a request's distinct candidates."""
-
 PUBLISHED_IN_A_ROW: Final = 16
 """After so many the event loop gets a turn for everything else."""
 WRITING_S: Final[dict[DeliveryMode, float]] = {"at_least_once": 0.01, "exactly_once": 0.06}
@@ -58,41 +51,38 @@ MOST_MARGIN: Final = 0.4
 
 
 class Pipeline:
-    """The way of a request through a worker; the engine's `PromptSource`.
+    """The way of a request through a worker.
 
     Args:
         settings: of the worker.
-        model: the bundle that serves.
+        serving: the model at work.
         thread: the compute thread; it owns torch, FAISS and the tables.
         delivery: writes outputs and commits offsets.
         metrics: what is counted.
         clock: of deadlines and measurements.
-        observers: are told of each request whose scores are being written.
-        tracing: makes traces of requests; None where they are off.
+        observers: who is told of requests.
     """
 
     def __init__(
         self,
         settings: WorkerSettings,
-        model: ServingModel,
+        serving: Serving,
         thread: ComputeThread,
         delivery: Delivery,
         metrics: WorkerMetrics,
         clock: Clock,
-        observers: Sequence[Callable[[Job], None]] = (),
-        tracing: RequestTracing | None = None,
+        observers: Observers,
     ) -> None:
-        self._model = model
+        self._serving = serving
         self._thread = thread
         self._delivery = delivery
         self._metrics = metrics
         self._clock = clock
         self._observers = observers
-        self._tracing = tracing
         self._intake = Intake(settings, clock, ForeignKeys("requests", metrics.foreign_keys.inc))
         self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
         self._publisher = Publisher(
-            settings.topics.ctr_scores, settings.worker.answer_format, model.version, settings.worker.neighbours
+            settings.topics.ctr_scores, settings.worker.answer_format, settings.worker.neighbours
         )
         self._log = RequestLog(settings.worker, clock)
         self._delivery_margin = DeliveryMargin(
@@ -120,8 +110,7 @@ class Pipeline:
         else:
             self._metrics.note_deadline(deadline)
             job = Job(record, request, deadline, budget_s, wire_format)
-            if self._tracing is not None:
-                self._tracing.begin(job)
+            self._observers.accepted(job)
             self._accepted.append(job)
             self._thread.wake()
 
@@ -137,49 +126,10 @@ class Pipeline:
 
         The thread calls it again while it returns True, and after each `wake`.
         """
-        engine = self._model.engine
         for _ in range(len(self._accepted)):
-            engine.enqueue(self._accepted.popleft())
-        self._answered.put(engine.step(self, self._delivery_margin.seconds))
-        return engine.busy or bool(self._accepted)
-
-    def prepare(self, job: Job, places: Places) -> Prompt:
-        """Retrieves the evidence for some of a request's candidates and builds their prompt."""
-        evidence = self._retrieve(job, places)
-        return self._build_prompt(job, evidence)
-
-    def graph_ctr(self, asked: Sequence[tuple[Job, Places]]) -> list[NDArray[np.float64]]:
-        """Rates from the graph alone, without evidence and prompt."""
-        for job, _ in asked:
-            self._note_embedding(job)
-        return self._model.graph.score([(job.request.user_id, job.items_at(places)) for job, places in asked])
-
-    def _retrieve(self, job: Job, places: Places) -> Evidence:
-        started_s = self._clock.monotonic()
-        evidence = self._model.retriever.retrieve(job.request.user_id, job.items_at(places))
-        job.user = evidence.user
-        job.evidence.update(zip(places.tolist(), evidence.candidates, strict=True))
-        self._note_embedding(job)
-        retrieval = Interval(started_s, self._clock.monotonic())
-        job.retrieve_s += retrieval.seconds
-        if job.timeline is not None:
-            job.timeline.retrievals.append(retrieval)
-        return evidence
-
-    def _build_prompt(self, job: Job, evidence: Evidence) -> Prompt:
-        started_s = self._clock.monotonic()
-        prompt = self._model.prompts.build(evidence)
-        building = Interval(started_s, self._clock.monotonic())
-        job.prompt_s += building.seconds
-        if job.timeline is not None:
-            job.timeline.prompts.append(building)
-        return prompt
-
-    def _note_embedding(self, job: Job) -> None:
-        """Which embedding of the user the job was scored with; of a request in parts, the last one counts."""
-        stamp = self._model.tables.users.embedding_stamp(job.request.user_id)
-        if stamp is not None:
-            job.embedding_version, job.embedding_time_ms = stamp
+            self._serving.enqueue(self._accepted.popleft())
+        self._answered.put(self._serving.step(self._delivery_margin.seconds))
+        return self._serving.is_busy or bool(self._accepted)
 
     # In the event loop again.
 
@@ -223,8 +173,7 @@ class Pipeline:
             self._metrics.note_answers(jobs)
             for job in jobs:
                 self._log.write(job)
-                for observe in self._observers:
-                    observe(job)
+                self._observers.answered(job)
         except Exception:
             log.exception("answers could not be counted", places=[job.place for job in jobs])
 
@@ -247,20 +196,17 @@ class Pipeline:
         """What to write instead each time the broker refuses it as too large."""
         yield [self._publisher.record(job, with_neighbours=False)]
         reason = "the broker refuses its scores as too large"
-        if self._tracing is not None:
-            self._tracing.fail(job, reason)
+        self._observers.refused(job, reason)
         yield [self._dead_letter(job.record, reason)]
 
     def _note_written(self, job: Job) -> None:
         """Learns how long writing takes. Jobs that came late say nothing of it: they are published after all others."""
         if not job.deadline.late_at_intake:
             self._delivery_margin.observe(self._clock.monotonic() - job.scored_s)
-        if self._tracing is not None:
-            self._tracing.end(job)
+        self._observers.written(job)
 
     async def _refuse_job(self, job: Job, reason: str) -> None:
-        if self._tracing is not None:
-            self._tracing.fail(job, reason)
+        self._observers.refused(job, reason)
         await self._refuse(job.record, reason)
 
     async def _refuse(self, record: Record, reason: str) -> None:

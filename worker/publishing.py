@@ -25,14 +25,12 @@ class Publisher:
     Args:
         topic: where scores go.
         answer_format: how they are encoded; "as_asked": each as its request was.
-        model_version: of the model that made them.
         neighbours: most pieces of evidence named per candidate.
     """
 
-    def __init__(self, topic: str, answer_format: AnswerFormat, model_version: str, neighbours: int) -> None:
+    def __init__(self, topic: str, answer_format: AnswerFormat, neighbours: int) -> None:
         self._topic = topic
         self._wire_format: WireFormat | None = None if answer_format == "as_asked" else answer_format
-        self._model_version = model_version
         self._neighbours = neighbours
 
     def record(self, job: Job, *, with_neighbours: bool = True) -> OutRecord:
@@ -50,7 +48,7 @@ class Publisher:
             user_id=request.user_id,
             status=job.status,
             scores=_candidate_scores(job, neighbours),
-            model_version=self._model_version,
+            model_version=job.model_version,
             created_time_ms=request.created_time_ms,
             deadline_ms=job.deadline.wall_ms,
             scored_time_ms=job.scored_time_ms,

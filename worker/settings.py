@@ -26,6 +26,9 @@ class WorkerSection(SettingsSection):
     bundle: Address = Field(
         "bundle", min_length=1, description="the trained model: its folder, a bundle store, or STORE@VERSION"
     )
+    bundle_check_s: float = Field(
+        10.0, ge=0, description="how often it is asked for a newer version, which is then swapped in; 0: never"
+    )
     group_id: str = Field("exitstream-worker", min_length=1, description="workers of one group share the requests")
     threads: int | None = Field(None, ge=1, description="of torch and FAISS; None: the container's share of CPUs")
 

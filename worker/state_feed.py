@@ -12,7 +12,6 @@ import structlog
 from runtime.clock import Clock
 from runtime.kafka import TopicFollower
 from runtime.observability.readiness import Readiness
-from runtime.process.lifecycle import unless_stopped
 from runtime.records import Record
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
@@ -67,9 +66,9 @@ class StateFeed:
         finally:
             await self._follower.stop()
 
-    async def filled(self, stopping: asyncio.Event) -> None:
-        """Returns once the tables are filled, or the program is to stop before they are."""
-        await unless_stopped(stopping, self._is_filled.wait())
+    async def filled(self) -> None:
+        """Returns once the tables are filled."""
+        await self._is_filled.wait()
 
     async def _fill(self, readiness: Readiness) -> None:
         log.info("reading the states", to_read=self._follower.progress()[1])
@@ -98,7 +97,7 @@ class StateFeed:
         done = []
         for start in range(0, len(records), self._batch):
             batch = records[start : start + self._batch]
-            applied = await self._thread.call(partial(self._reader.apply, self._tables, batch))
+            applied = await self._thread.call(partial(self._take, batch))
             for topic in self._reader.topics:
                 self._metrics.states.labels(topic).inc(applied.taken[topic])
                 self._metrics.refused_states.labels(topic).inc(applied.refused[topic])
@@ -106,6 +105,21 @@ class StateFeed:
             done.append(applied)
         return done
 
+    def _take(self, batch: Sequence[Record]) -> Applied:
+        """In the compute thread."""
+        return self._reader.apply(self._tables, batch)
+
     def _note_freshness(self, applied: Applied, now_ms: int) -> None:
         for event_time_ms in applied.event_times_ms:
             self._metrics.freshness.observe(max(0.0, (now_ms - event_time_ms) / 1000))
+
+
+class FeedBeside(StateFeed):
+    """Fills tables while a model serves from others. The search indexes follow each batch: all at once, at the end,
+    they would keep requests waiting.
+    """
+
+    def _take(self, batch: Sequence[Record]) -> Applied:
+        applied = super()._take(batch)
+        self._tables.refresh_indexes()
+        return applied

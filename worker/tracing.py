@@ -7,7 +7,7 @@ scores are written, which nobody waits for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec
 
@@ -49,19 +49,13 @@ class RequestTracing:
     Args:
         tracer: begins them.
         settings: topics and group, for the attributes.
-        model_version: of the model that scores.
-        exit_layers: decoder layers up to each of its heads.
         clock: of the requests' times.
     """
 
-    def __init__(
-        self, tracer: Tracer, settings: WorkerSettings, model_version: str, exit_layers: Sequence[int], clock: Clock
-    ) -> None:
+    def __init__(self, tracer: Tracer, settings: WorkerSettings, clock: Clock) -> None:
         self._tracer = tracer
         self._group_id = settings.worker.group_id
         self._scores_topic = settings.topics.ctr_scores
-        self._model_version = model_version
-        self._exit_layers = exit_layers
         self._clock = clock
 
     @_harmless
@@ -113,7 +107,6 @@ class RequestTracing:
             "exitstream.candidates": len(job),
             "exitstream.budget_ms": job.budget_s * 1000,
             "exitstream.transit_ms": job.deadline.transit_ms,
-            "exitstream.model_version": self._model_version,
         }
 
     def _add_steps(self, trace: Span, job: Job) -> None:
@@ -128,18 +121,19 @@ class RequestTracing:
         for prompt in timeline.prompts:
             add("prompt", prompt)
         for run in timeline.stages:
-            add(f"stage {run.stage + 1}", run.ran, self._stage_attributes(run, job))
+            add(f"stage {run.stage + 1}", run.ran, _stage_attributes(run, job))
 
-    def _stage_attributes(self, run: StageRun, job: Job) -> Attributes:
-        """What a stage was and did. Only what left at its head has its last layer for an exit layer."""
-        last_layer = self._exit_layers[run.stage]
-        return {
-            "exitstream.layers.first": self._exit_layers[run.stage - 1] + 1 if run.stage else 1,
-            "exitstream.layers.last": last_layer,
-            "exitstream.candidates": len(run.places),
-            "exitstream.tokens": run.tokens,
-            "exitstream.exits": int((job.exit_layer[run.places] == last_layer).sum()),
-        }
+
+def _stage_attributes(run: StageRun, job: Job) -> Attributes:
+    """What a stage was and did. Only what left at its head has its last layer for an exit layer."""
+    last_layer = job.exit_layers[run.stage]
+    return {
+        "exitstream.layers.first": job.exit_layers[run.stage - 1] + 1 if run.stage else 1,
+        "exitstream.layers.last": last_layer,
+        "exitstream.candidates": len(run.places),
+        "exitstream.tokens": run.tokens,
+        "exitstream.exits": int((job.exit_layer[run.places] == last_layer).sum()),
+    }
 
 
 def _answer_attributes(job: Job) -> Attributes:
@@ -147,6 +141,7 @@ def _answer_attributes(job: Job) -> Attributes:
     exits = Counter(job.exit_layer[job.made_by != GRAPH].tolist())
     made_by = Counter(MADE_BY[code] for code in job.made_by.tolist())
     return {
+        "exitstream.model_version": job.model_version,
         "exitstream.status": job.status,
         "exitstream.exit_threshold": job.threshold,
         "exitstream.lateness_ms": job.lateness_ms,

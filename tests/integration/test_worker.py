@@ -6,10 +6,9 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-from worker_lab import WorkerLab, requests, until, user_state
+from worker_lab import WorkerLab, in_space, requests, until, user_state
 
 from runtime.kafka import RecordSource
 from schemas.codec import encode
@@ -194,8 +193,3 @@ async def test_a_worker_waits_for_the_updater_to_run_its_bundle(lab, tiny_bundle
     finally:
         stopping.set()
         await serving
-
-
-def in_space(state, space):
-    """The state with an embedding made with the base embeddings of that space."""
-    return msgspec.structs.replace(state, embedding=msgspec.structs.replace(state.embedding, space=space))

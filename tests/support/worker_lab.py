@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
+import msgspec
 import numpy as np
 from brokers import TestBroker
 
@@ -35,6 +36,7 @@ from schemas.messages import (
 from worker.engine.settings import EngineSettings
 from worker.settings import WorkerSection, WorkerSettings
 
+State = TypeVar("State", UserState, ItemState)
 PATIENCE_S = 90.0
 DIM = 8
 ITEMS, USERS = 20, 10
@@ -67,18 +69,27 @@ class WorkerLab:
             ),
         )
 
-    async def prepare(self) -> None:
-        """Makes the topics and tells of twenty items and ten users."""
+    async def prepare(self, space: str = "") -> None:
+        """Makes the topics and tells of twenty items and ten users, with embeddings of a space."""
         await create_missing_topics(self.broker.settings(), self.topics.specs())
-        generator = np.random.default_rng(5)
         async with RecordSink(self.broker.settings()) as sink:
             for number in range(ITEMS):
                 await self._put(
                     sink, self.topics.items, f"i{number}", Item(item_id=f"i{number}", title=f"title {number}")
                 )
-                await self._put(sink, self.topics.item_states, f"i{number}", _item_state(number, generator))
+            await sink.flush()
+        await self.publish_states(space)
+
+    async def publish_states(self, space: str = "", version: int = 1) -> None:
+        """Tells everybody's state, with embeddings of a space (none named: they fit every bundle)."""
+        generator = np.random.default_rng(5)
+        async with RecordSink(self.broker.settings()) as sink:
+            for number in range(ITEMS):
+                state = in_space(_item_state(number, generator), space)
+                await self._put(sink, self.topics.item_states, f"i{number}", state)
             for number in range(USERS):
-                await self._put(sink, self.topics.user_states, f"u{number}", user_state(number, generator))
+                state = in_space(user_state(number, generator, version), space)
+                await self._put(sink, self.topics.user_states, f"u{number}", state)
             await sink.flush()
 
     async def tell(self, message: UserState) -> None:
@@ -239,6 +250,11 @@ def user_state(number: int, generator: np.random.Generator, version: int = 1) ->
         last_event_time_ms=now_ms,
         published_time_ms=now_ms,
     )
+
+
+def in_space(state: State, space: str) -> State:
+    """The state with an embedding made with the base embeddings of that space."""
+    return msgspec.structs.replace(state, embedding=msgspec.structs.replace(state.embedding, space=space))
 
 
 def _item_state(number: int, generator: np.random.Generator) -> ItemState:

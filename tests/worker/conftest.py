@@ -28,11 +28,14 @@ from worker.engine.queue import StageCosts
 from worker.live.figures import LiveFigures
 from worker.metrics import WorkerMetrics
 from worker.model import ServingModel, make_controller
+from worker.observers import Observers
 from worker.outcomes.live import LiveOutcomes
 from worker.pipeline import Pipeline
+from worker.serving import Serving
 from worker.settings import WorkerSection, WorkerSettings
 from worker.state_store.settings import TableSettings
 from worker.state_store.tables import Tables
+from worker.tracing import RequestTracing
 
 DIM = 4
 
@@ -127,6 +130,7 @@ class Desk:
         max_record_bytes: int = 1_000_000,
         clock: Clock | None = None,
         costs: StageCosts | None = None,
+        tracing: Callable[[Desk], RequestTracing] | None = None,
         **worker,
     ) -> None:
         kafka = KafkaSettings(max_record_bytes=max_record_bytes, batch_bytes=1_024)
@@ -145,12 +149,18 @@ class Desk:
         )
         self.model = replace(model, engine=engine)
         self.live = LiveFigures(self.clock.monotonic())
-        self.outcomes = LiveOutcomes(self.settings.worker.outcomes, self.metrics, model.version, self.clock)
-        observers = [self.live.note, self.outcomes.note]
+        self.outcomes = LiveOutcomes(self.settings.worker.outcomes, self.metrics, self.clock)
+        self.serving = Serving(self.model, self.clock)
+        observers = Observers([self.live.note, self.outcomes.note], tracing(self) if tracing is not None else None)
         self.pipeline = Pipeline(
-            self.settings, self.model, ComputeThread(), self.delivery, self.metrics, self.clock, observers
+            self.settings, self.serving, ComputeThread(), self.delivery, self.metrics, self.clock, observers
         )
         self.offset = 0
+
+    def use(self, model: ServingModel) -> None:
+        """Goes on with another model, as if it had begun with it."""
+        self.model = model
+        self.pipeline._serving = self.serving = Serving(model, self.clock)
 
     def record(self, value: bytes | None, headers=()) -> Record:
         """A record of the request topic, the next offset."""

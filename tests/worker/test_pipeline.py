@@ -378,7 +378,7 @@ class FaultyRetriever(Retriever):
 
 async def test_a_fault_in_one_request_costs_only_that_one_its_heads(desk, filled_tables):
     """Answered from the graph, counted, the others untouched."""
-    desk.pipeline._model = replace(desk.model, retriever=FaultyRetriever(filled_tables, PromptLimits()))
+    desk.use(replace(desk.model, retriever=FaultyRetriever(filled_tables, PromptLimits())))
     await desk.accept(*(desk.record(encode(desk.request("i1", user_id=user))) for user in ("u2", "u3", "u4")))
     await desk.work()
 
@@ -486,7 +486,7 @@ async def test_whatever_fails_in_the_compute_thread_every_request_is_answered(de
         def __getattr__(self, name):
             raise MemoryError(name)
 
-    desk.pipeline._model = replace(desk.model, **{step: Failing()})
+    desk.use(replace(desk.model, **{step: Failing()}))
     budgets = (60_000, 60_000, 1)  # the last one has no time for a head
     for number, budget_ms in enumerate(budgets):
         await desk.accept(desk.record(encode(desk.request("i1", "i2", request_id=f"r{number}", budget_ms=budget_ms))))
@@ -505,7 +505,7 @@ async def test_when_retrieval_and_graph_score_both_fail_the_base_rate_answers(de
         def __getattr__(self, name):
             raise RuntimeError("can't allocate memory")
 
-    desk.pipeline._model = replace(desk.model, retriever=Failing(), graph=Failing())
+    desk.use(replace(desk.model, retriever=Failing(), graph=Failing()))
     scores = await desk.answer(desk.request("i1", "i2"))
 
     rate = float(tiny_bundle.calibration.graph_ctr(tiny_bundle.calibration.graph_mean))

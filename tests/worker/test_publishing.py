@@ -19,18 +19,18 @@ async def job(desk):
 
 
 @pytest.mark.parametrize("wire_format", ["msgpack", "json"])
-async def test_the_record_can_be_read_by_its_headers(job, wire_format):
+async def test_the_record_can_be_read_by_its_headers(job, desk, wire_format):
     """Keyed by request id, in either format."""
-    record = Publisher("ctr-scores", wire_format, "v1", neighbours=4).record(job)
+    record = Publisher("ctr-scores", wire_format, neighbours=4).record(job)
     scores = MessageDecoder(ImpressionScores).decode(record.value, record.headers)
 
-    assert (record.topic, record.key, scores.model_version) == ("ctr-scores", "ü".encode(), "v1")
+    assert (record.topic, record.key, scores.model_version) == ("ctr-scores", "ü".encode(), desk.model.version)
     assert [score.item_id for score in scores.scores] == ["i3", "i1", "nothing"]
 
 
 async def test_neighbours_of_each_kind_come_by_turns_nearest_first(job):
     """A few tell of all kinds of evidence, not only of the first."""
-    scores = Publisher("t", "msgpack", "v1", neighbours=4).scores(job, 4)
+    scores = Publisher("t", "msgpack", neighbours=4).scores(job, 4)
     told = scores.scores[0].neighbours
     evidence = job.evidence[0]
 
@@ -43,7 +43,7 @@ async def test_neighbours_of_each_kind_come_by_turns_nearest_first(job):
 
 async def test_without_neighbours_the_scores_stay(job):
     """The lean form of a record that would be too large."""
-    publisher = Publisher("t", "msgpack", "v1", neighbours=4)
+    publisher = Publisher("t", "msgpack", neighbours=4)
     lean = MessageDecoder(ImpressionScores).decode(publisher.record(job, with_neighbours=False).value)
     full = MessageDecoder(ImpressionScores).decode(publisher.record(job).value)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from brokers import TestBroker
-from worker_lab import WorkerLab, requests, until, user_state
+from bundle_variants import with_other_embeddings, with_other_scores, with_wrong_golden_scores
+from structlog.testing import capture_logs
+from worker_lab import WorkerLab, in_space, requests, until, user_state
 
+from models.bundle_store import BundleStore
 from runtime.errors import BundleError, TopicMissing
 from schemas.codec import CONTENT_TYPES, FORMAT_HEADER
 from worker.service import Service
@@ -21,6 +26,14 @@ async def lab(embedded_broker, request, tiny_bundle_folder):
     """States to know, on the embedded broker."""
     lab = WorkerLab(TestBroker(embedded_broker.bootstrap_servers, request.node.name[:40]), tiny_bundle_folder)
     await lab.prepare()
+    return lab
+
+
+@pytest.fixture
+async def spaced_lab(embedded_broker, request, tiny_bundle):
+    """The same, with embeddings that tell their space."""
+    lab = WorkerLab(TestBroker(embedded_broker.bootstrap_servers, request.node.name[:40]), Path())
+    await lab.prepare(tiny_bundle.space)
     return lab
 
 
@@ -86,3 +99,112 @@ async def test_a_missing_bundle_ends_in_one_line_that_says_what_to_do(lab, tmp_p
     """The same for the model."""
     with pytest.raises(BundleError, match="exitstream train"):
         await Service(lab.settings(bundle=str(tmp_path)), threads=1).main(asyncio.Event())
+
+
+@pytest.fixture
+def store(tiny_bundle, tmp_path):
+    """A bundle store whose current version is the tiny bundle; `release` puts another there and makes it current."""
+    store = BundleStore(tmp_path / "store", tmp_path / "cache")
+
+    class Releases:
+        address = store.address
+
+        def release(self, bundle):
+            bundle = bundle.save(tmp_path / "next")
+            store.put(tmp_path / "next")
+            store.promote(bundle.version, by="a test")
+            return bundle.version
+
+        def roll_back(self):
+            store.roll_back(by="a test")
+
+    releases = Releases()
+    releases.release(tiny_bundle)
+    return releases
+
+
+def _serves(service, version):
+    return service.metrics.value("exitstream_worker_serving_model", model_version=version) == 1
+
+
+async def _answered_by(lab, count):
+    return Counter(scores.model_version for scores in await lab.scores(count))
+
+
+async def test_a_promoted_version_is_swapped_in_and_back_while_requests_are_answered(lab, store, tiny_bundle):
+    """No restart: requests before it are answered by the former model, those after it by the new one, all once."""
+    first = tiny_bundle.version
+    async with lab.worker(lab.settings(bundle=store.address, bundle_check_s=0.05)) as service:
+        await lab.ask(*requests(20))
+        assert await _answered_by(lab, 20) == {first: 20}
+        tables = service.metrics._tables
+        second = store.release(with_other_scores(tiny_bundle))
+        await until(lambda: _serves(service, second))
+        await lab.ask(*requests(20, first=20))
+        assert await _answered_by(lab, 40) == {first: 20, second: 20}
+        assert service.metrics._tables is tables  # its embeddings are those that the tables hold already
+        store.roll_back()
+        await until(lambda: _serves(service, first))
+        await lab.ask(*requests(20, first=40))
+        assert await _answered_by(lab, 60) == {first: 40, second: 20}
+        assert service.readiness.is_ready
+
+
+async def test_a_version_with_other_embeddings_serves_once_its_own_tables_are_filled(spaced_lab, store, tiny_bundle):
+    """Until the updater has changed, the former model serves from the embeddings it has; spaces are never mixed."""
+    first = tiny_bundle.version
+    other = with_other_embeddings(tiny_bundle)
+    async with spaced_lab.worker(spaced_lab.settings(bundle=store.address, bundle_check_s=0.05)) as service:
+        with capture_logs() as logs:
+            second = store.release(other)
+            await until(lambda: _told(logs, "waiting for embeddings of this bundle"))
+        await spaced_lab.ask(*requests(10))
+        assert await _answered_by(spaced_lab, 10) == {first: 10}
+        before = service.metrics._tables
+        await spaced_lab.publish_states(other.space, version=2)
+        await until(lambda: _serves(service, second))
+        await spaced_lab.ask(*requests(10, first=10))
+        answers = await spaced_lab.scores(20)
+        await until(lambda: service.metrics._tables is not before)
+        await spaced_lab.tell(in_space(user_state(0, np.random.default_rng(0), version=7), other.space))
+        await until(lambda: service.metrics._tables.users.embedding_stamp("u0")[0] == 7)
+        assert before.users.embedding_stamp("u0")[0] == 1  # nobody follows them any more
+
+    assert Counter(scores.model_version for scores in answers) == {first: 10, second: 10}
+    assert {scores.embedding_version for scores in answers if scores.model_version == second} == {2}
+
+
+async def test_a_version_that_cannot_be_used_changes_nothing(lab, store, tiny_bundle):
+    """It is told and counted, the former model goes on, and the next version is taken as ever."""
+    async with lab.worker(lab.settings(bundle=store.address, bundle_check_s=0.05)) as service:
+        store.release(with_wrong_golden_scores(tiny_bundle))
+        await until(lambda: service.metrics.value("exitstream_worker_refused_bundles_total") == 1)
+        await lab.ask(*requests(5))
+        assert await _answered_by(lab, 5) == {tiny_bundle.version: 5}
+        good = store.release(with_other_scores(tiny_bundle))
+        await until(lambda: _serves(service, good))
+
+
+async def test_a_version_that_is_taken_back_while_its_tables_are_filled_never_serves(spaced_lab, store, tiny_bundle):
+    """Rolled back before the updater has changed; the version after it is taken as ever."""
+    async with spaced_lab.worker(spaced_lab.settings(bundle=store.address, bundle_check_s=0.05)) as service:
+        with capture_logs() as logs:
+            store.release(with_other_embeddings(tiny_bundle))
+            await until(lambda: _told(logs, "waiting for embeddings of this bundle"))
+            store.roll_back()
+            await until(lambda: _told(logs, "the new version is not used"))
+        good = store.release(with_other_scores(tiny_bundle))
+        await until(lambda: _serves(service, good))
+        assert service.metrics.value("exitstream_worker_refused_bundles_total") == 0
+
+
+async def test_a_worker_that_ends_does_not_wait_for_a_new_version(spaced_lab, store, tiny_bundle):
+    """Neither for its tables nor for its warm-up."""
+    with capture_logs() as logs:
+        async with spaced_lab.worker(spaced_lab.settings(bundle=store.address, bundle_check_s=0.05)):
+            store.release(with_other_embeddings(tiny_bundle))
+            await until(lambda: _told(logs, "waiting for embeddings of this bundle"))
+
+
+def _told(logs, event):
+    return any(line["event"] == event for line in logs)

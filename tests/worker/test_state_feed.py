@@ -63,14 +63,14 @@ def state(user_state):
 async def test_freshness_is_the_age_of_an_event_when_its_effect_can_be_served(tables, state):
     """Events of the initial fill do not count; a later one counts from its event time until it is in the tables."""
     clock, metrics, readiness = ManualClock(wall_ms=2_502), WorkerMetrics(), Readiness(("tables",))
-    outcomes = LiveOutcomes(OutcomeSettings(), metrics, "m", clock)
+    outcomes = LiveOutcomes(OutcomeSettings(), metrics, clock)
     follower = Follower([state("+a")], [state("+a", "-b", "+c")])
     async with owned_tasks() as spawn:
         thread = ComputeThread()
         spawn(thread.run(), "compute")
         feed = StateFeed(follower, StateReader(TOPICS, 100_000), tables, thread, metrics, outcomes, batch=10)
         spawn(feed.follow(clock, readiness), "states")
-        await feed.filled(asyncio.Event())
+        await feed.filled()
         assert readiness.is_ready
         async with asyncio.timeout(10):
             while not metrics.value(f"{FRESHNESS}_count"):
@@ -86,13 +86,14 @@ async def test_freshness_is_the_age_of_an_event_when_its_effect_can_be_served(ta
 async def test_scores_learn_from_states_what_became_of_them(tables, state):
     """Of a state that the tables refuse nothing is learned."""
     clock, metrics = ManualClock(wall_ms=2_502), WorkerMetrics()
-    outcomes = LiveOutcomes(OutcomeSettings(), metrics, "m", clock)
+    outcomes = LiveOutcomes(OutcomeSettings(), metrics, clock)
     answer = SimpleNamespace(
         request=SimpleNamespace(user_id="u"),
         item_ids=["a", "b", "c"],
         ctr=np.array([0.1, 0.2, 0.3]),
         made_by=np.zeros(3, np.int8),
         scored_time_ms=0,
+        model_version="m",
     )
     outcomes.note(answer)
     refused = Record(TOPICS.user_states, 0, 0, b"other", state("+x", "+a", "+b", "+c").value)
@@ -102,19 +103,8 @@ async def test_scores_learn_from_states_what_became_of_them(tables, state):
         spawn(thread.run(), "compute")
         feed = StateFeed(follower, StateReader(TOPICS, 100_000), tables, thread, metrics, outcomes, batch=10)
         spawn(feed.follow(clock, Readiness(("tables",))), "states")
-        await feed.filled(asyncio.Event())
+        await feed.filled()
     clock.advance(OutcomeSettings().wait_s)
 
     assert outcomes.judge().settled == 1
     assert outcomes.figures.expired == 2
-
-
-async def test_a_program_that_is_to_stop_does_not_wait_for_the_tables(tables):
-    """`filled` returns although nothing has been read."""
-    stopping = asyncio.Event()
-    stopping.set()
-    metrics = WorkerMetrics()
-    outcomes = LiveOutcomes(OutcomeSettings(), metrics, "m", ManualClock())
-    reader = StateReader(TOPICS, 100)
-    feed = StateFeed(Follower(filling=9), reader, tables, ComputeThread(), metrics, outcomes, batch=1)
-    await asyncio.wait_for(feed.filled(stopping), 5)

@@ -32,14 +32,14 @@ def make_traced_desk(make_desk, recorder):
     """Makes workers without Kafka whose traces are on."""
 
     def make(**changes):
-        desk = make_desk(**changes)
-        model = desk.model
-        desk.pipeline._tracing = RequestTracing(
-            recorder.tracer, desk.settings, model.version, model.engine.exit_layers, desk.clock
-        )
-        return desk
+        return make_desk(tracing=tracing_with(recorder), **changes)
 
     return make
+
+
+def tracing_with(recorder):
+    """Traces of a desk's requests, into a recorder."""
+    return lambda desk: RequestTracing(recorder.tracer, desk.settings, desk.clock)
 
 
 def _headers(desk):
@@ -135,8 +135,8 @@ async def test_the_trace_of_a_request_that_is_not_recorded_is_passed_on(make_tra
 async def test_a_request_without_a_trace_may_begin_one(make_desk, monkeypatch):
     """Its scores tell it, so that their reader can go on with it."""
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
-    recorder, desk = SpanRecorder(), make_desk()
-    desk.pipeline._tracing = RequestTracing(recorder.tracer, desk.settings, "v1", (1, 2, 4), desk.clock)
+    recorder = SpanRecorder()
+    desk = make_desk(tracing=tracing_with(recorder))
     await desk.answer(desk.request("i3"))
 
     root = recorder.span("score request")
@@ -185,7 +185,7 @@ async def test_scores_that_the_broker_refuses_end_their_trace_once_and_as_an_err
 async def test_a_fault_of_tracing_costs_no_scores(make_traced_desk, monkeypatch):
     """It is logged, and the request goes on."""
     desk = make_traced_desk()
-    monkeypatch.setattr(desk.pipeline._tracing._tracer, "start", None)
+    monkeypatch.setattr(desk.pipeline._observers.tracing._tracer, "start", None)
 
     with structlog.testing.capture_logs() as logs:
         scores = await desk.answer(desk.request("i3"), SAMPLED)

@@ -63,8 +63,7 @@ class Simulation:
 
         self.engine._runner.run = run_for_a_while
         slow = type("SlowRetriever", (), {"retrieve": staticmethod(retrieve_for_a_while)})()
-        self.desk.model = replace(self.desk.model, retriever=slow)
-        self.desk.pipeline._model = self.desk.model
+        self.desk.use(replace(self.desk.model, retriever=slow))
 
     def request(self, name: str, **changes: object) -> ImpressionRequest:
         """A request made now, of another user than the one before."""

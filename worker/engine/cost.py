@@ -7,7 +7,7 @@ exponential average of measured over predicted. A slower machine (a noisy neighb
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -118,34 +118,50 @@ SUFFIX_TOKENS: Final = 32
 BUILDING_LIMIT_S: Final = 3.0
 
 
-def measure_stages(runner: StageRunner, settings: EngineSettings, clock: Callable[[], float]) -> CostTable:
-    """Runs every stage at doubling sizes up to the largest batch, `warm_up_rounds` times, and takes medians.
+def measure_stages(
+    runner: StageRunner, settings: EngineSettings, clock: Callable[[], float]
+) -> Generator[None, None, CostTable]:
+    """Runs every stage at doubling sizes up to the largest batch, `warm_up_rounds` times, and takes medians: a stage or
+    a kernel's build at each step.
 
     Kernels are built on the way, so that no request pays for their first use.
     """
     runner.build_kernels(settings.max_batch_tokens, BUILDING_LIMIT_S)
+    yield
     sizes = [SMALLEST_TOKENS]
     while sizes[-1] * 2 <= settings.max_batch_tokens:
         sizes.append(sizes[-1] * 2)
-    stages = len(runner.full_layers)
-    seconds = np.zeros((settings.warm_up_rounds, stages, len(sizes)))
+    seconds = np.zeros((settings.warm_up_rounds, len(runner.full_layers), len(sizes)))
     for times in seconds:
         for column, size in enumerate(sizes):
             part = _made_up(size, runner)
-            for stage in range(stages):
-                started_s = clock()
-                logits, _ = runner.run([part])
-                times[stage, column] = clock() - started_s
-                part.pass_head(logits)
-    return CostTable(sizes, np.maximum(np.median(seconds, axis=0), 1e-9))
+            for stage in range(len(times)):
+                times[stage, column], _ = _run(part, runner, clock)
+                yield
+    return CostTable(sizes, np.median(seconds, axis=0))
 
 
-def measure_first_stage(runner: StageRunner, costs: StageCosts, clock: Callable[[], float]) -> None:
-    """Runs the first stage over a small made-up prompt and corrects its costs by what that took."""
-    part = _made_up(SMALLEST_TOKENS, runner)
-    started_s = clock()
-    _, tokens = runner.run([part])
-    costs.correct(0, sum(tokens), max(clock() - started_s, 1e-9))
+def correct_stages(
+    runner: StageRunner, costs: StageCosts, clock: Callable[[], float], rounds: int = 1
+) -> Generator[None, None, None]:
+    """Runs every stage over a small made-up prompt and corrects its costs by what that took, the median of some rounds:
+    a stage at each step.
+    """
+    parts = [_made_up(SMALLEST_TOKENS, runner) for _ in range(rounds)]
+    for stage in range(len(runner.full_layers)):
+        times = [_run(part, runner, clock) for part in parts]
+        costs.correct(stage, times[0][1], float(np.median([seconds for seconds, _ in times])))
+        yield
+
+
+def _run(part: Part, runner: StageRunner, clock: Callable[[], float]) -> tuple[float, int]:
+    """Takes a part through its next stage; the seconds that took, and the tokens computed."""
+    with runner.without_prefix_cache():
+        started_s = clock()
+        logits, tokens = runner.run([part])
+        seconds = clock() - started_s
+    part.pass_head(logits)
+    return max(seconds, 1e-9), sum(tokens)
 
 
 def _made_up(tokens: int, runner: StageRunner) -> Part:

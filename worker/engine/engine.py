@@ -25,7 +25,7 @@ from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.prompt import Prompt
 from worker.budget.controller import FixedThreshold, Threshold
-from worker.engine.cost import NoCosts, measure_first_stage, measure_stages
+from worker.engine.cost import NoCosts, correct_stages, measure_stages
 from worker.engine.counters import EngineCounters
 from worker.engine.graph_fallback import GraphFallback
 from worker.engine.isolation import isolated
@@ -37,7 +37,6 @@ from worker.engine.scoring_job import CONFIDENT, DEADLINE, FINAL, GRAPH, Scoring
 from worker.engine.settings import EngineSettings
 from worker.engine.timeline import Interval, StageRun
 from worker.engine.trace import Trace, trace_steps
-from worker.engine.transformer.prefix_cache import PrefixCache
 from worker.engine.transformer.runner import StageRunner
 from worker.steps import to_its_end
 
@@ -132,6 +131,12 @@ class ScoringEngine(Generic[JobT]):
         finished, self._finished = self._finished, []
         return finished
 
+    def take_unbegun(self) -> list[JobT]:
+        """Gives up the requests that no work has begun on, the most urgent first: another engine can take them in."""
+        asked = self._fallback.jobs
+        jobs = self._queue.take_jobs(lambda job: job.is_unbegun and job not in asked)
+        return cast("list[JobT]", jobs)
+
     @property
     def busy(self) -> bool:
         """Whether a step has anything to do."""
@@ -177,8 +182,15 @@ class ScoringEngine(Generic[JobT]):
 
     def warm_up(self) -> None:
         """Measures every stage at several sizes: kernels get built and the cost table filled."""
-        with self._without_prefix_cache():
-            self._queue.costs = measure_stages(self._runner, self._settings, self._clock)
+        to_its_end(self.warm_up_steps())
+
+    def warm_up_steps(self) -> Generator[None, None, None]:
+        """The same a stage at a time, for a thread that may be asked to give it up."""
+        self._queue.costs = yield from measure_stages(self._runner, self._settings, self._clock)
+
+    def correction_steps(self) -> Generator[None, None, None]:
+        """Corrects costs that were measured elsewhere: in another thread, or beside other work. A stage at a time."""
+        yield from correct_stages(self._runner, self.costs, self._clock, rounds=3)
 
     @property
     def costs(self) -> StageCosts:
@@ -189,18 +201,8 @@ class ScoringEngine(Generic[JobT]):
         """Costs are learned from stages that run. Where they seem too long for every request none runs, and a slow time
         that is over would be believed for ever.
         """
-        with self._without_prefix_cache():
-            measure_first_stage(self._runner, self.costs, self._clock)
+        next(correct_stages(self._runner, self.costs, self._clock))
         self._measured_s = self._clock()
-
-    @contextmanager
-    def _without_prefix_cache(self) -> Iterator[None]:
-        """Made-up prompts begin alike: a prefix cache would make stages look cheaper than they are."""
-        cache, self._runner.cache = self._runner.cache, PrefixCache(0)
-        try:
-            yield
-        finally:
-            self._runner.cache = cache
 
     def _prepare(self, source: PromptSource[JobT], ahead_tokens: float) -> None:
         """Prepares the most urgent parts. One that cannot be prepared is left to the graph; no other is affected."""

@@ -36,6 +36,11 @@ class GraphFallback(Generic[JobT]):
         """Parts of requests that wait."""
         return len(self._asked)
 
+    @property
+    def jobs(self) -> set[JobT]:
+        """The requests that they belong to."""
+        return {job for job, _ in self._asked}
+
     def add(self, job: JobT, places: Places) -> None:
         """Takes in candidates of a request; those that are answered already stay so."""
         open_places = places[np.isnan(job.ctr[places])]

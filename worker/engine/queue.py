@@ -98,6 +98,12 @@ class RequestQueue:
         self._waiting, self._prepared = [], []
         return parts
 
+    def take_jobs(self, wanted: Callable[[ScoringJob], bool]) -> list[ScoringJob]:
+        """Removes the waiting parts of the requests that are wanted; these, in the order of their first parts."""
+        taken = dict.fromkeys(part.job for part in self._waiting if wanted(part.job))
+        self._waiting = [part for part in self._waiting if part.job not in taken]
+        return list(taken)
+
     def take_next(self, ahead_tokens: float) -> Part | None:
         """Removes the most urgent waiting part, to be prepared; None while so many tokens are prepared already."""
         if not self._waiting or sum(part.tokens for part in self._prepared) >= ahead_tokens:

@@ -81,6 +81,11 @@ class ScoringJob:
         return ""
 
     @property
+    def is_unbegun(self) -> bool:
+        """Whether no part of it was prepared or answered."""
+        return self.begun_s is None and self.unanswered == len(self)
+
+    @property
     def may_be_late(self) -> bool:
         """Whether the requester prefers a late answer to one from the graph."""
         return self.quality_floor != "graph"

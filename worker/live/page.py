@@ -17,6 +17,7 @@ import structlog
 from runtime.clock import Clock
 from runtime.observability.readiness import Readiness
 from worker.compute import ComputeThread
+from worker.job import Job
 from worker.live.figures import Figures, Gauges, LiveFigures, Point
 from worker.live.typed import MOST_CANDIDATES, TypedRequests
 from worker.live.viewers import Viewers
@@ -25,6 +26,7 @@ from worker.metrics import WorkerMetrics
 from worker.model import ServingModel
 from worker.outcomes.live import LiveOutcomes
 from worker.outcomes.quality import OutcomeFigures
+from worker.serving import Serving
 from worker.settings import WorkerSettings
 
 INTERVAL_S: Final = 1.0
@@ -103,30 +105,47 @@ class LivePage:
             samples=list(self._samples),
         )
 
+    @property
+    def model_version(self) -> str:
+        """Of the model that viewers see; empty until there is one."""
+        return "" if self._model is None else self._model.version
+
     async def run(
-        self, model: ServingModel, thread: ComputeThread, in_flight: Callable[[], int], outcomes: LiveOutcomes
+        self, serving: Serving, thread: ComputeThread, in_flight: Callable[[], int], outcomes: LiveOutcomes
     ) -> None:
         """Counts every second until cancelled; without viewers it does no more than that.
 
         Args:
-            model: that serves.
+            serving: the model at work.
             thread: its thread.
             in_flight: how many requests are accepted and not yet answered.
             outcomes: what became of the scores.
         """
-        self._model = model
-        self.typed = TypedRequests(model, thread, self._clock)
-        words = InWords(model)
+        words = self._show(serving.model, thread)
         while True:
             await asyncio.sleep(INTERVAL_S)
             try:
+                if serving.model is not self._model:
+                    words = self._show(serving.model, thread)
                 latest = self.figures.latest
-                figures = self._count(model, in_flight())
+                figures = self._count(serving.model, in_flight())
                 if self.viewers:
-                    sample = None if latest is None else await thread.call(partial(words.answered, latest))
-                    self._tell(figures, outcomes.figures, sample)
+                    self._tell(figures, outcomes.figures, await self._in_words(latest, words, thread))
             except Exception:  # a page is never worth a worker
                 log.exception("a second could not be told on the live page")
+
+    async def _in_words(self, job: Job | None, words: InWords, thread: ComputeThread) -> AnsweredRequest | None:
+        """An answered request, unless a model answered it that serves no more: its evidence is of other tables."""
+        if job is None or job.model_version != self.model_version:
+            return None
+        return await thread.call(partial(words.answered, job))
+
+    def _show(self, model: ServingModel, thread: ComputeThread) -> InWords:
+        """The requests shown so far are another model's, if there was one."""
+        self._model = model
+        self._samples.clear()
+        self.typed = TypedRequests(model, thread, self._clock)
+        return InWords(model)
 
     def _count(self, model: ServingModel, in_flight: int) -> Figures:
         topic = self._settings.topics.impression_requests

@@ -83,7 +83,7 @@ class LiveSite:
         return file
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: `start`, then `second` once a second."""
+        """Server-sent events: `start`, then `second` once a second; `start` again when another model serves."""
         start = self._page.start()
         if start is None:
             return _refusal(503, "the worker is starting: its tables are being filled or its model is loading")
@@ -94,6 +94,9 @@ class LiveSite:
                 await response.prepare(request)
                 await _send(response, "start", msgspec.json.encode(start))
                 async for snapshot in viewers.snapshots():
+                    if self._page.model_version != start.model_version:
+                        start = self._page.start() or start
+                        await _send(response, "start", msgspec.json.encode(start))
                     await _send(response, "second", snapshot)
         except TooManyViewers as error:
             return _refusal(503, str(error))

@@ -28,6 +28,7 @@ class Answered(Protocol):
     item_ids: list[str]
     ctr: NDArray[np.float64]
     made_by: NDArray[np.int8]
+    model_version: str
 
     @property
     def scored_time_ms(self) -> int:
@@ -36,8 +37,9 @@ class Answered(Protocol):
 
 @dataclass(frozen=True)
 class Judged:
-    """Scores with their outcome."""
+    """Scores of one model with their outcome."""
 
+    model_version: str
     ctr: NDArray[np.float64]  # (scores,) as published
     positive: NDArray[np.bool_]  # (scores,)
     made_by: NDArray[np.int8]  # (scores,) indices into `MADE_BY`
@@ -55,6 +57,7 @@ class _Waiting:
     item_ids: Sequence[str]
     ctr: NDArray[np.float64]
     made_by: NDArray[np.int8]
+    model_version: str
     outcomes: dict[int, bool] = field(default_factory=dict)
     """By place: whether one of its interactions was positive."""
 
@@ -97,7 +100,13 @@ class WaitingScores:
             return
         user_id = answer.request.user_id
         waiting = _Waiting(
-            user_id, answer.scored_time_ms, now_s + self._wait_s, answer.item_ids, answer.ctr, answer.made_by
+            user_id,
+            answer.scored_time_ms,
+            now_s + self._wait_s,
+            answer.item_ids,
+            answer.ctr,
+            answer.made_by,
+            answer.model_version,
         )
         self._candidates += count
         self._in_order.append(waiting)
@@ -113,18 +122,20 @@ class WaitingScores:
             if past.event_time_ms > earliest_ms:
                 _attribute(past, answers)
 
-    def judge(self, now_s: float) -> Judged:
-        """Hands out those whose wait is over; now_s: monotonic seconds."""
-        candidates = 0
-        due: list[_Waiting] = []
+    @property
+    def model_versions(self) -> set[str]:
+        """Of the models whose scores wait."""
+        return {waiting.model_version for waiting in self._in_order}
+
+    def judge(self, now_s: float) -> list[Judged]:
+        """Hands out those whose wait is over, by the model that made them; now_s: monotonic seconds."""
+        due: dict[str, list[_Waiting]] = {}
         while self._in_order and self._in_order[0].judged_at_s <= now_s:
             waiting = self._in_order.popleft()
             self._forget(waiting)
-            candidates += len(waiting.item_ids)
-            if waiting.outcomes:
-                due.append(waiting)
-        self._candidates -= candidates
-        return _judged(due, candidates)
+            self._candidates -= len(waiting.item_ids)
+            due.setdefault(waiting.model_version, []).append(waiting)
+        return [_judged(version, answers) for version, answers in due.items()]
 
     def _forget(self, waiting: _Waiting) -> None:
         """A user's answers end in the order in which they came."""
@@ -134,17 +145,18 @@ class WaitingScores:
             del self._by_user[waiting.user_id]
 
 
-def _judged(due: Sequence[_Waiting], candidates: int) -> Judged:
-    """Those with an outcome among so many candidates."""
-    places = [list(waiting.outcomes) for waiting in due]
-    positive = [outcome for waiting in due for outcome in waiting.outcomes.values()]
-    ctr = [waiting.ctr[at] for waiting, at in zip(due, places, strict=True)]
-    made_by = [waiting.made_by[at] for waiting, at in zip(due, places, strict=True)]
+def _judged(model_version: str, answers: Sequence[_Waiting]) -> Judged:
+    """The candidates of these answers that have an outcome."""
+    places = [list(waiting.outcomes) for waiting in answers]
+    positive = [outcome for waiting in answers for outcome in waiting.outcomes.values()]
+    ctr = [waiting.ctr[at] for waiting, at in zip(answers, places, strict=True)]
+    made_by = [waiting.made_by[at] for waiting, at in zip(answers, places, strict=True)]
     return Judged(
+        model_version=model_version,
         ctr=np.concatenate([np.zeros(0), *ctr]),
         positive=np.array(positive, np.bool_),
         made_by=np.concatenate([np.zeros(0, np.int8), *made_by]),
-        expired=candidates - len(positive),
+        expired=sum(len(waiting.item_ids) for waiting in answers) - len(positive),
     )
 
 

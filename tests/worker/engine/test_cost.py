@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engine.cost import LARGEST_SURPRISE, CostTable, NoCosts, measure_stages
+from worker.engine.cost import LARGEST_SURPRISE, CostTable, NoCosts, correct_stages, measure_stages
 from worker.engine.settings import EngineSettings
 from worker.engine.transformer.runner import StageRunner
+from worker.steps import to_its_end
 
 
 @pytest.fixture
@@ -123,13 +124,18 @@ class ScriptedClock:
         return next(self._seconds, None) is None
 
 
+def measured(*arguments):
+    """The table at the end of all steps."""
+    return to_its_end(measure_stages(*arguments))
+
+
 @pytest.mark.parametrize(("most_tokens", "sizes"), [(600, [128, 256, 512]), (512, [128, 256, 512]), (1, [128])])
 def test_warm_up_takes_the_median_of_every_stage_at_doubling_sizes(make_model, most_tokens, sizes):
     """From 128 tokens up to the largest batch; rounds outermost, then sizes, then stages."""
     settings = EngineSettings(max_batch_tokens=most_tokens, warm_up_rounds=3)
     first = 0.001 * np.arange(1, 3 * len(sizes) + 1).reshape(len(sizes), 3)  # (sizes, stages)
     clock = ScriptedClock(np.stack([first, 100 * first, 2 * first]).ravel().tolist())
-    table = measure_stages(StageRunner(make_model(), settings), settings, clock)
+    table = measured(StageRunner(make_model(), settings), settings, clock)
     assert clock.used_up()
     assert table.stages == 3
     for row, size in enumerate(sizes):
@@ -170,7 +176,7 @@ def test_warm_up_measures_prompts_of_a_usual_shape(make_model, max_positions, ex
     """A prefix of 128 tokens and suffixes of 32, all stages; less where the model or the size has no room for them."""
     settings = EngineSettings(max_batch_tokens=512, warm_up_rounds=1)
     runner = NotingRunner(make_model(max_position_embeddings=max_positions), settings)
-    measure_stages(runner, settings, ScriptedClock([1.0] * 9))
+    measured(runner, settings, ScriptedClock([1.0] * 9))
     assert runner.lengths == [(stage, *lengths) for lengths in expected for stage in range(3)]
     assert runner.kernels == [(512, 3.0)]
 
@@ -179,7 +185,7 @@ def test_warm_up_prompts_have_the_number_formats_of_real_ones(make_model, make_p
     """And no soft tokens, so that what is measured is what requests will take."""
     settings = EngineSettings(max_batch_tokens=128, warm_up_rounds=1)
     runner = NotingRunner(make_model(), settings)
-    measure_stages(runner, settings, ScriptedClock([1.0] * 3))
+    measured(runner, settings, ScriptedClock([1.0] * 3))
     real = make_prompt(5, []).prefix
     for sequence in runner.sequences:
         for name in sequence.__struct_fields__:
@@ -191,5 +197,18 @@ def test_warm_up_prompts_have_the_number_formats_of_real_ones(make_model, make_p
 def test_a_stage_too_quick_for_the_clock_is_still_predicted_to_take_time(make_model):
     """Times must be positive: the least is a nanosecond."""
     settings = EngineSettings(max_batch_tokens=128, warm_up_rounds=1)
-    table = measure_stages(StageRunner(make_model(), settings), settings, lambda: 1.0)
+    table = measured(StageRunner(make_model(), settings), settings, lambda: 1.0)
     assert table.seconds(0, 128) == pytest.approx(1e-9)
+
+
+def test_costs_measured_elsewhere_are_corrected_by_the_median_of_three_small_runs(make_model):
+    """Every stage by itself; the shape of the curve stays, and nothing else is needed of it."""
+    settings = EngineSettings(max_batch_tokens=256, warm_up_rounds=1)
+    table = CostTable([128, 256], np.array([[1.0, 3.0]] * 3))
+    runner = StageRunner(make_model(), settings)
+    clock = ScriptedClock([0.2, 9.0, 0.1, 0.4, 0.4, 0.4, 0.5, 0.6, 0.7])
+    steps = list(correct_stages(runner, table, clock, rounds=3))
+
+    assert len(steps) == 3
+    assert [table.seconds(stage, 128) for stage in range(3)] == pytest.approx([0.2, 0.4, 0.6])
+    assert [table.seconds(stage, 256) for stage in range(3)] == pytest.approx([0.6, 1.2, 1.8])

@@ -18,6 +18,7 @@ from runtime.settings import TelemetrySettings
 from worker.compute import ComputeThread
 from worker.live.page import LivePage
 from worker.live.site import LiveSite
+from worker.serving import Serving
 from worker.settings import WorkerSettings
 
 
@@ -26,6 +27,7 @@ class Served:
     """A page on a port, the worker behind it, and a browser's part."""
 
     page: LivePage
+    serving: Serving
     readiness: Readiness
     address: str
     session: aiohttp.ClientSession
@@ -74,9 +76,9 @@ def serve_page(make_desk, monkeypatch):
             thread = ComputeThread()
             spawn(thread.run(), "compute")
             if with_model:
-                spawn(page.run(desk.model, thread, lambda: 0, desk.outcomes), "live page")
+                spawn(page.run(desk.serving, thread, lambda: 0, desk.outcomes), "live page")
                 await until(lambda: page.typed is not None)
-            yield Served(page, readiness, address, session)
+            yield Served(page, desk.serving, readiness, address, session)
             await asyncio.sleep(0)
 
     return serve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from worker_lab import until
@@ -51,6 +52,25 @@ async def test_a_viewer_is_told_the_past_first_and_then_every_second(serve_page,
     assert "candidate" in first["words"]["prompt"]
     assert first["words"]["neighbours"][0]["name"].startswith("title number ")
     assert list(served.page._samples)
+
+
+async def test_viewers_are_told_when_another_model_serves(serve_page, desk):
+    """Everything from the start again; the examples were the former model's, as is an answer that comes late."""
+    async with serve_page() as served, served.events() as events:
+        await anext(events)
+        await desk.answer(desk.request("i3"))
+        served.page._samples.append("an example")
+        served.serving.swap(replace(served.serving.model, version="next"))
+        served.page.figures.note(desk.live.latest)
+        async for name, start in events:
+            if name == "start":
+                break
+            assert start["sample"] is None
+        assert (start["model_version"], start["samples"]) == ("next", [])
+        name, second = await anext(events)
+        assert (name, second["sample"]) == ("second", None)
+        _, answer = await served.score()
+        assert answer["model_version"] == "next"
 
 
 async def test_without_viewers_nothing_is_put_into_words(serve_page, desk):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -101,3 +103,27 @@ async def test_skipped_scores_are_counted(follow):
 
     assert desk.metrics.value(f"{LIVE}scores_total", outcome="skipped") == 20
     assert desk.metrics.value(f"{LIVE}scores_total", outcome="settled") == 0
+
+
+async def test_each_model_has_its_own_quality_until_its_last_scores_are_judged(follow):
+    """After another model has taken over both can be compared; one that has retired is no longer shown."""
+    desk, scores, did = await follow()
+    desk.use(replace(desk.model, version="next"))
+    desk.clock.advance(2)
+    await desk.answer(desk.request(*ITEMS))
+    did(20)
+    desk.outcomes.judge()
+    first, second = scores.model_version, "next"
+    assert _outcomes(desk, first) == 0
+    desk.clock.advance(3)
+    desk.outcomes.judge()
+    assert (_outcomes(desk, first), _outcomes(desk, second)) == (None, 0)
+    desk.clock.advance(2)
+    figures = desk.outcomes.judge()
+    assert (_outcomes(desk, first), _outcomes(desk, second)) == (None, 20)
+    assert figures.quality.scores == 20
+    assert figures.expired == 20
+
+
+def _outcomes(desk, version):
+    return desk.metrics.value(f"{LIVE}outcomes", model_version=version)

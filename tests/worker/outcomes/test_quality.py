@@ -29,7 +29,7 @@ def columns(scores):
 
 def judged(ctr, positive, made_by=FINAL):
     """As handed out by the join."""
-    return Judged(np.array(ctr, np.float64), np.array(positive, np.bool_), np.full(len(ctr), made_by, np.int8), 0)
+    return Judged("m", np.array(ctr, np.float64), np.array(positive, np.bool_), np.full(len(ctr), made_by, np.int8), 0)
 
 
 @given(SCORES)

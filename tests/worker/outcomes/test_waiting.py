@@ -15,7 +15,7 @@ from worker.outcomes.waiting import WaitingScores
 WAIT_S = 10
 
 
-def answer(user_id, scored_time_ms, scores, made_by=1):
+def answer(user_id, scored_time_ms, scores, made_by=1, model_version="m"):
     """What is read of an answered request; scores by item."""
     return SimpleNamespace(
         request=SimpleNamespace(user_id=user_id),
@@ -23,6 +23,7 @@ def answer(user_id, scored_time_ms, scores, made_by=1):
         ctr=np.array(list(scores.values()), np.float64),
         made_by=np.full(len(scores), made_by, np.int8),
         scored_time_ms=scored_time_ms,
+        model_version=model_version,
     )
 
 
@@ -37,7 +38,8 @@ def past(*entries):
 def judged_of(waiting, now_s=WAIT_S):
     """What is due, as plain values."""
     judged = waiting.judge(now_s)
-    return sorted(zip(judged.ctr.tolist(), judged.positive.tolist(), strict=True)), judged.expired
+    scores = [pair for one in judged for pair in zip(one.ctr.tolist(), one.positive.tolist(), strict=True)]
+    return sorted(scores), sum(one.expired for one in judged)
 
 
 def test_a_score_is_judged_by_what_its_user_did_with_the_item_afterwards():
@@ -46,7 +48,7 @@ def test_a_score_is_judged_by_what_its_user_did_with_the_item_afterwards():
     waiting.note(answer("u", 1000, {"a": 0.5, "b": 0.25, "c": 0.75, "d": 0.125}, made_by=2), 0)
     waiting.learn("u", past((1000, "+c"), (1001, "+a"), (1002, "-b"), (1003, "+other")))
     waiting.learn("v", past((1001, "+d")))
-    judged = waiting.judge(WAIT_S)
+    [judged] = waiting.judge(WAIT_S)
 
     assert dict(zip(judged.ctr.tolist(), judged.positive.tolist(), strict=True)) == {0.5: True, 0.25: False}
     assert judged.made_by.tolist() == [2, 2]

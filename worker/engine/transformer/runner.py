@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
@@ -59,6 +60,15 @@ class StageRunner:
     def full_layers(self) -> tuple[int, ...]:
         """How many layers every stage runs for all its tokens; one more is run for the answers alone."""
         return tuple(len(stage.layers) for stage in self._weights.stages)
+
+    @contextmanager
+    def without_prefix_cache(self) -> Iterator[None]:
+        """For made-up prompts, which begin alike: the cache would make stages look cheaper than they are."""
+        cache, self.cache = self.cache, PrefixCache(0)
+        try:
+            yield
+        finally:
+            self.cache = cache
 
     @torch.inference_mode()
     def run(self, parts: Sequence[Part]) -> tuple[NDArray[np.float64], list[int]]:

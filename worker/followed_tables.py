@@ -1,0 +1,117 @@
+"""Tables for a bundle, with the task that fills them from Kafka and keeps them current."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from models.bundle import Bundle
+from runtime.clock import Clock
+from runtime.kafka import TopicFollower
+from runtime.observability.outages import Outages
+from runtime.observability.readiness import Readiness
+from worker.compute import ComputeThread
+from worker.metrics import WorkerMetrics
+from worker.outcomes.live import LiveOutcomes
+from worker.settings import WorkerSettings
+from worker.state_feed import FeedBeside, StateFeed
+from worker.state_store.state_reader import StateReader
+from worker.state_store.tables import Tables
+
+
+@dataclass(frozen=True)
+class FollowedTables:
+    """Tables that are kept current.
+
+    Attributes:
+        tables: owned by the compute thread.
+        space: identity of the embeddings in them.
+        follower: reads the states.
+        feed: applies them.
+        task: fills the tables, then follows until it is cancelled.
+    """
+
+    tables: Tables
+    space: str
+    follower: TopicFollower
+    feed: StateFeed
+    task: asyncio.Task[None]
+
+    async def filled(self) -> None:
+        """Returns once they are filled.
+
+        Raises:
+            ExitstreamError: they cannot be.
+        """
+        filled = asyncio.create_task(self.feed.filled())
+        try:
+            await asyncio.wait([filled, self.task], return_when=asyncio.FIRST_COMPLETED)
+            if self.task.done():
+                await self.task
+        finally:
+            filled.cancel()
+
+    async def close(self) -> None:
+        """Follows no longer."""
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+@dataclass(frozen=True)
+class TableMaker:
+    """Makes tables and begins to fill them.
+
+    Attributes:
+        settings: of the worker.
+        thread: owns the tables.
+        training: where search indexes are trained.
+        metrics: what is counted.
+        outcomes: learns from users' histories what became of scores.
+        outages: where a broker that does not answer is noted.
+        clock: the time.
+    """
+
+    settings: WorkerSettings
+    thread: ComputeThread
+    training: Executor
+    metrics: WorkerMetrics
+    outcomes: LiveOutcomes
+    outages: Outages
+    clock: Clock
+
+    async def make(self, bundle: Bundle, readiness: Readiness, *, beside: bool = False) -> FollowedTables:
+        """Tables for a bundle's embeddings and tokenizer.
+
+        Args:
+            bundle: the trained model.
+            readiness: is told of the condition `tables`.
+            beside: whether a model serves from other tables meanwhile.
+
+        Raises:
+            BrokerError: the states cannot be read.
+        """
+        settings = self.settings
+        tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables, self.training, space=bundle.space)
+        reader = StateReader(settings.topics, settings.kafka.max_record_bytes)
+        follower = TopicFollower(settings.kafka, reader.topics, out_of_range="earliest", outages=self.outages)
+        await follower.start()
+        batch = settings.worker.tables.update_batch
+        make_feed = FeedBeside if beside else StateFeed
+        feed = make_feed(follower, reader, tables, self.thread, self.metrics, self.outcomes, batch)
+        task = asyncio.create_task(feed.follow(self.clock, readiness), name="states")
+        return FollowedTables(tables, bundle.space, follower, feed, task)
+
+
+@asynccontextmanager
+async def index_training() -> AsyncIterator[Executor]:
+    """A thread that trains search indexes. The end of the block does not wait for it, which would block the event loop:
+    nobody needs an index that is still being trained then.
+    """
+    executor = ThreadPoolExecutor(1, thread_name_prefix="index training")
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)

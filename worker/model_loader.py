@@ -1,0 +1,193 @@
+"""The model of a running worker: the first one, and each newer version of its bundle, swapped in while it serves.
+
+    load        hashes and golden requests are checked               a thread beside (`worker.beside`)
+    fill        tables of its own, unless its embeddings are those   compute thread, a batch between two rounds
+                in the tables already (the same space)
+    warm up     kernels are built, stages measured                   a thread beside
+    swap        between two rounds (`worker.serving`)                compute thread
+
+Until the swap the worker serves as if nothing happened, and goes on if any of this fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import structlog
+
+from models.bundle import Bundle
+from models.bundle_store import BundleWatch, current_version, resolve
+from models.golden_check import check_golden
+from runtime.clock import Clock
+from runtime.errors import ExitstreamError
+from runtime.observability.readiness import Readiness
+from runtime.process.lifecycle import unless_stopped
+from worker.beside import beside, set_thread_counts
+from worker.compute import ComputeThread
+from worker.followed_tables import FollowedTables, TableMaker
+from worker.model import ServingModel
+from worker.serving import Serving
+from worker.steps import between_rounds
+
+Keep = Callable[[FollowedTables], asyncio.Task[None]]
+log = structlog.get_logger(__name__)
+
+
+class Superseded(Exception):
+    """Another version became the current one before this one served."""
+
+
+class ModelLoader:
+    """Loads models for a worker.
+
+    Args:
+        threads: of torch and FAISS.
+        thread: the compute thread.
+        tables: makes tables for a bundle.
+        keep: watches over tables from when they serve; what it returns ends with them.
+        clock: the time.
+    """
+
+    def __init__(self, threads: int, thread: ComputeThread, tables: TableMaker, keep: Keep, clock: Clock) -> None:
+        settings = tables.settings
+        self._settings = settings.worker
+        self._threads = threads
+        self._thread = thread
+        self._maker = tables
+        self._metrics = tables.metrics
+        self._keep = keep
+        self._clock = clock
+        self._watch = BundleWatch(settings.worker.bundle, settings.worker.bundle_check_s, clock)
+        self._tables: FollowedTables | None = None
+        self._keeping: asyncio.Task[None] | None = None
+
+    async def first(self, readiness: Readiness, stopping: asyncio.Event) -> Serving | None:
+        """The model to begin with; None if the worker is asked to stop meanwhile.
+
+        Raises:
+            ExitstreamError: it cannot be loaded, or the states cannot be read.
+        """
+        await self._thread.call(lambda: set_thread_counts(self._threads))
+        bundle = await self._thread.call(self._load)
+        followed = await self._maker.make(bundle, readiness)
+        await self._take_over(followed)
+        await unless_stopped(stopping, followed.filled())
+        if stopping.is_set():
+            return None
+        log.info("warming the model up", model_version=bundle.version)
+        model = await self._thread.call(partial(self._first_model, bundle, followed))
+        self._metrics.note_model(model.version)
+        return Serving(model, self._clock)
+
+    async def follow(self, serving: Serving) -> None:
+        """Swaps newer versions in until cancelled. One that cannot be used is told, and tried again after a pause."""
+        while True:
+            version = await self._watch.next_version(other_than=serving.model.version)
+            try:
+                await self._renew(serving)
+            except Superseded as reason:
+                log.info("the new version is not used", model_version=version, reason=str(reason))
+            except Exception as error:  # whatever is wrong with a new version, the one that serves is not affected
+                self._metrics.bundles_refused.inc()
+                if not isinstance(error, ExitstreamError):
+                    log.exception("a new version of the bundle could not be brought into use")
+                self._watch.refuse(version, error)
+
+    def _load(self) -> Bundle:
+        """The bundle's current version, checked."""
+        address = self._settings.bundle
+        folder = resolve(address)
+        log.info("loading the bundle", address=address, folder=str(folder), model_version=current_version(folder))
+        bundle = Bundle.load(folder)
+        check_golden(bundle)
+        return bundle
+
+    def _first_model(self, bundle: Bundle, followed: FollowedTables) -> ServingModel:
+        """In the compute thread."""
+        followed.tables.refresh_indexes()
+        model = ServingModel.from_bundle(bundle, followed.tables, self._settings, self._clock.monotonic)
+        # Libraries and tables stay for good. Without `freeze` the garbage collector goes through them again and again,
+        # which stops everything for most of a second.
+        gc.collect()
+        gc.freeze()
+        return model
+
+    async def _renew(self, serving: Serving) -> None:
+        """Brings the address's current version into use.
+
+        Raises:
+            Superseded: it is the current one no longer.
+            ExitstreamError: it cannot be used.
+        """
+        before = serving.model.version
+        bundle = await beside(self._load, self._threads, "loading a bundle")
+        if bundle.version == before:
+            raise Superseded("the former version is current again")
+        followed = self._tables
+        if followed is None or followed.space != bundle.space:
+            followed = await self._fill(bundle)
+        try:
+            model = await self._warmed_up(bundle, followed)
+            await between_rounds(self._thread, model.engine.correction_steps(), self._clock)
+        except BaseException:
+            if followed is not self._tables:
+                await followed.close()
+            raise
+        await self._thread.call(partial(serving.swap, model))
+        self._metrics.note_model(model.version)
+        log.info("another model serves from now on", model_version=model.version, before=before)
+        if followed is not self._tables:
+            await self._take_over(followed)
+
+    async def _take_over(self, followed: FollowedTables) -> None:
+        """These tables serve from now on; those before are followed no longer."""
+        before, self._tables, self._keeping = self._keeping, followed, self._keep(followed)
+        if before is not None:
+            before.cancel()
+            await asyncio.wait([before])
+
+    async def _fill(self, bundle: Bundle) -> FollowedTables:
+        """Tables of the bundle's own, filled beside those that serve."""
+        log.info("filling tables for the new model beside those that serve", model_version=bundle.version)
+        followed = await self._maker.make(bundle, Readiness(), beside=True)
+        try:
+            await self._while_current(bundle.version, followed.filled())
+        except BaseException:
+            await followed.close()
+            raise
+        return followed
+
+    async def _while_current(self, version: str, work: Coroutine[Any, Any, None]) -> None:
+        """Does the work unless another version becomes the current one before it is done."""
+        working = asyncio.create_task(work)
+        superseded = asyncio.create_task(self._watch.next_version(other_than=version))
+        try:
+            await asyncio.wait([working, superseded], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise Superseded(f"version {superseded.result()} became the current one while tables were filled")
+            working.result()
+        finally:
+            working.cancel()
+            superseded.cancel()
+
+    async def _warmed_up(self, bundle: Bundle, followed: FollowedTables) -> ServingModel:
+        """A model that is warmed up beside; given up between two steps if this is cancelled."""
+        given_up = threading.Event()
+
+        def warm_up() -> ServingModel:
+            model = ServingModel.cold(bundle, followed.tables, self._settings, self._clock.monotonic)
+            for _ in model.engine.warm_up_steps():
+                if given_up.is_set():
+                    raise Superseded("the worker ends")
+            return model
+
+        log.info("warming the new model up beside the one that serves", model_version=bundle.version)
+        try:
+            return await beside(warm_up, self._threads, "warming a model up")
+        finally:
+            given_up.set()
