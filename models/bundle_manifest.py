@@ -40,6 +40,7 @@ ALL_FILES: Final = FILES | {GOLDEN}
 none outside the folder.
 """
 MAX_MANIFEST_BYTES: Final = 1_048_576
+_REMEDY: Final = "copy it again or retrain it"
 _MAX_CAUSE_CHARACTERS: Final = 300
 
 Limit = Annotated[int, msgspec.Meta(ge=0, le=4_096)]
@@ -75,7 +76,7 @@ class _Format(msgspec.Struct):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a bundle. The other files are not looked at.
+    """The manifest of a bundle, checked in itself. The other files are not looked at.
 
     Raises:
         BundleError: it is missing or corrupt, or its format is newer than this version reads.
@@ -85,29 +86,40 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"no model bundle in {folder}: {MANIFEST} is missing; train one with `exitstream train`")
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ValueError(f"larger than {MAX_MANIFEST_BYTES} bytes")  # noqa: TRY301 - told like what msgspec finds
-        return decode_manifest(path.read_bytes(), str(folder))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} is corrupt: {_in_one_line(error)}; retrain the bundle") from error
+            raise _corrupt(folder, f"{MANIFEST} has more than {MAX_MANIFEST_BYTES} bytes")
+        content = path.read_bytes()
+    except OSError as error:
+        raise _corrupt(folder, _in_one_line(error)) from error
+    return checked_manifest(content, str(folder))
 
 
-def decode_manifest(content: bytes, place: str) -> Manifest:
-    """A manifest from its bytes, its list of files checked.
+def checked_manifest(content: bytes, place: str, remedy: str = _REMEDY) -> Manifest:
+    """A manifest that lists the files of a bundle and no others, under the model version that follows from them.
 
     Args:
         content: of the file.
         place: where the bundle is, for errors.
+        remedy: what to do if it is corrupt, for errors.
 
     Raises:
-        ValueError: it is malformed.
-        BundleError: its format is newer than this version reads.
+        BundleError: it is malformed, does not say that, or its format is newer than this version reads.
     """
-    format_version = msgspec.json.decode(content, type=_Format).format_version
-    if format_version > FORMAT_VERSION:
-        raise BundleError(
-            f"the bundle {place} has format {format_version}, this version reads up to {FORMAT_VERSION}; update it"
-        )
-    return msgspec.json.decode(content, type=Manifest)
+    try:
+        format_version = msgspec.json.decode(content, type=_Format).format_version
+        if format_version > FORMAT_VERSION:
+            raise BundleError(
+                f"the bundle {place} has format {format_version}, this version reads up to {FORMAT_VERSION}; update it"
+            )
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except (ValueError, RecursionError) as error:
+        raise _corrupt(place, f"{MANIFEST}: {_in_one_line(error)}", remedy) from error
+    if missing := FILES - set(manifest.files):
+        raise _corrupt(place, f"{MANIFEST} does not list {', '.join(sorted(missing))}", remedy)
+    if unknown := set(manifest.files) - ALL_FILES:
+        raise _corrupt(place, f"{MANIFEST} lists {min(unknown)!r:.100}, which is no part of a bundle", remedy)
+    if manifest.model_version != model_version(manifest.files, manifest.prompt_limits):
+        raise _corrupt(place, f"{MANIFEST} names a model_version that is not that of its files", remedy)
+    return manifest
 
 
 def model_version(files: Mapping[str, FileEntry], limits: Mapping[str, int]) -> str:
@@ -124,7 +136,6 @@ def verified_manifest(folder: Path) -> Manifest:
             model version is not that of the files.
     """
     manifest = read_manifest(folder)
-    check_list(manifest, str(folder))
     try:
         if unlisted := _found(folder) - set(manifest.files) - {MANIFEST}:
             raise _corrupt(folder, f"{min(unlisted)!r:.100} is no part of a bundle; move it elsewhere")
@@ -133,24 +144,6 @@ def verified_manifest(folder: Path) -> Manifest:
     except OSError as error:
         raise _corrupt(folder, _in_one_line(error)) from error
     return manifest
-
-
-def check_list(manifest: Manifest, place: str) -> None:
-    """Check that a manifest lists the files of a bundle and no others, under the model version that follows from them.
-
-    Args:
-        manifest: as read.
-        place: where the bundle is, for errors.
-
-    Raises:
-        BundleError: it does not.
-    """
-    if missing := FILES - set(manifest.files):
-        raise _corrupt(place, f"{MANIFEST} does not list {', '.join(sorted(missing))}")
-    if unknown := set(manifest.files) - ALL_FILES:
-        raise _corrupt(place, f"{MANIFEST} lists {min(unknown)!r:.100}, which is no part of a bundle")
-    if manifest.model_version != model_version(manifest.files, manifest.prompt_limits):
-        raise _corrupt(place, f"{MANIFEST} names a model_version that is not that of its files")
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -200,8 +193,8 @@ def _verify(folder: Path, name: str, expected: FileEntry) -> None:
         raise _corrupt(folder, f"{name} is not what was saved")
 
 
-def _corrupt(folder: Path | str, finding: str) -> BundleError:
-    return BundleError(f"the bundle {folder} is corrupt: {finding}; copy it again or retrain it")
+def _corrupt(place: Path | str, finding: str, remedy: str = _REMEDY) -> BundleError:
+    return BundleError(f"the bundle {place} is corrupt: {finding}; {remedy}")
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -6,12 +6,13 @@
 A version exists once its `bundle.json` is there, which is uploaded last. A promotion creates the next number and never
 overwrites one, so that of two at once one fails and says so.
 
-    address.py      what an address names: a bundle, a store's current version, or STORE@VERSION
-    files.py        reading and writing at an address
-    promotions.py   the history, and what rolling back means; pure
-    store.py        put, list, promote, roll back, fetch
-    cache.py        versions that were fetched
-    watch.py        tells a running program of new versions
+    address.py        what an address names: a bundle, a store's current version, or STORE@VERSION
+    files.py          reading and writing at an address
+    stored_bundle.py  a bundle there, by its manifest
+    promotions.py     the history, and what rolling back means; pure
+    store.py          put, list, promote, roll back, fetch
+    cache.py          versions that were fetched
+    watch.py          tells a running program of new versions
 """
 
 from models.bundle_store.address import current_version, resolve

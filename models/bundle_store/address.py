@@ -6,19 +6,20 @@ import re
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from models.bundle_manifest import MANIFEST, MAX_MANIFEST_BYTES, check_list, decode_manifest, read_manifest
+from models.bundle_manifest import MANIFEST, read_manifest
 from models.bundle_store.cache import BundleCache, default_cache
 from models.bundle_store.files import Files
 from models.bundle_store.store import BundleStore
+from models.bundle_store.stored_bundle import StoredBundle, stored_bundle
 from runtime.errors import BundleError
 
 _PINNED: Final = re.compile(r"(.+)@([0-9a-f]{12})")
 
 
-class _Target(NamedTuple):
-    """A store with the version asked for, or a bundle outside of any store, whose version is in its manifest."""
+class _InStore(NamedTuple):
+    """A version of a store, which may not be there."""
 
-    store: BundleStore | None
+    store: BundleStore
     version: str
 
 
@@ -36,10 +37,10 @@ def resolve(address: str | Path, cache: Path | None = None) -> Path:
     address = str(address)
     if _is_folder_of_its_own(address):
         return _local(address)
-    store, version = _target(address, cache)
-    if store is not None:
-        return store.fetch(version)
-    return BundleCache(cache or default_cache(), address).fetch(Files(address), "", version)
+    target = _target(address, cache)
+    if isinstance(target, StoredBundle):
+        return BundleCache(cache or default_cache(), address).fetch(target)
+    return target.store.fetch(target.version)
 
 
 def current_version(address: str | Path) -> str:
@@ -69,22 +70,18 @@ def _local(address: str) -> Path:
     return Files(address).local_path("") if "://" in address else Path(address)
 
 
-def _target(address: str, cache: Path | None) -> _Target:
+def _target(address: str, cache: Path | None) -> _InStore | StoredBundle:
+    """A version of a store, or the bundle outside of any store that lies at the address."""
     if match := _PINNED.fullmatch(address):
-        return _Target(BundleStore(match[1], cache), match[2])
+        return _InStore(BundleStore(match[1], cache), match[2])
     store = BundleStore(address, cache)
     if (history := store.history()) is not None:
-        return _Target(store, history.current)
+        return _InStore(store, history.current)
     if store.exists():
-        return _Target(store, store.current())  # raises: nothing has been promoted yet
-    content = Files(address).read(MANIFEST, MAX_MANIFEST_BYTES)
-    if content is None:
+        return _InStore(store, store.current())  # raises: nothing has been promoted yet
+    bundle = stored_bundle(Files(address))
+    if bundle is None:
         raise BundleError(
             f"neither a bundle nor a bundle store at {address}; `exitstream bundle put FOLDER {address}` begins a store"
         )
-    try:
-        manifest = decode_manifest(content, address)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{address}/{MANIFEST} is corrupt: {error}; copy the bundle again") from error
-    check_list(manifest, address)
-    return _Target(None, manifest.model_version)
+    return bundle

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from models.bundle_manifest import MANIFEST, MAX_MANIFEST_BYTES, check_list, decode_manifest, verified_manifest
-from models.bundle_store.files import Files
+from models.bundle_manifest import MANIFEST, verified_manifest
+from models.bundle_store.stored_bundle import PUT_AGAIN, StoredBundle
 from runtime.errors import BundleError
 
 KEPT: Final = 3
@@ -36,22 +36,17 @@ class BundleCache:
     def __init__(self, folder: Path, address: str) -> None:
         self._folder = folder / hashlib.sha256(address.encode()).hexdigest()[:16]
 
-    def fetch(self, files: Files, place: str, version: str) -> Path:
+    def fetch(self, bundle: StoredBundle) -> Path:
         """The folder of a version, downloaded unless it is there and whole.
-
-        Args:
-            files: the store.
-            place: the bundle's folder in it.
-            version: its model version.
 
         Raises:
             BundleError: it cannot be downloaded or kept, or is not what its manifest says.
         """
-        target = self._folder / version
-        if not _is_whole(target, version):
+        target = self._folder / bundle.version
+        if not _is_whole(target, bundle.version):
             with self._unfinished() as folder:
-                _download(files, place, folder, version)
-                _move(folder, target, version)
+                _download(bundle, folder)
+                _move(folder, target, bundle.version)
         os.utime(target)
         self._prune()
         return target
@@ -87,31 +82,19 @@ def _is_whole(folder: Path, version: str) -> bool:
         return False
 
 
-def _download(files: Files, place: str, to: Path, version: str) -> None:
+def _download(bundle: StoredBundle, to: Path) -> None:
     """Downloads what the manifest lists, and nothing larger than it says."""
-    prefix = f"{place}/" if place else ""
-    where = f"{files.address}/{place}".rstrip("/")
-    content = files.read(f"{prefix}{MANIFEST}", MAX_MANIFEST_BYTES)
-    if content is None:
-        raise BundleError(f"no bundle at {where}: {MANIFEST} is missing")
-    try:
-        manifest = decode_manifest(content, where)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"the {MANIFEST} of {where} is corrupt: {error}; put the bundle there again") from error
-    check_list(manifest, where)
-    if manifest.model_version != version:
-        raise BundleError(f"{where} holds version {manifest.model_version}, not {version}; put the bundle there again")
-    for name, expected in sorted(manifest.files.items()):
-        if (size := files.size(prefix + name)) != expected.bytes:
+    for name, expected in sorted(bundle.manifest.files.items()):
+        if (size := bundle.files.size(bundle.path(name))) != expected.bytes:
             found = "is missing" if size is None else f"has {size} bytes instead of {expected.bytes}"
-            raise BundleError(f"the bundle {where} is damaged: {name} {found}; put it there again")
+            raise BundleError(f"the bundle {bundle.place} is damaged: {name} {found}; {PUT_AGAIN}")
         (to / name).parent.mkdir(parents=True, exist_ok=True)
-        files.download(prefix + name, to / name)
-    (to / MANIFEST).write_bytes(content)
+        bundle.files.download(bundle.path(name), to / name)
+    (to / MANIFEST).write_bytes(bundle.content)
     try:
         verified_manifest(to)
     except BundleError as error:
-        raise BundleError(f"the bundle fetched from {where} is not whole: {error}") from error
+        raise BundleError(f"the bundle fetched from {bundle.place} is not whole: {error}") from error
 
 
 def _move(folder: Path, target: Path, version: str) -> None:

@@ -9,17 +9,11 @@ from typing import Final
 
 import msgspec
 
-from models.bundle_manifest import (
-    MANIFEST,
-    MAX_MANIFEST_BYTES,
-    Manifest,
-    check_list,
-    decode_manifest,
-    verified_manifest,
-)
+from models.bundle_manifest import MANIFEST, Manifest, verified_manifest
 from models.bundle_store.cache import BundleCache, default_cache
 from models.bundle_store.files import Files
 from models.bundle_store.promotions import History, Promotion, continued, version_before
+from models.bundle_store.stored_bundle import PUT_AGAIN, StoredBundle, stored_bundle
 from runtime.clock import Clock, SystemClock
 from runtime.errors import BundleError
 
@@ -83,12 +77,12 @@ class BundleStore:
         found = []
         for version in self._files.names(VERSIONS):
             try:
-                manifest = self._manifest(version)
+                bundle = self._bundle(version)
             except BundleError as error:
                 found.append(StoredVersion(version, None, version == current, str(error)))
             else:
-                if manifest is not None:
-                    found.append(StoredVersion(version, manifest, version == current))
+                if bundle is not None:
+                    found.append(StoredVersion(version, bundle.manifest, version == current))
         return sorted(found, key=lambda one: 0 if one.manifest is None else one.manifest.created_time_ms)
 
     def history(self) -> History | None:
@@ -125,7 +119,8 @@ class BundleStore:
         """
         manifest = verified_manifest(folder)
         version = manifest.model_version
-        if (stored := self._manifest(version)) is not None:
+        if (bundle := self._bundle(version)) is not None:
+            stored = bundle.manifest
             if (stored.files, stored.prompt_limits) != (manifest.files, manifest.prompt_limits):
                 raise BundleError(
                     f"{self.address} has another bundle of version {version}; versions are never overwritten"
@@ -168,11 +163,10 @@ class BundleStore:
         Raises:
             BundleError: there is no such version, it is damaged, or it cannot be kept.
         """
-        self._require(version)
-        place = f"{VERSIONS}/{version}"
+        bundle = self._require(version)
         if self._files.is_local:
-            return self._files.local_path(place)
-        return BundleCache(self._cache or default_cache(), self.address).fetch(self._files, place, version)
+            return self._files.local_path(bundle.folder)
+        return BundleCache(self._cache or default_cache(), self.address).fetch(bundle)
 
     def _follow(self, last: int, version: str, by: str, kind: str) -> History:
         """Writes the promotion that comes after number `last`, unless there is one by now."""
@@ -189,28 +183,20 @@ class BundleStore:
             )
         return history
 
-    def _require(self, version: str) -> None:
-        if self._manifest(version) is None:
-            known = ", ".join(one.version for one in self.versions() if one.manifest is not None) or "none"
-            raise BundleError(f"{self.address} has no complete version {version!r:.60}; it has: {known}")
+    def _require(self, version: str) -> StoredBundle:
+        if (bundle := self._bundle(version)) is not None:
+            return bundle
+        known = ", ".join(one.version for one in self.versions() if one.manifest is not None) or "none"
+        raise BundleError(f"{self.address} has no complete version {version!r:.60}; it has: {known}")
 
-    def _manifest(self, version: str) -> Manifest | None:
-        """The manifest of a version; None while it is not complete."""
+    def _bundle(self, version: str) -> StoredBundle | None:
+        """The bundle of a version; None while it is not complete."""
         if not re.fullmatch("[0-9a-f]{12}", version):
             return None
-        name = f"{VERSIONS}/{version}/{MANIFEST}"
-        content = self._files.read(name, MAX_MANIFEST_BYTES)
-        if content is None:
-            return None
-        place = f"{self.address}/{VERSIONS}/{version}"
-        try:
-            manifest = decode_manifest(content, place)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{place}/{MANIFEST} is corrupt: {error}; remove that version, put it again") from error
-        check_list(manifest, place)
-        if manifest.model_version != version:
-            raise BundleError(f"{place} holds version {manifest.model_version}; remove it and put that bundle again")
-        return manifest
+        bundle = stored_bundle(self._files, f"{VERSIONS}/{version}")
+        if bundle is not None and bundle.version != version:
+            raise BundleError(f"{bundle.place} holds version {bundle.version}; {PUT_AGAIN}")
+        return bundle
 
     def _last_number(self) -> int:
         """The number of the last promotion; 0 before the first."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from models.bundle import Bundle
 from models.bundle_files import GraphPart
-from models.bundle_manifest import ALL_FILES, MANIFEST
+from models.bundle_manifest import ALL_FILES, MANIFEST, MAX_MANIFEST_BYTES
 from runtime.errors import BundleError
 
 TENSORS = ("backbone/model.safetensors", "exits.safetensors", "graph.safetensors")
@@ -279,6 +279,13 @@ def test_calibrations_of_other_types_or_ranges_are_refused(folder, key, value):
     edit_json(folder / "calibration.json", **{key: value})
     sign(folder)
     assert "calibration.json" in refusal(folder)
+
+
+def test_a_manifest_that_would_not_end_is_refused(folder):
+    """One larger than any bundle needs is not read, whatever it says."""
+    with (folder / MANIFEST).open("ab") as file:
+        file.write(b" " * MAX_MANIFEST_BYTES)
+    assert f"{MANIFEST} has more than {MAX_MANIFEST_BYTES} bytes" in refusal(folder)
 
 
 def test_a_token_beyond_the_embeddings_is_refused(folder):

@@ -1,11 +1,13 @@
 """Stores in memory and on the disk, and two versions of a bundle."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
 from models.bundle_store import BundleStore
+from models.bundle_store.files import Files
 from runtime.clock import ManualClock
 
 
@@ -40,3 +42,29 @@ def remote():
 def store(address, tmp_path):
     """A store there that holds nothing yet."""
     return BundleStore(address, tmp_path / "cache", ManualClock())
+
+
+class Interrupted(Exception):
+    """Stands for the moment at which a process is killed."""
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Makes a context in which a process is killed once it has copied so many files."""
+
+    @contextmanager
+    def interrupting(copying, after):
+        copy, done = getattr(Files, copying), []
+
+        def failing(self, source, target):
+            if len(done) == after:
+                raise Interrupted
+            done.append(target)
+            copy(self, source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Files, copying, failing)
+            with pytest.raises(Interrupted):
+                yield
+
+    return interrupting

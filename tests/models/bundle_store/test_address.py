@@ -6,6 +6,7 @@ import fsspec
 import pytest
 
 from models.bundle import MANIFEST, Bundle, read_manifest
+from models.bundle_manifest import MAX_MANIFEST_BYTES
 from models.bundle_store import BundleStore, current_version, resolve
 from runtime.errors import BundleError
 
@@ -89,12 +90,26 @@ def test_nothing_at_a_url_is_told(remote):
         resolve(remote)
 
 
-def test_a_corrupt_bundle_at_a_url_is_told(remote):
-    """Half a manifest ends in one line with the address."""
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        (lambda content: content[:20], f"corrupt: {MANIFEST}"),
+        (lambda content: content.replace(b"items.json", b"../../etc/passwd"), "does not list items.json"),
+        (lambda content: content.replace(b'"dataset": "none"', b'"dataset": 7'), "corrupt.*dataset"),
+        (lambda content: content.replace(b'"recent_items": 16', b'"recent_items": 17'), "model_version"),
+        (lambda content: content + b" " * MAX_MANIFEST_BYTES, "more than"),
+    ],
+    ids=["cut off", "other file", "other type", "other limits", "too large"],
+)
+def test_a_corrupt_bundle_at_a_url_is_told(remote, two_bundles, tmp_path, change, finding):
+    """Whatever is wrong with its manifest ends in one line with the address; nothing of it is kept."""
     with fsspec.open(f"{remote}/{MANIFEST}", "wb") as file:
-        file.write(b"{")
-    with pytest.raises(BundleError, match=f"{remote}.*corrupt"):
-        resolve(remote)
+        file.write(change((two_bundles[0] / MANIFEST).read_bytes()))
+    for lookup in (lambda: resolve(remote, tmp_path), lambda: current_version(remote)):
+        with pytest.raises(BundleError, match=finding) as raised:
+            lookup()
+        assert remote.removeprefix("memory://") in str(raised.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_store_that_vanished_is_told(tmp_path, two_bundles):

@@ -39,26 +39,12 @@ def test_a_version_is_downloaded_once(store, two_bundles, monkeypatch):
     assert store.fetch(version) == folder
 
 
-class Interrupted(Exception):
-    """Stands for the moment at which a process is killed."""
-
-
 @pytest.mark.parametrize("after", [0, 3, 8])
-def test_a_half_downloaded_version_is_none(store, cache, two_bundles, monkeypatch, after):
+def test_a_half_downloaded_version_is_none(store, cache, two_bundles, interrupted, after):
     """Interrupted after any number of files: nothing of that name is in the cache, and the next fetch gets all."""
     version, _ = store.put(two_bundles[0])
-    download, done = Files.download, []
-
-    def failing(self, name, to):
-        if len(done) == after:
-            raise Interrupted
-        done.append(name)
-        download(self, name, to)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Files, "download", failing)
-        with pytest.raises(Interrupted):
-            store.fetch(version)
+    with interrupted("download", after):
+        store.fetch(version)
     assert folders(cache) == []
 
     assert Bundle.load(store.fetch(version)).version == version

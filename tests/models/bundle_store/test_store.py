@@ -142,25 +142,11 @@ def test_a_damaged_folder_is_not_put(store, two_bundles, tmp_path):
     assert not store.exists()
 
 
-class Interrupted(Exception):
-    """Stands for the moment at which a process is killed."""
-
-
 @pytest.mark.parametrize("after", [0, 1, 5, 8])
-def test_a_half_uploaded_version_is_none(store, two_bundles, monkeypatch, after):
+def test_a_half_uploaded_version_is_none(store, two_bundles, interrupted, after):
     """Interrupted after any number of files: it is not listed, promoted or fetched; putting it again completes it."""
-    upload, done = Files.upload, []
-
-    def failing(self, source, name):
-        if len(done) == after:
-            raise Interrupted
-        done.append(name)
-        upload(self, source, name)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Files, "upload", failing)
-        with pytest.raises(Interrupted):
-            store.put(two_bundles[0])
+    with interrupted("upload", after):
+        store.put(two_bundles[0])
     version = read_manifest(two_bundles[0]).model_version
     assert store.versions() == []
     for action in (lambda: store.promote(version, "us"), lambda: store.fetch(version)):
@@ -239,7 +225,17 @@ def test_a_version_with_a_corrupt_manifest_does_not_hide_the_others(store, addre
     listed = {one.version: one for one in store.versions()}
 
     assert listed[first].manifest is not None
-    assert "is corrupt" in listed[second].trouble
+    assert f"{address}/{VERSIONS}/{second} is corrupt: {MANIFEST}" in listed[second].trouble
+    assert "put the bundle there again" in listed[second].trouble
+
+
+def test_a_version_in_anothers_place_is_not_taken_for_it(store, address, two_bundles):
+    """A manifest that was copied to the folder of another version is told, and which version it is."""
+    first, second = (store.put(folder)[0] for folder in two_bundles)
+    write(address, f"{VERSIONS}/{second}/{MANIFEST}", (two_bundles[0] / MANIFEST).read_bytes())
+
+    with pytest.raises(BundleError, match=f"{address}/{VERSIONS}/{second} holds version {first}"):
+        store.fetch(second)
 
 
 def test_other_files_in_a_store_do_no_harm(store, address, two_bundles):
