@@ -9,8 +9,8 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from runtime.errors import BrokerUnreachable, RecordTooLarge
-from runtime.kafka.connection import NOT_IN_SERVICE, connection_arguments
+from runtime.errors import RecordTooLarge
+from runtime.kafka.connection import connection_arguments
 from runtime.kafka.translation import translated
 from runtime.records import OutRecord
 from runtime.settings import KafkaSettings
@@ -60,10 +60,8 @@ class ProducerOwner:
         try:
             with translated(self._connecting):
                 await asyncio.wait_for(self._producer.start(), self._settings.connect_timeout_s)
-        except BaseException as error:
+        except BaseException:
             await self._close()
-            if isinstance(error, AssertionError):  # the library's words for a broker that names no broker
-                raise BrokerUnreachable(f"{self._connecting}: {NOT_IN_SERVICE}") from error
             raise
 
     async def stop(self) -> None:

@@ -17,8 +17,10 @@ from runtime.errors import (
     TopicMissing,
     TransactionFailed,
 )
-from runtime.kafka.connection import in_words
+from runtime.kafka.connection import NOT_IN_SERVICE, in_words
 
+_NO_BROKER_NAMED: Final = "Did we not perform bootstrap?"
+"""What the library asserts, instead of raising an error of its own, when the broker that it reached names no broker."""
 _LOST: Final = (vendor.KafkaConnectionError, vendor.NodeNotReadyError)
 _UNANSWERED: Final = (vendor.KafkaTimeoutError, vendor.RequestTimedOutError, TimeoutError)
 _TRANSLATIONS: Final[tuple[tuple[tuple[type[BaseException], ...], type[BrokerError], str], ...]] = (
@@ -75,6 +77,10 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except (vendor.KafkaError, TimeoutError) as error:
         raise translate(error, doing) from error
+    except AssertionError as error:
+        if str(error) != _NO_BROKER_NAMED:  # a fault of ours or the library's, which waiting would not mend
+            raise
+        raise BrokerUnreachable(f"{doing}: {NOT_IN_SERVICE}") from error
 
 
 def translate(error: BaseException, doing: str) -> BrokerError:
