@@ -87,7 +87,7 @@ async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) 
     follower = TopicFollower(
         sources.kafka,
         (sources.topics.interactions, sources.topics.items),
-        start_offsets=recovered.offsets,
+        start_from=recovered.offsets,
         out_of_range="earliest",
         group_id=sources.group_id,
     )

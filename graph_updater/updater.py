@@ -240,7 +240,7 @@ class Updater:
         encoder = StateEncoder(settings.topics, settings.kafka.wire_format, clock)
         engine = UpdaterEngine(recovered.state, self._intake(), self._letters(), encoder, offsets)
         follower = TopicFollower(
-            settings.kafka, self._inputs, start_offsets=offsets, group_id=updater.group_id, outages=self._outages
+            settings.kafka, self._inputs, start_from=offsets, group_id=updater.group_id, outages=self._outages
         )
         leadership = Leadership(
             settings.election, settings.kafka, settings.topics.interactions, updater.group_id, self._outages

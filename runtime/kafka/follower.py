@@ -30,10 +30,10 @@ class TopicFollower(PartitionReader):
     Args:
         settings: how to reach Kafka.
         topics: what to read; all of them must exist.
-        start_offsets: where to go on, for example from a snapshot; partitions not named begin at `start_from`.
-        start_from: where a partition without a start offset begins.
+        start_from: where reading begins: at the earliest or the latest records, or at given offsets, for example of a
+            snapshot; partitions without one begin at the earliest.
         out_of_range: what to do when the next offset is not kept any more. `raise` (the default) also applies to
-            `start_offsets` at the start: state whose next records are gone cannot be brought up to date.
+            offsets in `start_from`: state whose next records are gone cannot be brought up to date.
         group_id: the group whose offsets `committed` tells. It is not joined.
         outages: where a broker that does not answer is noted and waited out; None: polls raise.
         look_again_s: how often to look for partitions added to the topics; they are followed from their beginning.
@@ -44,17 +44,17 @@ class TopicFollower(PartitionReader):
         settings: KafkaSettings,
         topics: Iterable[str],
         *,
-        start_offsets: Mapping[TopicPartition, int] | None = None,
-        start_from: StartFrom = "earliest",
+        start_from: StartFrom | Mapping[TopicPartition, int] = "earliest",
         out_of_range: OutOfRange = "raise",
         group_id: str | None = None,
         outages: Outages | None = None,
         look_again_s: float = 60.0,
     ) -> None:
+        end: StartFrom = start_from if isinstance(start_from, str) else "earliest"
         super().__init__(
-            settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range, outages=outages
+            settings, topics, group_id=group_id, start_from=end, out_of_range=out_of_range, outages=outages
         )
-        self._start_offsets = dict(start_offsets or {})
+        self._start_offsets = {} if isinstance(start_from, str) else dict(start_from)
         self._unread: dict[TopicPartition, int] = {}
         self._to_read = 0
         self._seen: dict[TopicPartition, tuple[int, int]] = {}

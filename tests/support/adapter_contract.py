@@ -136,7 +136,7 @@ class AdapterContract:
         topic = await broker.topic()
         await broker.fill(topic, 40)
         starts = {TopicPartition(topic, 0): 10, TopicPartition(topic, 1): 9}
-        follower = TopicFollower(broker.settings(), [topic], start_offsets=starts)
+        follower = TopicFollower(broker.settings(), [topic], start_from=starts)
         await follower.start()
         records = await read(follower, 21)
         await follower.stop()
@@ -144,17 +144,28 @@ class AdapterContract:
         assert sum(record.partition == 1 for record in records) == 1
         assert not any(record.partition == 0 for record in records)
 
+    async def test_a_follower_can_begin_where_its_topics_end(self, broker):
+        """What was there at the start is not read, what comes later is."""
+        topic = await broker.topic()
+        await broker.fill(topic, 40)
+        follower = TopicFollower(broker.settings(), [topic], start_from="latest")
+        await follower.start()
+        assert follower.caught_up
+        await broker.fill(topic, 8)
+        assert len(await read(follower, 8)) == 8
+        await follower.stop()
+
     async def test_a_follower_refuses_start_offsets_that_are_not_kept(self, broker):
         """State that stands for records which are gone is not silently continued."""
         topic = await broker.topic()
         lost = {TopicPartition(topic, 0): 77}
-        follower = TopicFollower(broker.settings(), [topic], start_offsets=lost)
+        follower = TopicFollower(broker.settings(), [topic], start_from=lost)
         with pytest.raises(OffsetsOutOfRange, match="77") as raised:
             await follower.start()
         assert raised.value.offsets == lost
 
         await broker.fill(topic, 8)
-        follower = TopicFollower(broker.settings(), [topic], start_offsets=lost, out_of_range="earliest")
+        follower = TopicFollower(broker.settings(), [topic], start_from=lost, out_of_range="earliest")
         await follower.start()
         assert len(await read(follower, 8)) == 8
         assert follower.resets == 1
