@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from models.bundle_store.promotions import KEPT, History, Promotion, continued, in_force, version_before
 from runtime.errors import BundleError
 
-A, B, C = ("a" * 12, "b" * 12, "c" * 12)
+A, B, C, D = ("a" * 12, "b" * 12, "c" * 12, "d" * 12)
 versions = st.sampled_from([A, B, C])
 entries = st.builds(Promotion, versions, st.just(0), st.just("us"), st.sampled_from(["promotion", "rollback"]))
 
@@ -32,7 +32,13 @@ def test_rolling_back_goes_further_back_each_time():
 def test_a_rollback_to_any_version_forgets_what_came_after_it():
     """To one that was in force: what followed it is gone. To another: it replaces the current one."""
     assert in_force(history(A, B, C, f"-{A}").promotions) == [A]
-    assert in_force(history(A, B, f"-{C}").promotions) == [A, C]
+    assert in_force(history(A, B, C, f"-{D}").promotions) == [A, B, D]
+    assert in_force(history(A, B, A, C, f"-{A}").promotions) == [A, B, A]
+
+
+def test_promoting_the_current_version_again_changes_nothing():
+    """A rollback leads to the version before it, not to itself."""
+    assert version_before(history(A, B, B)) == A
 
 
 @pytest.mark.parametrize("steps", [(A,), (A, A), (A, B, f"-{A}")])
@@ -84,9 +90,11 @@ def test_the_history_is_bounded():
         '{"current": "aaaaaaaaaaaa", "promotions": []}',
         '{"current": "aaaaaaaaaaaa", "promotions": [{"version": "bbbbbbbbbbbb", "time_ms": 0, "by": "us"}]}',
         '{"current": "../../etc", "promotions": [{"version": "../../etc", "time_ms": 0, "by": "us"}]}',
+        '{"current": "../aaaaaaaaaaaa", "promotions": [{"version": "../aaaaaaaaaaaa", "time_ms": 0, "by": "us"}]}',
+        '{"current": "aaaa", "promotions": [{"version": "aaaa", "time_ms": 0, "by": "us"}]}',
     ],
 )
 def test_a_history_that_contradicts_itself_is_malformed(content):
-    """No promotions, another current version than the last promoted, or a version that is a path."""
+    """No promotions, another current version than the last promoted, or a version that is none: a path, too short."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(content, type=History)
