@@ -16,6 +16,7 @@ from schemas.topics import (
     INTERACTIONS,
     ITEM_STATES,
     ITEMS,
+    SHADOW_SCORES,
     USER_STATES,
     Channel,
 )
@@ -28,6 +29,7 @@ class TopicSettings(SettingsSection):
     items: str = ITEMS.topic
     impression_requests: str = IMPRESSION_REQUESTS.topic
     ctr_scores: str = CTR_SCORES.topic
+    shadow_scores: str = SHADOW_SCORES.topic
     user_states: str = USER_STATES.topic
     item_states: str = ITEM_STATES.topic
     dead_letter_suffix: str = Field(DEAD_LETTER_SUFFIX, min_length=1)

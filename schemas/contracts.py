@@ -26,7 +26,7 @@ from schemas.topics import (
 )
 
 GENERATED: Final = Path(__file__).parent / "generated"
-MESSAGES: Final[tuple[type[Message], ...]] = tuple(channel.message for channel in CHANNELS)
+MESSAGES: Final[tuple[type[Message], ...]] = tuple(dict.fromkeys(channel.message for channel in CHANNELS))
 
 Json = dict[str, Any]
 

@@ -39,13 +39,21 @@ IMPRESSION_REQUESTS: Final = Channel(
 CTR_SCORES: Final = Channel(
     "ctr-scores", ImpressionScores, "request id", "send", False, "One answer for every request."
 )
+SHADOW_SCORES: Final = Channel(
+    "shadow-scores",
+    ImpressionScores,
+    "request id",
+    "send",
+    False,
+    "What another bundle would have answered to a share of the requests, for comparison; nobody is served from it.",
+)
 USER_STATES: Final = Channel(
     "user-states", UserState, "user id", "send", True, "Embedding and recent history of every user."
 )
 ITEM_STATES: Final = Channel(
     "item-states", ItemState, "item id", "send", True, "Embedding and statistics of every item."
 )
-CHANNELS: Final = (INTERACTIONS, ITEMS, IMPRESSION_REQUESTS, CTR_SCORES, USER_STATES, ITEM_STATES)
+CHANNELS: Final = (INTERACTIONS, ITEMS, IMPRESSION_REQUESTS, CTR_SCORES, SHADOW_SCORES, USER_STATES, ITEM_STATES)
 DEAD_LETTER_SUFFIX: Final = ".dead-letter"
 """Of the topic that keeps what could not be read from an input; the default."""
 REASON: Final = "dead-letter-reason"

@@ -41,8 +41,7 @@ def run(settings: WorkerSettings) -> None:
 
 async def _main(settings: WorkerSettings, threads: int, tracer: Tracer | None, stopping: asyncio.Event) -> None:
     """Checks Kafka first: loading libraries and the model takes seconds."""
-    topics = [spec.name for spec in settings.topics.specs()]
-    if await unless_stopped(stopping, require_topics(settings.kafka, topics)) is None:
+    if await unless_stopped(stopping, require_topics(settings.kafka, settings.required_topics())) is None:
         return
     from worker.service import Service  # noqa: PLC0415 - imports torch and FAISS, whose thread counts are set by now
 

@@ -40,6 +40,7 @@ from worker.observers import Observers
 from worker.publishing import Publisher
 from worker.serving import Serving
 from worker.settings import WorkerSettings
+from worker.shadow import is_in_share
 
 log = structlog.get_logger(__name__)
 PUBLISHED_IN_A_ROW: Final = 16
@@ -81,9 +82,8 @@ class Pipeline:
         self._observers = observers
         self._intake = Intake(settings, clock, ForeignKeys("requests", metrics.foreign_keys.inc))
         self._dead_letters = DeadLetters("worker", settings.topics.dead_letter_suffix, clock)
-        self._publisher = Publisher(
-            settings.topics.ctr_scores, settings.worker.answer_format, settings.worker.neighbours
-        )
+        self._publisher = Publisher(settings.scores_topic, settings.worker.answer_format, settings.worker.neighbours)
+        self._shadow_share = settings.worker.shadow_share
         self._log = RequestLog(settings.worker, clock)
         self._delivery_margin = DeliveryMargin(
             reading_s=settings.worker.reading_margin_ms / 1000,
@@ -108,6 +108,9 @@ class Pipeline:
             log.exception("a request could not be read", place=str(record))
             await self._refuse(record, f"it could not be read: {error!r}")
         else:
+            if self._shadow_share is not None and not is_in_share(request.request_id, self._shadow_share):
+                await self._delivery.finished(record, [])
+                return
             self._metrics.note_deadline(deadline)
             job = Job(record, request, deadline, budget_s, wire_format)
             self._observers.accepted(job)
@@ -197,7 +200,7 @@ class Pipeline:
         yield [self._publisher.record(job, with_neighbours=False)]
         reason = "the broker refuses its scores as too large"
         self._observers.refused(job, reason)
-        yield [self._dead_letter(job.record, reason)]
+        yield self._refusal(job.record, reason)
 
     def _note_written(self, job: Job) -> None:
         """Learns how long writing takes. Jobs that came late say nothing of it: they are published after all others."""
@@ -211,9 +214,14 @@ class Pipeline:
 
     async def _refuse(self, record: Record, reason: str) -> None:
         """Ends the record as a dead letter."""
-        await self._delivery.finished(record, [self._dead_letter(record, reason)])
+        await self._delivery.finished(record, self._refusal(record, reason))
 
-    def _dead_letter(self, record: Record, reason: str) -> OutRecord:
-        self._metrics.dead_letters.labels(record.topic).inc()
+    def _refusal(self, record: Record, reason: str) -> list[OutRecord]:
+        """What is written for a record that is refused: a dead letter; nothing by a shadow, whose requests others
+        answer or refuse.
+        """
         log.warning("request refused", place=str(record), reason=reason)
-        return self._dead_letters.letter(record, reason)
+        if self._shadow_share is not None:
+            return []
+        self._metrics.dead_letters.labels(record.topic).inc()
+        return [self._dead_letters.letter(record, reason)]

@@ -108,8 +108,14 @@ class Service:
     ) -> None:
         """Accepts requests until asked to stop; then finishes, delivers, commits and leaves the group."""
         settings = self._settings
-        topics, group = [settings.topics.impression_requests], settings.worker.group_id
-        source = RecordSource(settings.kafka, topics, group, outages=self._outages)
+        topics, group = [settings.topics.impression_requests], settings.group
+        source = RecordSource(
+            settings.kafka,
+            topics,
+            group,
+            start_from="latest" if settings.is_shadow else "earliest",  # old requests are nothing to compare
+            outages=self._outages,
+        )
         async with make_delivery(settings.kafka, source) as delivery:
             observers = self._observers(outcomes)
             pipeline = Pipeline(settings, serving, thread, delivery, self.metrics, self._clock, observers)
@@ -125,7 +131,7 @@ class Service:
             await source.start(delivery, reading.backlog)
             try:
                 self.readiness.ready("group")
-                log.info("ready", model_version=serving.model.version, group=settings.worker.group_id)
+                log.info("ready", model_version=serving.model.version, group=group)
                 spawn(self._watchdog.watch(source), "watchdog of the requests")
                 if reading.backlog is not None:
                     backlog = self._watchdog.watch(reading.backlog, BACKLOG_PROGRESS, shows_lag=False)

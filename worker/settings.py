@@ -30,6 +30,13 @@ class WorkerSection(SettingsSection):
         10.0, ge=0, description="how often it is asked for a newer version, which is then swapped in; 0: never"
     )
     group_id: str = Field("exitstream-worker", min_length=1, description="workers of one group share the requests")
+    shadow_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="makes this worker a shadow: it scores this share of the requests for comparison, as the group "
+        "GROUP_ID-shadow, into topics.shadow_scores",
+    )
     threads: int | None = Field(None, ge=1, description="of torch and FAISS; None: the container's share of CPUs")
 
     budget_ms: int = Field(200, ge=0, le=3_600_000, description="where neither request nor record header names one")
@@ -76,6 +83,26 @@ class WorkerSettings(ExitstreamSettings):
     topics: TopicSettings = TopicSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     worker: WorkerSection = WorkerSection()
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether this worker only compares: nobody is served from its scores."""
+        return self.worker.shadow_share is not None
+
+    @property
+    def group(self) -> str:
+        """The consumer group; shadows have one of their own, so that they take no requests from those who serve."""
+        return f"{self.worker.group_id}-shadow" if self.is_shadow else self.worker.group_id
+
+    @property
+    def scores_topic(self) -> str:
+        """Where scores go."""
+        return self.topics.shadow_scores if self.is_shadow else self.topics.ctr_scores
+
+    def required_topics(self) -> list[str]:
+        """What must be there before the worker can start."""
+        unused = self.topics.ctr_scores if self.is_shadow else self.topics.shadow_scores
+        return [spec.name for spec in self.topics.specs() if spec.name != unused]
 
     @model_validator(mode="after")
     def _check_thresholds(self) -> Self:

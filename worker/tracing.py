@@ -54,8 +54,8 @@ class RequestTracing:
 
     def __init__(self, tracer: Tracer, settings: WorkerSettings, clock: Clock) -> None:
         self._tracer = tracer
-        self._group_id = settings.worker.group_id
-        self._scores_topic = settings.topics.ctr_scores
+        self._group_id = settings.group
+        self._scores_topic = settings.scores_topic
         self._clock = clock
 
     @_harmless

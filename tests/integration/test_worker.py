@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bundle_variants import with_other_scores
 from worker_lab import WorkerLab, in_space, requests, until, user_state
 
 from runtime.kafka import RecordSource
 from schemas.codec import encode
 from schemas.topics import REASON
 from worker.service import Service
+from worker.shadow import is_in_share
 
 pytestmark = pytest.mark.docker
 DEADLY_WORKER = Path(__file__).parents[1] / "support" / "deadly_worker.py"
@@ -193,3 +195,29 @@ async def test_a_worker_waits_for_the_updater_to_run_its_bundle(lab, tiny_bundle
     finally:
         stopping.set()
         await serving
+
+
+async def test_a_shadow_scores_beside_those_who_serve(lab, tiny_bundle, tmp_path):
+    """Another bundle, the same requests: every one is served once by the first, and the share is compared.
+
+    What came before the shadow is not scored by it.
+    """
+    other = with_other_scores(tiny_bundle).save(tmp_path / "other")
+    settings = lab.settings()
+    shadow = settings.worker.model_copy(update={"bundle": str(tmp_path / "other"), "shadow_share": 0.5})
+    async with lab.worker(settings):
+        await lab.ask(*requests(20))
+        await lab.scores(20)
+        async with lab.worker(settings.model_copy(update={"worker": shadow})) as service:
+            await lab.ask(*requests(100, first=20), junk=3)
+            answers = await lab.scores(120)
+            wanted = {f"r{number}" for number in range(20, 120) if is_in_share(f"r{number}", 0.5)}
+            compared = await lab.scores(len(wanted), lab.topics.shadow_scores)
+            letters = await lab.records(lab.topics.dead_letter(lab.topics.impression_requests), 3)
+            await until(lambda: service.metrics.value("exitstream_worker_live_waiting_scores") == 3 * len(wanted))
+
+    assert _ids(answers) == Counter(f"r{number}" for number in range(120))
+    assert {scores.model_version for scores in answers} == {tiny_bundle.version}
+    assert _ids(compared) == Counter(wanted)
+    assert {scores.model_version for scores in compared} == {other.version}
+    assert len(letters) == 3

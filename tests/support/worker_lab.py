@@ -40,6 +40,7 @@ State = TypeVar("State", UserState, ItemState)
 PATIENCE_S = 90.0
 DIM = 8
 ITEMS, USERS = 20, 10
+OUTPUTS = ("ctr_scores", "shadow_scores")
 
 
 @dataclass
@@ -53,7 +54,7 @@ class WorkerLab:
     def __post_init__(self) -> None:
         prefix = self.broker.name("lab")
         plain = TopicSettings()
-        names = ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states")
+        names = ("interactions", "items", "impression_requests", *OUTPUTS, "user_states", "item_states")
         self.topics = TopicSettings(**{name: f"{prefix}-{getattr(plain, name)}" for name in names})
 
     def settings(self, *, kafka=None, **worker) -> WorkerSettings:
@@ -107,10 +108,10 @@ class WorkerLab:
                 await sink.send(OutRecord(self.topics.impression_requests, b"%d" % number, b"\xc1 junk"))
             await sink.flush()
 
-    async def scores(self, count: int) -> list[ImpressionScores]:
+    async def scores(self, count: int, topic: str | None = None) -> list[ImpressionScores]:
         """All score records, as soon as there are this many (or patience ends)."""
         decoder = MessageDecoder(ImpressionScores)
-        records = await self.records(self.topics.ctr_scores, count)
+        records = await self.records(topic or self.topics.ctr_scores, count)
         return [decoder.decode(record.value, record.headers) for record in records]
 
     async def records(self, topic: str, count: int) -> list[Record]:
@@ -156,7 +157,7 @@ class WorkerLab:
             "EXITSTREAM_WORKER__ENGINE__MAX_BATCH_TOKENS": "512",
             "EXITSTREAM_WORKER__ENGINE__WARM_UP_ROUNDS": "1",
         }
-        for name in ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states"):
+        for name in ("interactions", "items", "impression_requests", *OUTPUTS, "user_states", "item_states"):
             environment[f"EXITSTREAM_TOPICS__{name.upper()}"] = getattr(settings.topics, name)
         return WorkerProcess(environment, log, command)
 

@@ -94,7 +94,7 @@ class LivePage:
         chosen = self._settings.worker.controller.base_threshold
         return Start(
             model_version=model.version,
-            group_id=self._settings.worker.group_id,
+            group_id=self._settings.group,
             exit_layers=model.engine.exit_layers,
             base_threshold=model.calibration.base_threshold if chosen is None else chosen,
             budget_ms=self._settings.worker.budget_ms,
