@@ -35,6 +35,7 @@ SOURCES: Final = {
     "overload": "`benchmarks.overload`",
     "soak": "`benchmarks.soak`",
     "pipeline": "`benchmarks.pipeline`",
+    "release": "`benchmarks.release`",
     "tracing": "`benchmarks.tracing`",
 }
 """What writes each file of figures, by the file's name without `.json`."""
@@ -49,6 +50,7 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "engine": (tables.engine, ("engine",)),
     "engine_frontier": (tables.engine_frontier, ("engine",)),
     "pipeline": (tables.pipeline, ("pipeline",)),
+    "release": (tables.release, ("release",)),
     "tracing": (tables.tracing, ("tracing", "overload")),
     "overload_short": (overload_tables.short, ("overload",)),
     "overload_shipped": (overload_tables.shipped, ("overload",)),

@@ -203,6 +203,43 @@ def pipeline(figures: Figures) -> str:
     )
 
 
+def release(figures: Figures) -> str:
+    """What requests cost a release beside a run without one."""
+    names = {
+        "none": "no release",
+        "same_embeddings": "same embeddings",
+        "same_embeddings_back": "back",
+        "other_embeddings": "other embeddings",
+        "other_embeddings_back": "back",
+    }
+    rows = []
+    for run, name in names.items():
+        told = figures["runs"][run]
+        meanwhile = told.get("meanwhile", told)
+        seconds = told.get("seconds_until_served")
+        rows.append(
+            (
+                name,
+                "" if run == "none" else "never" if seconds is None else f"{seconds:.1f} s",
+                f"{told['requests']}, {told['lost']}, {told['late']}",
+                f"{told['p50_ms']:.0f} / {told['p99_ms']:.0f} ms",
+                f"{meanwhile['p50_ms']:.0f} / {meanwhile['p99_ms']:.0f} ms",
+            )
+        )
+    conditions = (
+        f"{figures['rate']:.0f} requests/s of {figures['candidates']:.0f} candidates, budget {figures['budget_ms']} ms; "
+        f"{figures['pinned']}."
+    )
+    header = (
+        "released",
+        "until served",
+        "requests, lost, late",
+        "latency p50 / p99",
+        "the same from promotion until served",
+    )
+    return f"{conditions}\n\n" + table(header, rows)
+
+
 def tracing(figures: Figures, overload: Figures) -> str:
     """What traces cost without a model, and what share of the time of a worker with one that is."""
     capacity = overload["capacity_requests_per_second"]
