@@ -117,7 +117,7 @@ class SnapshotCopy:
 def restore_nodes(
     config: GraphConfig, base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
 ) -> Nodes:
-    """The tables from a snapshot's arrays.
+    """The tables from a snapshot's arrays, but for the sums: `Propagation.recompute` makes them.
 
     Raises:
         IncompatibleSnapshot: if it was made for another model or by another version, or cannot be a copy of a state.
@@ -137,7 +137,6 @@ def restore_nodes(
     entries = Entries(*(arrays[f"{_HISTORY}_{name}"] for name in Entries._fields))
     nodes.histories.restore(*_newest(arrays["history_count"], entries, config.history_length))
     nodes.propagation.tables.base[:count] = arrays["base"]
-    nodes.propagation.recompute()
     return nodes
 
 

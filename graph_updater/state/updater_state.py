@@ -180,7 +180,10 @@ class UpdaterState:
             arrays, metadata = in_space_of(base, arrays, metadata)
         state._nodes = restore_nodes(config, base, arrays, metadata)
         if of_other_space:
-            state._add_trained_items()
+            trained = state._trained_nodes()
+            state._nodes.propagation.tables.base[trained] = base.item_vectors
+            state._nodes.facts.changed[state._nodes.all_nodes()] = True
+        state._nodes.propagation.recompute()
         state._keep_time(metadata.get("stream_time", ()), metadata.get("waiting", ()))
         state.published = PublishedStates(
             config,
@@ -193,9 +196,13 @@ class UpdaterState:
 
     def _add_trained_items(self) -> None:
         """Gives the bundle's items their x⁽⁰⁾."""
+        self._nodes.propagation.set_base(self._trained_nodes(), np.asarray(self._base.item_vectors, np.float32))
+
+    def _trained_nodes(self) -> NDArray[np.int32]:
+        """The nodes of the bundle's items, which are in the catalogue."""
         items, _ = self._nodes.items(self._base.item_ids)
         self._nodes.facts.in_catalogue[items] = True
-        self._nodes.propagation.set_base(items, np.asarray(self._base.item_vectors, np.float32))
+        return items
 
     def _apply_again(self, interactions: Sequence[Interaction]) -> None:
         """Takes interactions of the past in without moving stream time, once it is known."""
