@@ -201,7 +201,7 @@ def _environment(bootstrap: str, store: BundleStore, work: Path) -> dict[str, st
         "EXITSTREAM_WORKER__BUDGET_MS": str(BUDGET_MS),
         "EXITSTREAM_WORKER__REQUEST_LOG": "off",
         "EXITSTREAM_UPDATER__BUNDLE": store.address,
-        #"EXITSTREAM_UPDATER__BUNDLE_CHECK_S": str(CHECK_S),
+        "EXITSTREAM_UPDATER__BUNDLE_CHECK_S": str(CHECK_S),
         "EXITSTREAM_UPDATER__SNAPSHOTS": str(work / "snapshots"),
     }
 

@@ -112,8 +112,12 @@ class UpdaterEngine:
         """
         self._continue_copy()
         self._state.repair(_REPAIRED_AT_ONCE)
-        batch = self._batch()
+        batch = None if self._offsets == self._collected else self._batch()
         return Collection(batch, self.capture() if self._copied else None)
+
+    def everything(self) -> StateBatch:
+        """Every state, and the changes since the last batch."""
+        return self._batch(everything=True)
 
     def begin_snapshot(self) -> None:
         """Starts copying the state, step by step between polls."""
@@ -136,10 +140,8 @@ class UpdaterEngine:
     def _dead_letter(self, record: Record, reason: str) -> DeadLetter:
         return DeadLetter(record.source, record.offset, self._letters.letter(record, reason))
 
-    def _batch(self) -> StateBatch | None:
-        if self._offsets == self._collected:
-            return None
-        changes = self._state.published.take_changes()
+    def _batch(self, *, everything: bool = False) -> StateBatch:
+        changes = self._state.published.take_changes(force=everything)
         batch = StateBatch(
             offsets=dict(self._offsets),
             users=[*changes.users, *changes.expired_users],
@@ -177,6 +179,27 @@ class EngineThread:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class EngineStates:
+    """The states in the engine's thread. Implements `publication.publisher.States`.
+
+    Args:
+        engine: has them.
+        thread: where it lives.
+    """
+
+    def __init__(self, engine: UpdaterEngine, thread: EngineThread) -> None:
+        self._engine = engine
+        self._thread = thread
+
+    async def encode(self, batch: StateBatch) -> list[OutRecord]:
+        """The records of a batch."""
+        return await self._thread(self._engine.encode, batch)
+
+    async def everything(self) -> StateBatch:
+        """Every state, and the changes since the last batch."""
+        return await self._thread(self._engine.everything)
 
 
 def warm_up() -> None:

@@ -28,6 +28,8 @@ class UpdaterMetrics(Metrics):
         self.published = self.counter("published_total", "States published", ("kind",))
         self.pending = self.gauge("pending_batches", "Batches of state changes awaiting confirmed publication")
         self.leading = self.gauge("leading", "1 while this updater leads and publishes")
+        self.bundle_changes = self.counter("bundle_changes_total", "Times another version of the bundle was taken over")
+        self.bundles_refused = self.counter("refused_bundles_total", "Newer versions of the bundle that cannot be used")
         self.rebuilds = self.counter("rebuilds_total", "Times the state was rebuilt from the topics")
         self.gap_records = self.counter("gap_records_total", "Records that expired before they were read", ("topic",))
         self.absorbing = self.histogram("absorb_seconds", "Time to apply one poll's records")

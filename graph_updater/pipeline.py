@@ -23,6 +23,7 @@ from typing import Final
 
 import structlog
 
+from graph_updater.beginning import Carried
 from graph_updater.engine import Capture, EngineThread, UpdaterEngine
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.publication.outbox import MAX_LETTER_BYTES
@@ -45,7 +46,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Parts:
-    """What the pipeline connects; made by `graph_updater.updater`."""
+    """What the pipeline connects; made by `graph_updater.assembly`."""
 
     follower: TopicFollower
     engine: UpdaterEngine
@@ -126,15 +127,27 @@ class Pipeline:
             await self._save(capture)
         return is_published and parts.publisher.pending > 0
 
-    async def finish(self) -> None:
-        """After the last record: publishes everything and writes a snapshot."""
+    async def finish(self, *, hands_over: bool = False) -> None:
+        """After the last record: publishes everything and writes a snapshot.
+
+        Args:
+            hands_over: whether another run goes on: where many states wait, they are left to it.
+        """
         parts = self._parts
         if parts.publisher.is_leading:
-            while await self.flush():
+            while await self.flush() and not hands_over:
                 pass
         await parts.snapshots.settled()
         if parts.publisher.is_leading and not parts.publisher.pending:
             await parts.snapshots.write_last(await parts.thread(parts.engine.capture))
+
+    async def hand_over(self) -> Carried:
+        """After `finish`: what a run with another bundle goes on with, also where this one has published nothing."""
+        parts = self._parts
+        await self._collect()
+        capture = await parts.thread(parts.engine.capture)
+        arrays, metadata = await parts.thread(capture.copy.merge)
+        return Carried(arrays, metadata, capture.offsets, parts.publisher.outbox)
 
     async def _read_once(self) -> None:
         parts = self._parts

@@ -33,12 +33,15 @@ class Recovered:
         is_published: whether the topics hold what the snapshot took for published: not where they were made again, and
             not if it was made with another bundle's base embeddings.
         made_again: topics that were deleted and made again since the newest snapshot.
+        is_of_other_space: whether it was made with another bundle's base embeddings: the topics lack every state of
+            ours, unless another updater has published them.
     """
 
     state: UpdaterState
     offsets: Offsets
     is_published: bool = True
     made_again: frozenset[str] = frozenset()
+    is_of_other_space: bool = False
 
 
 class _Metadata(msgspec.Struct):
@@ -65,6 +68,11 @@ def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, ori
             return recovered
     log.info("no usable snapshot: building the state from the topics")
     return Recovered(UpdaterState(config, base), {}, is_published=False, made_again=made_again)
+
+
+def without_catalogue(offsets: Offsets, origin: Origin) -> dict[TopicPartition, int]:
+    """Offsets with which the catalogue is read from its beginning: the state does not hold the texts."""
+    return {place: offset for place, offset in offsets.items() if place.topic != origin.catalogue}
 
 
 def _newest_first(store: SnapshotStore) -> list[int]:
@@ -97,8 +105,9 @@ def _restored(
             "the snapshot was made with another bundle: embeddings are made anew, and all are published",
             bundle=metadata.origin.model_version,
         )
-        # The catalogue is read from its beginning: the state does not hold the texts.
-        offsets = {place: offset for place, offset in offsets.items() if place.topic != origin.catalogue}
+        offsets = without_catalogue(offsets, origin)
     if again:
         log.warning("topics were deleted and made again: publishing what they lack", topics=sorted(again))
-    return Recovered(state, offsets, is_published=is_ours and not again, made_again=again)
+    return Recovered(
+        state, offsets, is_published=is_ours and not again, made_again=again, is_of_other_space=not is_ours
+    )

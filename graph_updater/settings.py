@@ -20,6 +20,11 @@ class UpdaterSection(SettingsSection):
     bundle: Address = Field(
         "bundle", min_length=1, description="the trained model: its folder, a bundle store, or STORE@VERSION"
     )
+    bundle_check_s: float = Field(
+        10.0,
+        ge=0,
+        description="how often to ask whether the bundle has another version, to go over to it; 0: only at the start",
+    )
     group_id: str = Field(
         "exitstream-updater", min_length=1, description="updaters of one group elect a leader; the others stand by"
     )

@@ -34,13 +34,16 @@ class Snapshots:
         interval_s: least time between two, written or failed.
         clock: for the interval.
         metrics: counts them.
+
+    Attributes:
+        origin: as given; may be replaced.
     """
 
     def __init__(
         self, store: SnapshotStore, origin: Origin, interval_s: float, clock: Clock, metrics: UpdaterMetrics
     ) -> None:
         self._store = store
-        self._origin = origin
+        self.origin = origin
         self._interval_s = interval_s
         self._clock = clock
         self._metrics = metrics
@@ -114,5 +117,5 @@ class Snapshots:
         arrays, metadata = capture.copy.merge()
         offsets = [[topic, partition, offset] for (topic, partition), offset in capture.offsets.items()]
         return self._store.save_now(
-            arrays, {"state": metadata, "origin": self._origin.to_json(), "offsets": sorted(offsets)}
+            arrays, {"state": metadata, "origin": self.origin.to_json(), "offsets": sorted(offsets)}
         )

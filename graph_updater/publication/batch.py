@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from runtime.records import Headers, OutRecord, TopicPartition
 
 Offsets = Mapping[TopicPartition, int]
 CommittedOffsets = Mapping[TopicPartition, int | None]
+_SPACE: Final = "space="
+MIXED: Final = "mixed"
+"""Stands for the space while a leader replaces embeddings of another one: the topics hold both."""
 
 
 class DeadLetter(NamedTuple):
@@ -79,3 +82,30 @@ class StateBatch:
 def are_covered(offsets: Offsets, committed: CommittedOffsets) -> bool:
     """Whether all records before these offsets are before the committed ones."""
     return all((committed.get(partition) or 0) >= offset for partition, offset in offsets.items())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the group's committed offsets tell.
+
+    Attributes:
+        offsets: up to which leaders have published everything, per partition that has one.
+        spaces: those in which the topics' embeddings are, as far as leaders have told; earlier releases told none.
+    """
+
+    offsets: Offsets
+    spaces: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, committed: Mapping[TopicPartition, tuple[int, str]]) -> Progress:
+        """From committed offsets and the texts beside them."""
+        texts = [text for _, text in committed.values()]
+        return cls(
+            {place: offset for place, (offset, _) in committed.items()},
+            frozenset(text.removeprefix(_SPACE) for text in texts if text.startswith(_SPACE)),
+        )
+
+
+def space_note(space: str) -> str:
+    """The text beside committed offsets: everything up to them has been published in this space."""
+    return _SPACE + space if space else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from graph_updater.publication.batch import CommittedOffsets, StateBatch
+from graph_updater.publication.batch import CommittedOffsets, Progress, StateBatch
 from graph_updater.publication.pending import PendingChanges
 
 MAX_LETTER_BYTES: Final = 64 * 1_048_576
@@ -19,19 +19,46 @@ class Outbox:
     """Batches in the order of the stream, and those whose publication has begun.
 
     Args:
+        space: of our embeddings.
         rebuilt: whether the state differs from the topics in ways that no offset tells, as after a rebuild. Its changes
             are published whatever offsets are committed, unless a leader is seen at work.
+
+    Attributes:
+        lacks_everything: whether a leader has to publish every state: the topics' embeddings are, or may be, of another
+            space.
     """
 
-    def __init__(self, *, rebuilt: bool = False) -> None:
+    def __init__(self, space: str = "", *, rebuilt: bool = False) -> None:
+        self._space = space
         self._rebuilt = rebuilt
         self._batches: list[StateBatch] = []
         self._begun = PendingChanges()
         self._seen: CommittedOffsets | None = None
+        self.lacks_everything = False
+
+    @property
+    def space(self) -> str:
+        """Of our embeddings; told with the offsets that we commit."""
+        return self._space
+
+    def change_space(self, space: str) -> None:
+        """From now on the embeddings are of this space: every state has to be published, unless another updater has.
+
+        What the outbox holds stays: it names ids, among them those that have left.
+        """
+        self._space = space
+        self._rebuilt = False
+        self.lacks_everything = True
 
     def add(self, batch: StateBatch) -> None:
         """Puts a batch behind the others."""
         self._batches.append(batch)
+
+    def add_everything(self, batch: StateBatch) -> None:
+        """Puts a batch of every state behind the others; it is published whatever offsets are committed."""
+        self.add(batch)
+        self._rebuilt = True
+        self.lacks_everything = False
 
     def next_part(self, size: int) -> StateBatch | None:
         """At most `size` records to be published in one transaction; None if there are none.
@@ -48,8 +75,17 @@ class Outbox:
         """Takes back a part that is not known to be published."""
         self._begun.put_back(part)
 
-    def drop_covered(self, committed: CommittedOffsets) -> None:
-        """Drops what the committed offsets cover."""
+    def drop_covered(self, progress: Progress) -> None:
+        """Drops what the committed offsets cover.
+
+        A leader of another space has published no state of ours. But then every state is to be published, so that those
+        in the batches need not be kept.
+        """
+        if progress.spaces - {self._space}:
+            self.lacks_everything = True
+        elif progress.spaces:
+            self.lacks_everything = False
+        committed = progress.offsets
         rest = (batch.without(committed, keep_states=self._rebuilt) for batch in self._batches)
         self._batches = [batch for batch in rest if batch is not None]
         self._begun.drop_covered(committed, keep_states=self._rebuilt)
@@ -58,15 +94,15 @@ class Outbox:
         """Notes that nothing is left to be published: from now on committed offsets tell everything."""
         self._rebuilt = False
 
-    def watch_leader(self, committed: CommittedOffsets) -> None:
+    def watch_leader(self, progress: Progress) -> None:
         """Drops what the leader has published, for a standby.
 
         Offsets that advance prove that a leader is at work, whose own state the topics hold.
         """
-        if self._seen is not None and committed != self._seen:
+        if self._seen is not None and progress.offsets != self._seen:
             self._rebuilt = False
-        self._seen = committed
-        self.drop_covered(committed)
+        self._seen = progress.offsets
+        self.drop_covered(progress)
 
     @property
     def letter_bytes(self) -> int:
@@ -74,4 +110,4 @@ class Outbox:
         return self._begun.letter_bytes + sum(batch.letter_bytes for batch in self._batches)
 
     def __len__(self) -> int:
-        return len(self._batches) + self._begun.is_open
+        return len(self._batches) + self._begun.is_open + self.lacks_everything

@@ -4,17 +4,21 @@ A batch is published in parts of bounded size (`publication.pending`), one trans
 transaction whole. Mostly one part is enough. What is published stays published if a later part fails: the next term
 goes on with the rest. After a crash the next leader finds committed offsets before the batch. It publishes what they do
 not cover from its own state, made of the same records.
+
+Beside the offsets stands the space of the embeddings in the topics. A leader that finds another one there publishes
+every state, and says so before the first of them: until the last is out, whoever leads next does the same. So updaters
+whose bundles differ for a while, as during a release, leave nothing behind of a space that is given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import structlog
 
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.publication.batch import CommittedOffsets, Offsets, StateBatch
+from graph_updater.publication.batch import MIXED, Offsets, Progress, StateBatch, space_note
 from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.standby import Leadership, LeaderTerm
 from graph_updater.publication.tracing import UpdateTracing
@@ -28,6 +32,16 @@ MAX_TRANSACTION_RECORDS: Final = 5_000
 log = structlog.get_logger(__name__)
 
 
+class States(Protocol):
+    """Where the states to be published are."""
+
+    async def encode(self, batch: StateBatch) -> Sequence[OutRecord]:
+        """The records of a batch."""
+
+    async def everything(self) -> StateBatch:
+        """Every state, and whatever else has changed since the last batch."""
+
+
 class Publisher:
     """Owns everything about publishing: the batches awaiting it, the term of leadership, the offsets published.
 
@@ -35,12 +49,13 @@ class Publisher:
         leadership: whether this updater leads.
         outbox: the batches not confirmed as published.
         follower: tells the offsets that leaders have committed.
-        encode: makes records of a batch.
+        states: what is published.
         metrics: counts what is published.
         clock: for freshness.
         tracing: makes traces of interactions; None where they are off.
 
     Attributes:
+        outbox: as given.
         published: the offsets of the last batch that this updater published.
     """
 
@@ -49,19 +64,21 @@ class Publisher:
         leadership: Leadership,
         outbox: Outbox,
         follower: TopicFollower,
-        encode: Callable[[StateBatch], Awaitable[Sequence[OutRecord]]],
+        states: States,
         metrics: UpdaterMetrics,
         clock: Clock,
         tracing: UpdateTracing | None = None,
     ) -> None:
         self._leadership = leadership
-        self._outbox = outbox
+        self.outbox = outbox
         self._follower = follower
-        self._encode = encode
+        self._states = states
         self._metrics = metrics
         self._clock = clock
         self._tracing = tracing
         self._reconciled_term: LeaderTerm | None = None
+        self._marked: Offsets = {}
+        """Committed offsets beside which stands `MIXED`."""
         self.published: Offsets = {}
 
     @property
@@ -77,16 +94,16 @@ class Publisher:
     @property
     def pending(self) -> int:
         """Batches that are not confirmed as published."""
-        return len(self._outbox)
+        return len(self.outbox)
 
     @property
     def letter_bytes(self) -> int:
         """Bytes of the dead letters that are not confirmed as published."""
-        return self._outbox.letter_bytes
+        return self.outbox.letter_bytes
 
     def add(self, batch: StateBatch) -> None:
         """Takes in a batch to be published, by this updater or by the leader."""
-        self._outbox.add(batch)
+        self.outbox.add(batch)
 
     async def drop_published(self) -> None:
         """Drops what a leader has published, as a standby does.
@@ -94,7 +111,7 @@ class Publisher:
         Raises:
             BrokerError: if the broker cannot be asked.
         """
-        self._outbox.watch_leader(await self._committed())
+        self.outbox.watch_leader(await self._progress())
 
     async def flush(self) -> bool:
         """Publishes the next part of what is pending. False if not leading, or if that failed; it stays pending then.
@@ -106,14 +123,27 @@ class Publisher:
         if term is None:
             await self.drop_published()
             return False
-        if term is not self._reconciled_term:  # an earlier leader, or this one with a failed transaction, got so far
-            self._outbox.drop_covered(await self._committed())
-            self._reconciled_term = term
-        part = self._outbox.next_part(MAX_TRANSACTION_RECORDS)
+        if term is not self._reconciled_term and not await self._reconcile(term):
+            return False
+        part = self.outbox.next_part(MAX_TRANSACTION_RECORDS)
         if part is not None and not await self._publish(term, part):
             return False
-        if not self._outbox:
-            self._outbox.note_published()
+        if not self.outbox:
+            self.outbox.note_published()
+        return True
+
+    async def _reconcile(self, term: LeaderTerm) -> bool:
+        """Goes on from what an earlier leader, or this one before a failed transaction, has published."""
+        progress = await self._progress()
+        self.outbox.drop_covered(progress)
+        self._marked = {}
+        if self.outbox.lacks_everything:
+            log.info("publishing every state: the topics hold embeddings of another space", space=self.outbox.space)
+            if progress.offsets and not await self._transact(term, (), progress.offsets, MIXED):
+                return False
+            self._marked = progress.offsets
+            self.outbox.add_everything(await self._states.everything())
+        self._reconciled_term = term
         return True
 
     async def _publish(self, term: LeaderTerm, part: StateBatch) -> bool:
@@ -121,33 +151,43 @@ class Publisher:
         updates = self._tracing.begin(part.traced) if self._tracing is not None and part.traced else None
         try:
             with self._metrics.publishing.time():
-                records = await self._encode(part)
+                records = await self._states.encode(part)
                 if updates is not None:
                     records = updates.labelled(records)
-                await transact(term, self._leadership.group_id, records, part.offsets)
-            published = True
-        except TransactionFailed as error:
-            log.warning("changes were not published and will be again", cause=str(error))
+                offsets = {**self._marked, **part.offsets} if part.offsets else {}
+                published = await self._transact(term, records, offsets, self.outbox.space)
         finally:
             if not published:
-                self._outbox.put_back(part)
+                self.outbox.put_back(part)
         if not published:
             return False
         if updates is not None:
             updates.end(self._clock.wall_ms())
-        self.published = part.offsets or self.published
+        if part.offsets:
+            self.published, self._marked = part.offsets, {}
         self._metrics.published.labels("user").inc(len(part.users))
         self._metrics.published.labels("item").inc(len(part.items))
         self._metrics.observe_freshness(part.event_times_ms, self._clock.wall_ms())
         return True
 
-    async def _committed(self) -> CommittedOffsets:
-        """Per input partition, the offset up to which leaders have published everything."""
-        return await self._follower.committed(self._follower.assignment())
+    async def _transact(self, term: LeaderTerm, records: Sequence[OutRecord], offsets: Offsets, space: str) -> bool:
+        """Whether a transaction succeeded; one that did not is told, and the term is over."""
+        try:
+            await transact(term, self._leadership.group_id, records, offsets, space)
+        except TransactionFailed as error:
+            log.warning("changes were not published and will be again", cause=str(error))
+            return False
+        return True
+
+    async def _progress(self) -> Progress:
+        """What leaders have published, per input partition, and in which space."""
+        return Progress.of(await self._follower.committed_with_metadata(self._follower.assignment()))
 
 
-async def transact(term: LeaderTerm, group_id: str, records: Sequence[OutRecord], offsets: Offsets) -> None:
-    """Writes records, and the offsets if there are any, in one transaction.
+async def transact(
+    term: LeaderTerm, group_id: str, records: Sequence[OutRecord], offsets: Offsets, space: str = ""
+) -> None:
+    """Writes records, and the offsets if there are any, in one transaction. Beside the offsets stands the space.
 
     A state too large to be written is skipped with a warning, so that it does not hold up the rest; readers keep its
     last published version.
@@ -163,5 +203,5 @@ async def transact(term: LeaderTerm, group_id: str, records: Sequence[OutRecord]
                     "a state is too large to be published", topic=record.topic, key=record.key, bytes=record.size
                 )
         if offsets:  # first: while a broker writes this down it refuses the transaction's records
-            await transaction.commit_offsets(group_id, offsets)
+            await transaction.commit_offsets(group_id, offsets, dict.fromkeys(offsets, space_note(space)))
         await transaction.send_all(filter(transaction.fits, records))

@@ -11,7 +11,7 @@ survey              a look at brokers, topics and groups, which changes nothing
 
 from runtime.kafka.backlog import Backlog
 from runtime.kafka.connection import probe
-from runtime.kafka.follower import TopicFollower
+from runtime.kafka.follower import CommittedOffset, TopicFollower
 from runtime.kafka.record_sink import RecordSink
 from runtime.kafka.source import RebalanceHooks, RecordSource
 from runtime.kafka.survey import ClusterFacts, GroupFacts, Member, TopicFacts, survey
@@ -23,6 +23,7 @@ __all__ = [
     "Backlog",
     "Cluster",
     "ClusterFacts",
+    "CommittedOffset",
     "GroupFacts",
     "Member",
     "RebalanceHooks",

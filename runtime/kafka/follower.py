@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition as VendorPartition
@@ -22,6 +23,13 @@ transaction markers, aborted records or compacted ones may remain.
 """
 
 log = structlog.get_logger(__name__)
+
+
+class CommittedOffset(NamedTuple):
+    """A group's next offset to be read in a partition, and the text beside it."""
+
+    offset: int
+    metadata: str
 
 
 class TopicFollower(PartitionReader):
@@ -111,6 +119,26 @@ class TopicFollower(PartitionReader):
         if self._unread:
             await self._note_progress(idle=not records)
         return records
+
+    async def committed_with_metadata(
+        self, partitions: Iterable[TopicPartition]
+    ) -> dict[TopicPartition, CommittedOffset]:
+        """As `committed`, each with the text beside it; without the partitions that have none.
+
+        Raises:
+            BrokerError: if the broker cannot be asked.
+        """
+        wanted = [VendorPartition(*partition) for partition in partitions]
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - aiokafka itself tells the offsets alone
+        with translated(f"asking for offsets of the group {self._group_id}"):
+            # The library itself waits without a limit.
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1000):
+                found = await coordinator.fetch_committed_offsets(wanted)
+        return {
+            TopicPartition(*partition): CommittedOffset(committed.offset, committed.metadata or "")
+            for partition, committed in found.items()
+            if committed.offset >= 0
+        }
 
     @property
     def caught_up(self) -> bool:

@@ -58,6 +58,24 @@ def test_nothing_is_collected_where_nothing_was_read():
     assert of.collect().batch is None
 
 
+def test_everything_is_every_state_and_what_has_changed_since():
+    """Also where nothing was read; dead letters and offsets of what was read are in it."""
+    of = engine()
+    of.absorb(records([click("u", "i1"), click("v", "i2")]))
+    of.collect()
+    of.absorb([record(b"rubbish", 2)])
+
+    batch = of.everything()
+
+    assert sorted(batch.users) == ["u", "v"]
+    assert sorted(batch.items) == sorted(base().item_ids)
+    assert batch.offsets == {CLICKS: 3}
+    assert [dead.offset for dead in batch.dead_letters] == [2]
+    assert len(states_in(of.encode(batch), TOPICS.user_states, UserState)) == 2
+    assert of.collect().batch is None
+    assert sorted(of.everything().users) == ["u", "v"]
+
+
 def test_a_record_that_cannot_be_read_becomes_a_dead_letter_of_the_batch():
     """It is kept as it came, with its place; the offsets passes it all the same."""
     of = engine()

@@ -52,11 +52,13 @@ async def test_a_leader_term_writes_states_and_offsets_together(broker, group):
         await until(lambda: leader.term)
         async with leader.term.transaction() as transaction:
             await transaction.send_all([OutRecord(states, b"u", b"state")])
-            await transaction.commit_offsets(group.group_id, {place: 7})
+            await transaction.commit_offsets(group.group_id, {place: 7}, {place: "space=a"})
     async with group() as next_one:
         await until(lambda: next_one.term)
 
         assert await follower.committed([place]) == {place: 7}
+        other = TopicPartition(group.topic, 1)
+        assert await follower.committed_with_metadata([place, other]) == {place: (7, "space=a")}
     await follower.stop()
     assert await broker.contents(states) == [b"state"]
 

@@ -55,10 +55,11 @@ class UpdaterWorld:
         self.log = folder / "updater.log"
         self.reference = UpdaterState(EXACT, bundled_base(bundle.graph, bundle.text))
         self.users, self.items = set(), set()
+        self.told = []
         self.published = Published(self)
 
-    def settings(self, **changes) -> UpdaterSettings:
-        """Quick and exact."""
+    def settings(self, client_id="exitstream", **changes) -> UpdaterSettings:
+        """Quick and exact. Of a group's members the one whose client id comes first in the alphabet leads."""
         quick = {
             "bundle": str(self.bundle_folder),
             "group_id": self.group_id,
@@ -68,7 +69,7 @@ class UpdaterWorld:
             "graph": EXACT,
         }
         return UpdaterSettings(
-            kafka=self.broker.settings(),
+            kafka=self.broker.settings(client_id=client_id),
             topics=self.topics,
             telemetry=TelemetrySettings(http_enabled=False),
             updater=UpdaterSection(**{**quick, **changes}),
@@ -86,23 +87,34 @@ class UpdaterWorld:
                 await sink.send(self.record(message))
             await sink.flush()
 
+    def expect(self, bundle):
+        """From now on the states are to be those of another bundle, made of everything sent so far."""
+        self.reference = UpdaterState(EXACT, bundled_base(bundle.graph, bundle.text))
+        for message in self.told:
+            self._tell(message)
+
     def record(self, message):
         """A message (or raw bytes, as an interaction) as a record for its topic; tells the reference."""
+        self.told.append(message)
+        self._tell(message)
         if isinstance(message, bytes):
             return OutRecord(self.topics.interactions, b"rubbish", message)
-        if isinstance(message, Item):
-            self.reference.apply_items([message])
-            self.items.add(message.item_id)
-            return OutRecord(self.topics.items, message.item_id.encode(), encode(message), HEADERS)
-        self.reference.apply([message])
-        self.users.add(message.user_id)
         self.items.add(message.item_id)
+        if isinstance(message, Item):
+            return OutRecord(self.topics.items, message.item_id.encode(), encode(message), HEADERS)
+        self.users.add(message.user_id)
         return OutRecord(self.topics.interactions, message.user_id.encode(), encode(message), HEADERS)
 
+    def _tell(self, message):
+        if isinstance(message, Item):
+            self.reference.apply_items([message])
+        elif not isinstance(message, bytes):
+            self.reference.apply([message])
+
     @contextlib.asynccontextmanager
-    async def running(self, clock=None, **changes):
+    async def running(self, client_id="exitstream", **changes):
         """An updater in this process, drained at the end."""
-        updater = RunningUpdater(Updater(self.settings(**changes), clock or SystemClock()))
+        updater = RunningUpdater(Updater(self.settings(client_id, **changes), SystemClock()))
         try:
             yield updater
         finally:
@@ -210,6 +222,11 @@ class Published:
             for name, state in states.items()
             if state.embedding is not None
         }
+
+    def spaces(self):
+        """Spaces of all published embeddings."""
+        embeddings = [state.embedding for states in self.states.values() for state in states.values()]
+        return {embedding.space for embedding in embeddings if embedding is not None}
 
     async def quiet(self, seconds=0.5):
         """Reads on for a while; how many states came."""

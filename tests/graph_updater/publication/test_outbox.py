@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from updater_parts import CLICKS, TOPICS
 
-from graph_updater.publication.batch import DeadLetter, StateBatch
+from graph_updater.publication.batch import MIXED, DeadLetter, Progress, StateBatch, space_note
 from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.pending import LETTER_BYTES_AT_ONCE
 from runtime.records import OutRecord, TopicPartition
@@ -95,7 +96,7 @@ def test_a_standby_keeps_what_the_leader_has_not_published():
     for offset in (3, 6, 9):
         outbox.add(batch(offset, [f"u{offset}"]))
 
-    outbox.watch_leader({CLICKS: 7, OTHER: None})
+    outbox.watch_leader(Progress({CLICKS: 7}))
 
     assert [part.users for part in parts(outbox, 10)] == [["u9"]]
 
@@ -105,11 +106,11 @@ def test_a_batch_is_covered_only_in_all_its_partitions():
     outbox = Outbox()
     outbox.add(StateBatch({CLICKS: 3, OTHER: 2}, users=["a"]))
 
-    outbox.drop_covered({CLICKS: 9, OTHER: 1})
+    outbox.drop_covered(Progress({CLICKS: 9, OTHER: 1}))
     assert len(outbox) == 1
-    outbox.drop_covered({CLICKS: 9})
+    outbox.drop_covered(Progress({CLICKS: 9}))
     assert len(outbox) == 1
-    outbox.drop_covered({CLICKS: 3, OTHER: 2})
+    outbox.drop_covered(Progress({CLICKS: 3, OTHER: 2}))
     assert len(outbox) == 0
 
 
@@ -119,9 +120,9 @@ def test_what_was_begun_is_dropped_when_another_leader_published_it():
     outbox.add(batch(9, ["a", "b", "c"], dead_letters=[letter(8)]))
     outbox.put_back(outbox.next_part(2))
 
-    outbox.watch_leader({CLICKS: 8})
+    outbox.watch_leader(Progress({CLICKS: 8}))
     assert len(outbox) == 1
-    outbox.watch_leader({CLICKS: 9})
+    outbox.watch_leader(Progress({CLICKS: 9}))
     assert len(outbox) == 0
     assert outbox.letter_bytes == 0
     assert outbox.next_part(10) is None
@@ -135,7 +136,7 @@ def test_a_dead_letter_is_never_sent_twice():
         if begun:
             outbox.put_back(outbox.next_part(1))
 
-        outbox.drop_covered({CLICKS: 6})
+        outbox.drop_covered(Progress({CLICKS: 6}))
 
         assert [dead.offset for part in parts(outbox, 10) for dead in part.dead_letters] == [8]
 
@@ -144,12 +145,12 @@ def test_after_a_rebuild_changes_are_published_whatever_is_committed():
     """Offsets say nothing of how the state differs from the topics then; once all is published they do again."""
     outbox = Outbox(rebuilt=True)
     outbox.add(batch(5, ["a"]))
-    outbox.drop_covered({CLICKS: 5})
+    outbox.drop_covered(Progress({CLICKS: 5}))
     assert [part.users for part in parts(outbox, 10)] == [["a"]]
 
     outbox.note_published()
     outbox.add(batch(5, ["b"]))
-    outbox.drop_covered({CLICKS: 5})
+    outbox.drop_covered(Progress({CLICKS: 5}))
     assert len(outbox) == 0
 
 
@@ -157,12 +158,100 @@ def test_a_rebuilt_standby_publishes_nothing_where_a_leader_is_seen_at_work():
     """Offsets that stand still prove nothing: the leader may be dead. Offsets that advance do."""
     outbox = Outbox(rebuilt=True)
     outbox.add(batch(5, ["a"]))
-    outbox.watch_leader({CLICKS: 5})
-    outbox.watch_leader({CLICKS: 5})
+    outbox.watch_leader(Progress({CLICKS: 5}))
+    outbox.watch_leader(Progress({CLICKS: 5}))
     assert len(outbox) == 1
 
-    outbox.watch_leader({CLICKS: 6})
+    outbox.watch_leader(Progress({CLICKS: 6}))
     assert len(outbox) == 0
+
+
+def told(offset, *spaces):
+    """What leaders have committed, with the spaces beside it; none: by an earlier release."""
+    return Progress({CLICKS: offset}, frozenset(spaces))
+
+
+def test_the_spaces_are_told_beside_the_offsets():
+    """As they are written they are read; a text of another kind tells none."""
+    assert Progress.of({CLICKS: (3, space_note("ours")), OTHER: (4, space_note(MIXED))}) == Progress(
+        {CLICKS: 3, OTHER: 4}, frozenset({"ours", MIXED})
+    )
+    assert Progress.of({CLICKS: (3, ""), OTHER: (4, "note")}) == Progress({CLICKS: 3, OTHER: 4})
+    assert space_note("") == ""
+
+
+@pytest.mark.parametrize("rebuilt", [False, True])
+def test_a_leader_of_another_space_leaves_everything_to_be_published(rebuilt):
+    """However its offsets advance, the topics hold none of our states; its dead letters are sent, though."""
+    outbox = Outbox("ours", rebuilt=rebuilt)
+    outbox.add(batch(5, ["a"], dead_letters=[letter(4)]))
+    outbox.add(batch(9, ["b"], dead_letters=[letter(8)]))
+
+    for offset in (4, 5, 6):
+        outbox.watch_leader(told(offset, "theirs"))
+
+    assert outbox.lacks_everything
+    assert len(outbox) == 1 + 1  # and that everything is due
+    outbox.add_everything(batch(9, ["a", "b", "idle"]))
+    outbox.drop_covered(told(9))
+    (part,) = parts(outbox, 10)
+    assert sorted(part.users) == ["a", "b", "idle"]
+    assert part.dead_letters == []
+
+
+def test_what_a_standby_keeps_beside_a_leader_of_another_space_is_bounded():
+    """What that leader's offsets cover is dropped: everything will be published anyway."""
+    outbox = Outbox("ours", rebuilt=True)
+    for offset in range(100):
+        outbox.watch_leader(told(offset, "theirs"))
+        outbox.add(batch(offset, [f"u{offset}"]))
+
+    assert len(outbox._batches) == 1
+
+
+def test_a_leader_of_our_space_has_published_everything():
+    """Its offsets prove it, whatever another one did before; what they do not cover is kept."""
+    outbox = Outbox("ours")
+    outbox.watch_leader(told(3, "theirs"))
+    outbox.add(batch(5, ["a"]))
+    outbox.add(batch(9, ["b"]))
+
+    outbox.watch_leader(told(6, "ours"))
+
+    assert not outbox.lacks_everything
+    assert [part.users for part in parts(outbox, 10)] == [["b"]]
+
+
+def test_states_of_two_spaces_in_the_topics_are_published_again():
+    """A leader that was replacing them did not come to its end, whichever space it had."""
+    outbox = Outbox("ours")
+    outbox.watch_leader(told(3, MIXED))
+    assert outbox.lacks_everything
+
+
+def test_offsets_of_an_earlier_release_count_as_of_our_space():
+    """They tell no space: what they cover is published, and nothing more becomes due."""
+    outbox = Outbox("ours")
+    outbox.add(batch(5, ["a"]))
+    outbox.watch_leader(told(5))
+    assert len(outbox) == 0
+
+
+def test_a_change_of_space_makes_everything_due_and_keeps_what_waits():
+    """Ids that have left need their tombstones, and letters are still to be sent; a leader of that space, seen at work,
+    has published the states.
+    """
+    outbox = Outbox("former", rebuilt=True)
+    outbox.add(batch(5, ["gone"], dead_letters=[letter(4)]))
+
+    outbox.change_space("ours")
+
+    assert outbox.space == "ours"
+    assert outbox.lacks_everything
+    outbox.watch_leader(told(4, "ours"))
+    assert not outbox.lacks_everything
+    (part,) = parts(outbox, 10)
+    assert (part.users, len(part.dead_letters)) == (["gone"], 1)
 
 
 def test_large_dead_letters_go_in_several_parts():

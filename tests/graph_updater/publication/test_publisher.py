@@ -8,14 +8,16 @@ from updater_parts import CLICKS, NOW_MS, TOPICS
 
 import graph_updater.publication.publisher as publisher_module
 from graph_updater.metrics import UpdaterMetrics
-from graph_updater.publication.batch import StateBatch, TracedInteraction
+from graph_updater.publication.batch import MIXED, StateBatch, TracedInteraction, space_note
 from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.publisher import Publisher, transact
 from graph_updater.publication.standby import LeaderTerm
 from graph_updater.publication.tracing import UpdateTracing
 from runtime.clock import ManualClock
 from runtime.errors import BrokerUnreachable, Fenced, NotAuthorized, TransactionFailed
-from runtime.records import OutRecord
+from runtime.records import OutRecord, TopicPartition
+
+OTHER = TopicPartition(TOPICS.items, 0)
 
 
 class RecordingSink:
@@ -24,6 +26,7 @@ class RecordingSink:
     def __init__(self, largest=100):
         self.committed = []
         self.offsets = {}
+        self.notes = []
         self.stopped = False
         self.fails = False
         self.error = None
@@ -48,8 +51,11 @@ class RecordingSink:
             raise TransactionFailed("the broker said no")
         self.committed += records
 
-    async def commit_offsets(self, group_id, offsets):
+    async def commit_offsets(self, group_id, offsets, metadata):
+        if self.fails:
+            raise TransactionFailed("the broker said no")
         self.offsets[group_id] = offsets
+        self.notes.append(set(metadata.values()))
 
     async def stop(self):
         self.stopped = True
@@ -62,6 +68,7 @@ class Broker:
 
     def __init__(self):
         self.offsets = {CLICKS: 0}
+        self.note = ""
         self.elected = None
 
     @property
@@ -75,13 +82,21 @@ class Broker:
     def assignment(self):
         return frozenset({CLICKS})
 
-    async def committed(self, _partitions):
-        return dict(self.offsets)
+    async def committed_with_metadata(self, _partitions):
+        return {place: (offset, self.note) for place, offset in self.offsets.items()}
 
 
-async def encode(batch):
+class States:
     """A record per id, named after it."""
-    return [OutRecord("states", name.encode(), b"state") for name in batch.users]
+
+    def __init__(self, topic="states"):
+        self._topic = topic
+
+    async def encode(self, batch):
+        return [OutRecord(self._topic, name.encode(), b"state") for name in batch.users]
+
+    async def everything(self):
+        return StateBatch({CLICKS: 6}, users=["early", "late", "idle"])
 
 
 @pytest.fixture
@@ -93,7 +108,7 @@ def broker():
 @pytest.fixture
 def publisher(broker):
     """With two batches pending, up to offsets 3 and 6."""
-    of = Publisher(broker, Outbox(), broker, encode, UpdaterMetrics(), ManualClock(NOW_MS))
+    of = Publisher(broker, Outbox(), broker, States(), UpdaterMetrics(), ManualClock(NOW_MS))
     of.add(StateBatch({CLICKS: 3}, users=["early"]))
     of.add(StateBatch({CLICKS: 6}, users=["late"], event_times_ms=[NOW_MS - 2000]))
     return of
@@ -164,7 +179,7 @@ async def test_committed_offsets_are_asked_for_once_per_term(broker, publisher):
 async def test_a_large_batch_goes_on_where_a_failure_left_it(broker, monkeypatch):
     """What was committed in one term is not written again in the next, and new changes join the rest."""
     monkeypatch.setattr(publisher_module, "MAX_TRANSACTION_RECORDS", 3)
-    of = Publisher(broker, Outbox(), broker, encode, UpdaterMetrics(), ManualClock(NOW_MS))
+    of = Publisher(broker, Outbox(), broker, States(), UpdaterMetrics(), ManualClock(NOW_MS))
     of.add(StateBatch({CLICKS: 8}, users=[f"u{n}" for n in range(8)]))
     first = broker.elect()
     assert await of.flush()
@@ -213,6 +228,89 @@ async def test_whoever_may_not_write_tries_again_in_another_term(broker, publish
     assert sorted(keys(sink)) == ["early", "late"]
 
 
+@pytest.fixture
+def ours(broker):
+    """Of the space `ours`, with the same batches."""
+    of = Publisher(broker, Outbox("ours"), broker, States(), UpdaterMetrics(), ManualClock(NOW_MS))
+    of.add(StateBatch({CLICKS: 3}, users=["early"]))
+    of.add(StateBatch({CLICKS: 6}, users=["late"]))
+    return of
+
+
+async def test_a_leader_publishes_every_state_where_another_space_was_published(broker, ours):
+    """It says so beside the offsets before the first state is replaced, and tells its own space with the last."""
+    broker.offsets, broker.note = {CLICKS: 6, OTHER: 2}, space_note("theirs")
+    sink = broker.elect()
+
+    assert await ours.flush()
+
+    assert sorted(keys(sink)) == ["early", "idle", "late"]
+    assert sink.notes == [{space_note(MIXED)}, {space_note("ours")}]
+    assert sink.offsets == {"group": {CLICKS: 6, OTHER: 2}}
+    assert ours.published == {CLICKS: 6}
+    assert not ours.pending
+
+
+async def test_between_the_first_and_the_last_of_all_states_no_space_is_told(broker, ours, monkeypatch):
+    """Whoever leads next after a failure there finds that the topics hold two spaces, and begins again."""
+    monkeypatch.setattr(publisher_module, "MAX_TRANSACTION_RECORDS", 2)
+    broker.note = space_note("theirs")
+    first = broker.elect()
+    assert await ours.flush()
+    first.fails = True
+    assert not await ours.flush()
+    assert first.notes == [{space_note(MIXED)}]
+
+    broker.note = space_note(MIXED)
+    second = broker.elect()
+    while not await ours.flush() or ours.pending:
+        pass
+
+    assert {"early", "late", "idle"} == set(keys(second))
+    assert second.notes == [{space_note(MIXED)}, {space_note("ours")}]
+
+
+async def test_offsets_never_go_back_to_those_of_a_term_that_failed(broker, ours, monkeypatch):
+    """Another leader came to the end of what that term had begun; its offsets stay."""
+    monkeypatch.setattr(publisher_module, "MAX_TRANSACTION_RECORDS", 2)
+    broker.offsets, broker.note = {CLICKS: 1, OTHER: 2}, space_note("theirs")
+    first = broker.elect()
+    assert await ours.flush()
+    first.fails = True
+    assert not await ours.flush()
+
+    broker.offsets, broker.note = {CLICKS: 3, OTHER: 9}, space_note("ours")
+    second = broker.elect()
+    assert await ours.flush()
+
+    assert not ours.pending
+    assert second.offsets == {"group": {CLICKS: 6}}
+
+
+async def test_a_leader_goes_on_where_its_own_space_was_published(broker, ours):
+    """Nothing is published again, and its space is told with every commit."""
+    broker.offsets[CLICKS], broker.note = 3, space_note("ours")
+    sink = broker.elect()
+
+    assert await ours.flush()
+
+    assert keys(sink) == ["late"]
+    assert sink.notes == [{space_note("ours")}]
+
+
+async def test_a_failure_to_say_that_everything_is_replaced_ends_the_term(broker, ours):
+    """No state is replaced before; the next term tries again."""
+    broker.note = space_note("theirs")
+    sink = broker.elect()
+    sink.fails = True
+    assert not await ours.flush()
+    assert keys(sink) == []
+
+    again = broker.elect()
+    assert await ours.flush()
+    assert sorted(keys(again)) == ["early", "idle", "late"]
+
+
 async def test_a_state_too_large_does_not_hold_up_the_rest():
     """It is left out, told in the log; everything else and the offsets go."""
     sink, offsets = RecordingSink(), {CLICKS: 3}
@@ -243,10 +341,7 @@ async def test_traces_end_with_the_transaction_that_publishes_their_states(broke
     recorder, clock = SpanRecorder("updater"), ManualClock(NOW_MS)
     tracing = UpdateTracing(recorder.tracer, TOPICS, "group", clock)
 
-    async def encode_states(batch):
-        return [OutRecord(TOPICS.user_states, name.encode(), b"state") for name in batch.users]
-
-    of = Publisher(broker, Outbox(), broker, encode_states, UpdaterMetrics(), clock, tracing)
+    of = Publisher(broker, Outbox(), broker, States(TOPICS.user_states), UpdaterMetrics(), clock, tracing)
     traced = TracedInteraction("u", "i", "e", CLICKS, 0, SAMPLED, NOW_MS)
     of.add(StateBatch({CLICKS: 1}, users=["u"], traced=[traced]))
     broker.elect().fails = True

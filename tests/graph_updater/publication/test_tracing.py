@@ -9,7 +9,7 @@ from updater_parts import CLICKS, NOW_MS, TOPICS, click, engine, record
 
 from graph_updater.engine import _TRACED_EVENTS
 from graph_updater.intake import Intake
-from graph_updater.publication.batch import StateBatch, TracedInteraction
+from graph_updater.publication.batch import Progress, StateBatch, TracedInteraction
 from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.pending import MOST_TRACED
 from graph_updater.publication.tracing import MOST_LINKS, UpdateTracing
@@ -182,7 +182,7 @@ def test_what_another_leader_published_leaves_no_traces_behind():
     outbox = Outbox()
     outbox.add(StateBatch({CLICKS: 1}, ["u"], traced=[traced(number=0)]))
     outbox.put_back(outbox.next_part(10))
-    outbox.drop_covered({CLICKS: 1})
+    outbox.drop_covered(Progress({CLICKS: 1}))
     outbox.add(StateBatch({CLICKS: 2}, ["u"], traced=[traced(number=1)]))
 
     assert [one.offset for one in outbox.next_part(10).traced] == [1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from interactions import TRAINED, exact_state, feed, interaction, pass_time, str
 from graph_updater.graph.config import GraphConfig
 from graph_updater.state.snapshot_checks import IncompatibleSnapshot
 from graph_updater.state.updater_state import UpdaterState
+from schemas.messages import Item
 
 CONFIG = GraphConfig(epsilon=0.0, embedding_dtype="float32", window_ms=256_000, half_life_ms=1000)
 ITEMS = [*TRAINED, "new-1", "new-2"]
@@ -48,6 +51,27 @@ def test_a_copy_made_in_mid_stream_is_the_state_of_its_last_moment(before, durin
     feed(state, after)
     feed(restored, after)
     same(state, restored)
+
+
+def test_in_another_space_every_state_is_published_also_one_without_an_embedding():
+    """What the topics hold of an id that has none in the new space would stay there for ever otherwise."""
+    former = replace(trained_base(), text_map=lambda _title, _attributes: trained_base().item_vectors[0])
+    state = UpdaterState(CONFIG, former)
+    state.apply_items([Item(item_id="new-1", title="a title")])
+    feed(state, [interaction("anna", "item-0", 1), interaction("bert", "item-1", 2)])
+    state.published.take_changes()
+    assert state.published.item_state("new-1", 0).embedding is not None
+
+    base = replace(trained_base(), item_vectors=2.0 * trained_base().item_vectors[:, ::-1])
+    restored = UpdaterState.restore(CONFIG, base, *state.snapshot_arrays(), of_other_space=True)
+
+    changes = restored.published.take_changes()
+    assert sorted(changes.users) == ["anna", "bert"]
+    assert sorted(changes.items) == sorted({*TRAINED, "new-1"})
+    assert restored.published.item_state("new-1", 0).embedding is None
+    fresh = UpdaterState(CONFIG, base)
+    feed(fresh, [interaction("anna", "item-0", 1), interaction("bert", "item-1", 2)])
+    np.testing.assert_allclose(restored.item_embeddings(TRAINED), fresh.item_embeddings(TRAINED), atol=1e-5)
 
 
 def test_a_landmark_that_moves_during_the_copy_moves_for_what_is_copied_already():

@@ -1,0 +1,99 @@
+"""What an updater finds around it at its start: the bundle, the broker with the topics, the place for snapshots."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Final
+
+from graph_updater.graph.base_embeddings import BaseEmbeddings, bundled_base
+from graph_updater.origin import Origin
+from graph_updater.recovery import SNAPSHOT_KIND
+from graph_updater.settings import UpdaterSettings
+from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
+from models.bundle_files import GraphPart
+from runtime.errors import BrokerError
+from runtime.kafka import probe, require_topics, topic_ids
+from runtime.observability.outages import Outages
+from runtime.snapshots import SnapshotStore
+
+_RETRY_S: Final = 1.0
+_ACTIVITY: Final = "recovery"
+
+
+@dataclass(frozen=True)
+class UpdaterResources:
+    """What stays the same while an updater runs, until its bundle changes or topics are made again.
+
+    Attributes:
+        base: base embeddings, from the model bundle.
+        origin: what a snapshot must agree with.
+        store: where the snapshots are.
+        made_again: topics that were deleted and made again while the program ran.
+    """
+
+    base: BaseEmbeddings
+    origin: Origin
+    store: SnapshotStore
+    made_again: frozenset[str] = frozenset()
+
+    def with_bundle(self, bundle: GraphPart) -> UpdaterResources:
+        """The same with another bundle."""
+        origin = replace(self.origin, model_version=bundle.version, space=bundle.space)
+        return replace(self, base=bundled_base(bundle.graph, bundle.text), origin=origin)
+
+    def with_version_of(self, bundle: GraphPart) -> UpdaterResources:
+        """The same with the version of a bundle that has the same graph."""
+        return replace(self, origin=replace(self.origin, model_version=bundle.version))
+
+
+def input_topics(settings: UpdaterSettings) -> tuple[str, str]:
+    """What is read; the last one is the catalogue."""
+    return settings.topics.interactions, settings.topics.items
+
+
+async def find_resources(settings: UpdaterSettings, bundle: GraphPart) -> UpdaterResources:
+    """Checks brokers, topics and the snapshots' address.
+
+    Raises:
+        ExitstreamError: whatever keeps an updater from starting.
+    """
+    updater = settings.updater
+    await probe(settings.kafka)
+    cluster = await require_topics(settings.kafka, _all_topics(settings))
+    inputs, ids = input_topics(settings), await _topic_ids(settings)
+    return UpdaterResources(
+        base=bundled_base(bundle.graph, bundle.text),
+        origin=Origin(bundle.version, cluster.id, inputs, ids, bundle.space),
+        store=SnapshotStore(
+            updater.snapshots, kind=SNAPSHOT_KIND, version=SNAPSHOT_VERSION, keep=updater.snapshots_kept
+        ),
+    )
+
+
+async def find_again(settings: UpdaterSettings, before: UpdaterResources, outages: Outages) -> UpdaterResources:
+    """The same with the topics' present ids, once the broker tells them."""
+    while True:
+        try:
+            await require_topics(settings.kafka, _all_topics(settings))
+            present = await _topic_ids(settings)
+        except BrokerError as error:
+            outages.note(_ACTIVITY, error)
+            await asyncio.sleep(_RETRY_S)
+        else:
+            outages.over(_ACTIVITY)
+            known = before.origin.topic_ids
+            again = frozenset(name for name in present if present[name] != known.get(name))
+            return replace(
+                before, origin=replace(before.origin, topic_ids=present), made_again=before.made_again | again
+            )
+
+
+def _all_topics(settings: UpdaterSettings) -> tuple[str, ...]:
+    topics, inputs = settings.topics, input_topics(settings)
+    return (*inputs, topics.user_states, topics.item_states, *map(topics.dead_letter, inputs))
+
+
+async def _topic_ids(settings: UpdaterSettings) -> dict[str, str]:
+    topics = settings.topics
+    return await topic_ids(settings.kafka, (*input_topics(settings), topics.user_states, topics.item_states))
