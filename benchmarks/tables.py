@@ -226,10 +226,8 @@ def release(figures: Figures) -> str:
                 f"{meanwhile['p50_ms']:.0f} / {meanwhile['p99_ms']:.0f} ms",
             )
         )
-    conditions = (
-        f"{figures['rate']:.0f} requests/s of {figures['candidates']:.0f} candidates, budget {figures['budget_ms']} ms; "
-        f"{figures['pinned']}."
-    )
+    asked = f"{figures['rate']:.0f} requests/s of {figures['candidates']:.0f} candidates"
+    conditions = f"{asked}, budget {figures['budget_ms']} ms; {figures['pinned']}."
     header = (
         "released",
         "until served",
