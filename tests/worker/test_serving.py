@@ -6,22 +6,25 @@ import gc
 import weakref
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from bundle_variants import with_other_scores
 
 from schemas.codec import encode
 from worker.engine.engine import ScoringEngine
 from worker.model import ServingModel
+from worker.state_store.tables import Tables
 
 
 @pytest.fixture
 def make_other(tiny_bundle, filled_tables, serving_model):
     """Makes models over the same tables whose scores are higher, with engines of their own."""
 
-    def make(costs=serving_model.engine.costs):
+    def make(tables=filled_tables):
+        costs = serving_model.engine.costs
         bundle = replace(with_other_scores(tiny_bundle), version="other")
         engine = ScoringEngine(bundle.model, bundle.calibration, serving_model.engine._settings, costs=costs)
-        return ServingModel.around(engine, bundle, filled_tables)
+        return ServingModel.around(engine, bundle, tables)
 
     return make
 
@@ -67,17 +70,18 @@ async def _ctr_alone(make_desk, make_other, version):
     return [score.ctr for score in (await desk.answer(desk.request("i3", "i1", "i4"))).scores]
 
 
-async def test_a_request_in_parts_is_finished_by_the_model_that_began_it(make_desk, make_other):
-    """However many of its parts still wait."""
+async def test_a_request_in_parts_is_finished_by_the_model_that_began_it(make_desk, make_other, tiny_bundle):
+    """However many of its parts still wait, and with evidence from that model's own tables."""
     desk = make_desk(engine={"part_candidates": 4, "prepare_ahead_tokens": 100, "max_batch_tokens": 128})
     await _accept(desk, 1, [f"i{number}" for number in range(20)])
     desk.pipeline.infer()
-    desk.serving.swap(make_other())
+    desk.serving.swap(make_other(Tables(tiny_bundle.text, tiny_bundle.graph.dim)))
     await desk.work()
 
     [scores] = desk.scores()
     assert scores.model_version == desk.model.version
     assert len(scores.scores) == 20
+    assert all(score.neighbours for score in scores.scores)
 
 
 async def test_what_waits_for_the_graph_is_answered_by_its_own_model(make_desk, make_other):
@@ -91,6 +95,17 @@ async def test_what_waits_for_the_graph_is_answered_by_its_own_model(make_desk, 
     answered = desk.scores()
     assert len(answered) == 5
     assert {scores.model_version for scores in answered} == {desk.model.version}
+
+
+async def test_a_request_that_the_graph_will_answer_in_part_has_begun(desk):
+    """Its other parts wait, but no part may go to another model."""
+    engine = desk.serving.model.engine
+    await _accept(desk, 2)
+    for job in list(desk.pipeline._accepted):
+        desk.serving.enqueue(job)
+    engine._fallback.add(desk.pipeline._accepted[0], np.arange(1))
+
+    assert engine.take_unbegun() == [desk.pipeline._accepted[1]]
 
 
 async def test_two_swaps_in_a_row_lose_nothing(make_desk, make_other):
