@@ -54,10 +54,18 @@ class FollowedTables:
         finally:
             filled.cancel()
 
+    async def keep(self) -> None:
+        """Lasts as long as they are followed; cancelling it ends that.
+
+        Raises:
+            ExitstreamError: they cannot be kept current.
+        """
+        await self.task
+
     async def close(self) -> None:
         """Follows no longer."""
         self.task.cancel()
-        await asyncio.wait([self.task])
+        await asyncio.gather(self.task, return_exceptions=True)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -34,7 +34,7 @@ from worker.model import ServingModel
 from worker.serving import Serving
 from worker.steps import between_rounds
 
-Keep = Callable[[FollowedTables], asyncio.Task[None]]
+Keep = Callable[[FollowedTables], Sequence[asyncio.Task[None]]]
 log = structlog.get_logger(__name__)
 
 
@@ -49,7 +49,7 @@ class ModelLoader:
         threads: of torch and FAISS.
         thread: the compute thread.
         tables: makes tables for a bundle.
-        keep: watches over tables from when they serve; what it returns ends with them.
+        keep: begins tasks that watch over tables from when they serve; they end with them.
         clock: the time.
     """
 
@@ -64,7 +64,7 @@ class ModelLoader:
         self._clock = clock
         self._watch = BundleWatch(settings.worker.bundle, settings.worker.bundle_check_s, clock)
         self._tables: FollowedTables | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._keeping: Sequence[asyncio.Task[None]] = ()
 
     async def first(self, readiness: Readiness, stopping: asyncio.Event) -> Serving | None:
         """The model to begin with; None if the worker is asked to stop meanwhile.
@@ -147,9 +147,10 @@ class ModelLoader:
     async def _take_over(self, followed: FollowedTables) -> None:
         """These tables serve from now on; those before are followed no longer."""
         before, self._tables, self._keeping = self._keeping, followed, self._keep(followed)
-        if before is not None:
-            before.cancel()
-            await asyncio.wait([before])
+        for task in before:
+            task.cancel()
+        # Not `wait`, which leaves a task its exception: a cycle, through which its tables would stay in memory.
+        await asyncio.gather(*before, return_exceptions=True)
 
     async def _fill(self, bundle: Bundle) -> FollowedTables:
         """Tables of the bundle's own, filled beside those that serve."""

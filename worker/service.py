@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -87,9 +89,7 @@ class Service:
             spawn(thread.run(), "compute")
             outcomes = LiveOutcomes(settings.worker.outcomes, self.metrics, self._clock)
             tables = TableMaker(settings, thread, training, self.metrics, outcomes, self._outages, self._clock)
-            loader = ModelLoader(
-                self._threads, thread, tables, lambda made: spawn(self._keep(made), "states"), self._clock
-            )
+            loader = ModelLoader(self._threads, thread, tables, partial(self._keep, spawn), self._clock)
             serving = await loader.first(self.readiness, stopping)
             if serving is None:
                 return
@@ -97,11 +97,10 @@ class Service:
             spawn(loader.follow(serving), "bundle")
             await self._serve(serving, outcomes, thread, spawn, stopping)
 
-    async def _keep(self, followed: FollowedTables) -> None:
-        """Watches over the tables that serve, until cancelled or until they cannot be kept current."""
-        async with owned_tasks() as spawn:
-            spawn(self._watchdog.watch(followed.follower, STATE_PROGRESS), "watchdog of the states")
-            await followed.task
+    def _keep(self, spawn: Spawn, followed: FollowedTables) -> Sequence[asyncio.Task[None]]:
+        """Watches over the tables that serve: the worker ends if they cannot be kept current."""
+        watching = self._watchdog.watch(followed.follower, STATE_PROGRESS)
+        return spawn(followed.keep(), "states"), spawn(watching, "watchdog of the states")
 
     async def _serve(
         self, serving: Serving, outcomes: LiveOutcomes, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event
