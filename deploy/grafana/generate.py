@@ -64,7 +64,7 @@ ON_CALL: Final = (
             Panel(
                 "Share answered after the deadline",
                 "percentunit",
-                {"late": "exitstream:worker_late_share:rate5m"},
+                {"{{job}}": "exitstream:worker_late_share:rate5m{sel}"},
                 "What each request was promised: an answer within its budget.",
                 red_above=0.01,
             ),
@@ -102,7 +102,9 @@ ON_CALL: Final = (
                 {"{{instance}}": "exitstream_worker_exit_threshold{sel}"},
                 "Below its base the workers think less per candidate to stay in time: add workers if it stays there.",
             ),
-            Panel("Candidates left to the graph", "percentunit", {"graph": "exitstream:worker_graph_share:rate5m"}),
+            Panel(
+                "Candidates left to the graph", "percentunit", {"{{job}}": "exitstream:worker_graph_share:rate5m{sel}"}
+            ),
         ),
     ),
     Row(
@@ -121,7 +123,12 @@ ON_CALL: Final = (
                 "short",
                 {"{{topic}}": "sum by (topic) (exitstream_updater_consumer_lag_records{sel})"},
             ),
-            Panel("Leading updaters", "short", {"leading": "sum(exitstream_updater_leading{sel})"}, "Exactly one."),
+            Panel(
+                "Leading updaters",
+                "short",
+                {"{{job}}": "sum by (job) (exitstream_updater_leading{sel})"},
+                "Exactly one of a job.",
+            ),
             Panel("Batches awaiting publication", "short", {"{{instance}}": "exitstream_updater_pending_batches{sel}"}),
         ),
     ),
@@ -176,20 +183,50 @@ ON_CALL: Final = (
 )
 MODEL: Final = (
     Row(
+        "Which model serves",
+        (
+            Panel(
+                "Workers by model",
+                "short",
+                {
+                    "{{job}} {{model_version}}": (
+                        "count by (job, model_version) (exitstream_worker_serving_model{sel} == 1)"
+                    )
+                },
+                "A new version takes the place of the old one within minutes; a shadow stays at its own.",
+            ),
+            Panel(
+                "Model of each worker",
+                "short",
+                {"{{instance}} {{model_version}}": "exitstream_worker_serving_model{sel}"},
+            ),
+            Panel(
+                "Newer bundles refused within 90 minutes",
+                "short",
+                {"{{instance}}": "increase(exitstream_worker_refused_bundles_total{sel}[90m])"},
+                "Above 0: the log of that worker says why; it goes on with the model that it has.",
+            ),
+        ),
+    ),
+    Row(
         "How good scores are",
         (
             Panel(
                 "Live AUC",
                 "short",
-                {"{{instance}} {{model_version}}": "exitstream_worker_live_auc{sel}"},
-                "Of the latest scores with an outcome; only what was shown has one. Compare it with itself over time.",
+                {
+                    "{{job}} {{model_version}}": "exitstream:worker_live_auc{sel}",
+                    "{{instance}} {{model_version}}": "exitstream_worker_live_auc{sel}",
+                },
+                "Of the latest scores with an outcome; only what was shown has one. Compare a job with itself over "
+                "time, and with its shadow.",
             ),
             Panel(
                 "Predicted over observed",
                 "short",
                 {
-                    "{{model_version}}": "exitstream:worker_live_calibration_ratio",
-                    "{{instance}}": "exitstream_worker_live_calibration_ratio{sel}",
+                    "{{job}} {{model_version}}": "exitstream:worker_live_calibration_ratio{sel}",
+                    "{{instance}} {{model_version}}": "exitstream_worker_live_calibration_ratio{sel}",
                 },
                 "1: scores mean what they say. Above 1 they promise too much, below 1 too little.",
             ),
@@ -226,7 +263,7 @@ MODEL: Final = (
                 },
             ),
             Panel(
-                "Share of full depth executed", "percentunit", {"token-layers": "exitstream:worker_depth_share:rate5m"}
+                "Share of full depth executed", "percentunit", {"{{job}}": "exitstream:worker_depth_share:rate5m{sel}"}
             ),
             Panel("Exit threshold in force", "percentunit", {"{{instance}}": "exitstream_worker_exit_threshold{sel}"}),
         ),
