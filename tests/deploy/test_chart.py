@@ -16,6 +16,7 @@ from worker.settings import load as load_worker
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "exitstream"
 VALUES = {path.stem: ("-f", str(path)) for path in sorted((CHART / "ci").glob("*.yaml"))} | {"as shipped": ()}
+SHADOW = VALUES["shadow-values"]
 CUSTOM = {"ScaledObject", "ServiceMonitor"}
 KUBERNETES = ("1.29.0", "1.32.0")
 CRD_PACKAGES = ("@kubernetes-models/keda@0.4.2", "@kubernetes-models/prometheus-operator@6.0.0")
@@ -131,6 +132,76 @@ def test_the_autoscaler_owns_the_number_of_workers():
     by_kind = {manifest["kind"]: manifest for manifest in rendered(*VALUES["secure-values"])}
     assert "replicas" not in by_kind["Deployment"]["spec"]
     assert by_kind["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == by_kind["Deployment"]["metadata"]["name"]
+
+
+def labels_of(manifest):
+    """The labels of a workload's pods."""
+    return manifest["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_what_is_for_the_workers_leaves_a_shadow_alone():
+    """Service, disruption budget and autoscaler of the workers do not select it; its Service makes a job of its own."""
+    manifests = {(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in rendered(*SHADOW)}
+    worker, shadow = (manifests["Deployment", f"shop-exitstream-{name}"] for name in ("worker", "shadow"))
+    services = {
+        name: manifest["spec"]["selector"].items() for (kind, name), manifest in manifests.items() if kind == "Service"
+    }
+    budgets = [
+        manifest["spec"]["selector"]["matchLabels"].items()
+        for (kind, _), manifest in manifests.items()
+        if kind == "PodDisruptionBudget"
+    ]
+
+    assert [name for name, selector in services.items() if selector <= labels_of(shadow)] == ["shop-exitstream-shadow"]
+    assert [name for name, selector in services.items() if selector <= labels_of(worker)] == ["shop-exitstream-worker"]
+    assert not any(selector <= labels_of(shadow) for selector in budgets)
+    assert not worker["spec"]["selector"]["matchLabels"].items() <= labels_of(shadow)
+    scaled = manifests["ScaledObject", "shop-exitstream-worker"]["spec"]["scaleTargetRef"]["name"]
+    assert scaled == worker["metadata"]["name"]
+    policy = manifests["NetworkPolicy", "shop-exitstream"]["spec"]["podSelector"]["matchLabels"].items()
+    monitor = manifests["ServiceMonitor", "shop-exitstream"]["spec"]["selector"]["matchLabels"].items()
+    assert policy <= labels_of(shadow)
+    assert monitor <= manifests["Service", "shop-exitstream-shadow"]["metadata"]["labels"].items()
+
+
+def test_a_shadow_differs_from_a_worker_by_its_own_settings_alone():
+    """Bundle, share and its own settings replace those of all programs; everything else of the pod is a worker's."""
+    worker, shadow = (
+        (container, pod)
+        for container, pod in containers(rendered(*SHADOW, "--set", "worker.replicas=1"))
+        if container["args"] == ["worker"]
+    )
+    own, common = (
+        {variable["name"]: variable.get("value") for variable in container["env"]}
+        for container, _ in sorted((worker, shadow), key=lambda found: "SHADOW_SHARE" not in str(found[0]["env"]))
+    )
+    assert {name: value for name, value in own.items() if common.get(name) != value} == {
+        "EXITSTREAM_WORKER__BUNDLE": "s3://bucket/models@2db5ca5f2b41",
+        "EXITSTREAM_WORKER__SHADOW_SHARE": "0.25",
+        "EXITSTREAM_TOPICS__USER_STATES": "user-states-next",
+        "EXITSTREAM_TOPICS__ITEM_STATES": "item-states-next",
+    }
+    assert common["EXITSTREAM_WORKER__BUNDLE"] == "s3://bucket/models"
+    for container, pod in (worker, shadow):
+        del container["env"], container["resources"], pod["containers"]
+    assert worker == shadow
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_no_variable_is_set_twice(values):
+    """Of two of one name Kubernetes takes the last, and updates may lose either."""
+    for container, _ in containers(rendered(*values)):
+        names = [variable["name"] for variable in container["env"]]
+        assert len(names) == len(set(names))
+
+
+def test_a_shadow_needs_a_bundle():
+    """The chart says which value is missing, and takes no share that the worker would refuse."""
+    done = helm("template", "shop", str(CHART), "--set", "shadow.enabled=true")
+    assert done.returncode != 0
+    assert "shadow.bundle: name the bundle that the shadow scores with" in done.stderr
+    for share in ("0", "1.5"):
+        assert helm("template", "shop", str(CHART), *SHADOW, "--set", f"shadow.share={share}").returncode != 0
 
 
 def test_stopping_leaves_time_to_drain():

@@ -144,7 +144,7 @@ def test_the_docs_tell_these_permissions():
     granted = {
         acl.command(user)
         for user, permissions in (
-            *(("worker", acls.WORKER_EXACTLY_ONCE), ("updater", acls.UPDATER)),
+            *(("worker", acls.WORKER_EXACTLY_ONCE), ("shadow", acls.SHADOW), ("updater", acls.UPDATER)),
             *(("client", acls.CLIENT), ("operator", acls.OPERATOR)),
         )
         for acl in permissions

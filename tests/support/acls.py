@@ -60,6 +60,14 @@ WORKER: Final = (
     Acl("read", "group", "exitstream-worker"),
 )
 WORKER_EXACTLY_ONCE: Final = (*WORKER, Acl("write", "transactional_id", "exitstream-worker.", prefixed=True))
+SHADOW: Final = (
+    *_on("read", "impression-requests", "items", "user-states", "item-states"),
+    *_on("write", "shadow-scores"),
+    *_on("describe", "interactions", *_LETTERS),
+    Acl("read", "group", "exitstream-worker-shadow"),
+    Acl("write", "transactional_id", "exitstream-worker-shadow.", prefixed=True),
+)
+"""The last one with exactly once only."""
 UPDATER: Final = (
     *_on("read", "interactions", "items", "user-states", "item-states"),
     *_on("write", "user-states", "item-states", "interactions.dead-letter", "items.dead-letter"),
@@ -71,7 +79,7 @@ CLIENT: Final = (*_on("write", "interactions", "items", "impression-requests"), 
 OPERATOR: Final = tuple(
     Acl(operation, "topic", topic)
     for topic in (
-        *("interactions", "items", "impression-requests", "ctr-scores", "user-states", "item-states"),
+        *("interactions", "items", "impression-requests", "ctr-scores", "shadow-scores", "user-states", "item-states"),
         *_LETTERS,
     )
     for operation in ("create", "describe", "describe_configs")

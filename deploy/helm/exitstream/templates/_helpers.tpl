@@ -37,8 +37,11 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Settings of all programs. Credentials come from existing Secrets and stand in no manifest. */}}
+{{/* Settings of all programs; those of `.Values.settings` go before, and before these the component's `own`. No name comes twice.
+Credentials come from existing Secrets and stand in no manifest. */}}
 {{- define "exitstream.environment" -}}
+{{- $own := .own }}
+{{- with .context -}}
 - {name: EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS, value: {{ .Values.kafka.bootstrapServers | quote }}}
 - {name: EXITSTREAM_KAFKA__SECURITY_PROTOCOL, value: {{ .Values.kafka.securityProtocol }}}
 - {name: EXITSTREAM_KAFKA__DELIVERY, value: {{ .Values.kafka.delivery }}}
@@ -59,13 +62,14 @@ capabilities: {drop: [ALL]}
 {{- end }}
 - {name: EXITSTREAM_TELEMETRY__HTTP_HOST, value: "0.0.0.0"}
 - {name: EXITSTREAM_TELEMETRY__HTTP_PORT, value: {{ .Values.metrics.port | quote }}}
-- {name: EXITSTREAM_WORKER__BUNDLE, value: {{ trimSuffix "/" (printf "/bundle/%s" .Values.bundle.path) }}}
-- {name: EXITSTREAM_UPDATER__BUNDLE, value: {{ trimSuffix "/" (printf "/bundle/%s" .Values.bundle.path) }}}
-- {name: EXITSTREAM_UPDATER__SNAPSHOTS, value: /snapshots}
 - {name: NUMBA_CACHE_DIR, value: /tmp/numba}
 - {name: HOME, value: /tmp}
-{{- range $name, $value := .Values.settings }}
+{{- $bundle := trimSuffix "/" (printf "/bundle/%s" .Values.bundle.path) }}
+{{- $settings := dict "EXITSTREAM_WORKER__BUNDLE" $bundle "EXITSTREAM_UPDATER__BUNDLE" $bundle }}
+{{- $_ := set $settings "EXITSTREAM_UPDATER__SNAPSHOTS" "/snapshots" }}
+{{- range $name, $value := mergeOverwrite $settings .Values.settings $own }}
 - {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
 {{- end }}
 {{- end }}
 
