@@ -19,6 +19,11 @@ from runtime.errors import ExitstreamError
 CONNECT_S: Final = 5.0
 SILENCE_S: Final = 10.0
 AGAIN_S: Final = 2.0
+_COLUMNS: Final = (
+    "worker", "model", "req/s", "p50 ms", "p99 ms", "budget", "within", "threshold", "lag", "AUC", "exits by layer",
+)  # fmt: skip
+_SHOWN_VERSION: Final = 6
+"""Digits of a model version: enough to tell two apart."""
 _LONGEST_LINE: Final = 2**22
 """Bytes: the first event holds three minutes of figures and the last scores."""
 
@@ -62,7 +67,12 @@ class WorkerTable:
     def __init__(self, addresses: Sequence[str]) -> None:
         self.addresses = addresses
         self._heard: dict[str, Mapping[str, Any]] = {}
+        self._models: dict[str, str] = {}
         self._trouble = dict.fromkeys(addresses, "connecting")
+
+    def begun(self, address: str, start: Mapping[str, Any]) -> None:
+        """Takes in what a worker tells first, and again when another model serves."""
+        self._models[address] = str(start["model_version"])
 
     def heard(self, address: str, snapshot: Mapping[str, Any]) -> None:
         """Takes in what a worker told."""
@@ -77,17 +87,18 @@ class WorkerTable:
 
     def table(self) -> Table:
         """A line for each worker."""
-        table = Table("worker", "req/s", "p50 ms", "p99 ms", "budget", "within", "threshold", "lag", "exits by layer")
+        table = Table(*_COLUMNS)
         for address in self.addresses:
             told, trouble = self._heard.get(address), self._trouble[address]
             # What comes from elsewhere must not be interpreted as markup.
             name = Text(address) + Text(f"\n{trouble}" if trouble else "", style="red")
-            table.add_row(name, *(_cells(told["figures"]) if told else ()))
+            model = Text(self._models.get(address, "")[:_SHOWN_VERSION])
+            table.add_row(name, *((model, *_cells(told)) if told else ()))
         return table
 
 
-def _cells(figures: Mapping[str, Any]) -> list[str]:
-    point = figures["point"]
+def _cells(told: Mapping[str, Any]) -> list[str]:
+    figures, point = told["figures"], told["figures"]["point"]
     shares = {int(layer): share for layer, share in figures["exits"].items()}
     return [
         _told(point["requests_per_s"], ".1f"),
@@ -97,6 +108,7 @@ def _cells(figures: Mapping[str, Any]) -> list[str]:
         _told(figures["within_budget"], ".1%"),
         _told(point["threshold"], ".3f"),
         str(figures["gauges"]["request_lag"]),
+        _told(told["outcomes"]["quality"]["auc"], ".3f"),
         exit_shares(shares),
     ]
 
@@ -133,6 +145,8 @@ async def _listen(session: aiohttp.ClientSession, address: str, table: WorkerTab
             name, _, value = line.decode(errors="replace").rstrip("\n").partition(": ")
             if name == "event":
                 event = value
+            elif name == "data" and event == "start":
+                table.begun(address, json.loads(value))
             elif name == "data" and event == "second":
                 table.heard(address, json.loads(value))
                 live.update(table.table(), refresh=True)

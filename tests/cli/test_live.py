@@ -21,6 +21,11 @@ FIGURES = {
 }
 
 
+def outcomes(auc):
+    """What became of the scores; None while there are too few."""
+    return {"quality": {"auc": auc}}
+
+
 def told(table):
     """The table as text."""
     console = Console(width=160, highlight=False)
@@ -46,9 +51,21 @@ def test_an_address_of_another_kind_is_refused():
 def test_a_line_tells_the_figures_or_why_there_are_none():
     """What is not known is a dash; a worker that is not heard any more shows no old figures. Markup stays text."""
     table = WorkerTable(["a", "b"])
-    table.heard("a", {"figures": FIGURES, "not_ready": {"search": "[red]slow[/red]"}})
+    table.begun("a", {"model_version": "9424464aac42"})
+    table.heard("a", {"figures": FIGURES, "not_ready": {"search": "[red]slow[/red]"}, "outcomes": outcomes(0.7412)})
     assert "connecting" in told(table)
-    for word in ("20.0", "31", "–", "99.5%", "0.871", "17", "graph 25%  2: 75%", "search: [red]slow[/red]"):
+    for word in (
+        "942446 ",
+        "0.741",
+        "20.0",
+        "31",
+        "–",
+        "99.5%",
+        "0.871",
+        "17",
+        "graph 25%  2: 75%",
+        "search: [red]slow[/red]",
+    ):
         assert word in told(table)
     table.failed("a", "it ended the connection")
     assert "20.0" not in told(table)
@@ -67,8 +84,9 @@ async def test_it_follows_a_worker_and_comes_back_after_an_end(monkeypatch):
             return web.json_response({"error": "the worker is starting"}, status=503)
         response = web.StreamResponse()
         await response.prepare(request)
-        await response.write(b"event: start\ndata: {}\n\nevent: second\ndata: ")
-        await response.write(json.dumps({"figures": FIGURES, "not_ready": {}}).encode() + b"\n\n")
+        await response.write(b'event: start\ndata: {"model_version": "9424464aac42"}\n\nevent: second\ndata: ')
+        second = {"figures": FIGURES, "not_ready": {}, "outcomes": outcomes(None)}
+        await response.write(json.dumps(second).encode() + b"\n\n")
         return response
 
     application = web.Application()
@@ -90,4 +108,5 @@ async def test_it_follows_a_worker_and_comes_back_after_an_end(monkeypatch):
 
     assert "the worker is starting" in said[0]
     assert "99.5%" in said[1]
+    assert "942446" in said[1]
     assert "it ended the connection" in said[2]
