@@ -95,10 +95,12 @@ def _interaction(number):
 @asynccontextmanager
 async def _traffic(lab):
     """Requests and interactions, some every tenth of a second; yields the ids of the requests sent."""
-    sent = []
+    sent, enough = [], asyncio.Event()
 
     async def send():
         for number in count():
+            if enough.is_set():
+                return
             asked = requests(3, first=3 * number)
             await lab.ask(*asked)
             sent.extend(request.request_id for request in asked)
@@ -109,8 +111,8 @@ async def _traffic(lab):
     try:
         yield sent
     finally:
-        sending.cancel()
-        await asyncio.wait([sending])
+        enough.set()  # not cancelled: what is on its way counts
+        await sending
 
 
 def _serves(programs, version):
