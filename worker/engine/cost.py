@@ -145,13 +145,17 @@ def correct_stages(
     runner: StageRunner, costs: StageCosts, clock: Callable[[], float], rounds: int = 1
 ) -> Generator[None, None, None]:
     """Runs every stage over a small made-up prompt and corrects its costs by what that took, the median of some rounds:
-    a stage at each step.
+    one run at each step.
     """
     parts = [_made_up(SMALLEST_TOKENS, runner) for _ in range(rounds)]
     for stage in range(len(runner.full_layers)):
-        times = [_run(part, runner, clock) for part in parts]
-        costs.correct(stage, times[0][1], float(np.median([seconds for seconds, _ in times])))
-        yield
+        times: list[float] = []
+        for part in parts:
+            seconds, tokens = _run(part, runner, clock)
+            times.append(seconds)
+            if len(times) == rounds:
+                costs.correct(stage, tokens, float(np.median(times)))
+            yield
 
 
 def _run(part: Part, runner: StageRunner, clock: Callable[[], float]) -> tuple[float, int]:

@@ -189,7 +189,7 @@ class ScoringEngine(Generic[JobT]):
         self._queue.costs = yield from measure_stages(self._runner, self._settings, self._clock)
 
     def correction_steps(self) -> Generator[None, None, None]:
-        """Corrects costs that were measured elsewhere: in another thread, or beside other work. A stage at a time."""
+        """Corrects costs that were measured elsewhere: in another thread, or beside other work. One run at a time."""
         yield from correct_stages(self._runner, self.costs, self._clock, rounds=3)
 
     @property
