@@ -93,7 +93,8 @@ class WorkerTable:
             # What comes from elsewhere must not be interpreted as markup.
             name = Text(address) + Text(f"\n{trouble}" if trouble else "", style="red")
             model = Text(self._models.get(address, "")[:_SHOWN_VERSION])
-            table.add_row(name, *((model, *_cells(told)) if told else ()))
+            cells: list[Text | str] = [model, *_cells(told)] if told else []
+            table.add_row(name, *cells)
         return table
 
 

@@ -83,6 +83,7 @@ class Bundles:
             model_version=current_version(folder),
         )
         bundle = GraphPart.load(folder)
+        _ = bundle.space  # computed once, of everything in it: here rather than in the event loop
         try:
             Nodes(self._settings.graph, bundle.graph.dim, tuple(bundle.graph.alphas.tolist()))
         except InvalidLayerWeights as error:

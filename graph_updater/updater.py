@@ -79,11 +79,11 @@ class Updater:
                     is_in_range = not isinstance(error, OffsetsOutOfRange)
                     if is_in_range and not isinstance(error, TopicsMadeAgain) and not self._has_run:
                         raise
-                    if isinstance(error, TopicsMadeAgain):
-                        self._carried = None  # its offsets count other records
                     log.warning("recovering the state anew", cause=str(error))
                     self.readiness.wait_for(BACKLOG, "recovering the state anew")
                     found = await unless_stopped(stopping, find_again(self._settings, self._resources, self._outages))
+                    if found is not None and found.origin.topic_ids != self._resources.origin.topic_ids:
+                        self._carried = None  # its offsets count other records
                 else:
                     found, is_in_range = self._resources, True
 

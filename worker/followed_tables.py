@@ -13,6 +13,7 @@ from runtime.clock import Clock
 from runtime.kafka import TopicFollower
 from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
+from worker.beside import lower_priority
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
 from worker.outcomes.live import LiveOutcomes
@@ -115,10 +116,10 @@ class TableMaker:
 
 @asynccontextmanager
 async def index_training() -> AsyncIterator[Executor]:
-    """A thread that trains search indexes. The end of the block does not wait for it, which would block the event loop:
-    nobody needs an index that is still being trained then.
+    """A thread that trains search indexes and gives way to those that serve. The end of the block does not wait for it,
+    which would block the event loop: nobody needs an index that is still being trained then.
     """
-    executor = ThreadPoolExecutor(1, thread_name_prefix="index training")
+    executor = ThreadPoolExecutor(1, thread_name_prefix="index training", initializer=lower_priority)
     try:
         yield executor
     finally:

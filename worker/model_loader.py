@@ -73,7 +73,7 @@ class ModelLoader:
             ExitstreamError: it cannot be loaded, or the states cannot be read.
         """
         await self._thread.call(lambda: set_thread_counts(self._threads))
-        bundle = await self._thread.call(self._load)
+        bundle = await self._thread.call(partial(self._load, threading.Event()))
         followed = await self._maker.make(bundle, readiness)
         await self._take_over(followed)
         await unless_stopped(stopping, followed.filled())
@@ -84,8 +84,13 @@ class ModelLoader:
         self._metrics.note_model(model.version)
         return Serving(model, self._clock)
 
-    async def follow(self, serving: Serving) -> None:
-        """Swaps newer versions in until cancelled. One that cannot be used is told, and tried again after a pause."""
+    async def follow(self, serving: Serving, stopping: asyncio.Event) -> None:
+        """Swaps newer versions in until the worker is asked to stop. One that cannot be used is told, and tried again
+        after a pause.
+        """
+        await unless_stopped(stopping, self._follow(serving))
+
+    async def _follow(self, serving: Serving) -> None:
         while True:
             version = await self._watch.next_version(other_than=serving.model.version)
             try:
@@ -98,13 +103,16 @@ class ModelLoader:
                     log.exception("a new version of the bundle could not be brought into use")
                 self._watch.refuse(version, error)
 
-    def _load(self) -> Bundle:
+    def _load(self, given_up: threading.Event) -> Bundle:
         """The bundle's current version, checked."""
         address = self._settings.bundle
         folder = resolve(address)
         log.info("loading the bundle", address=address, folder=str(folder), model_version=current_version(folder))
+        _go_on_unless(given_up)
         bundle = Bundle.load(folder)
+        _go_on_unless(given_up)
         check_golden(bundle)
+        _ = bundle.space  # computed once, of everything in it: here rather than in the event loop
         return bundle
 
     def _first_model(self, bundle: Bundle, followed: FollowedTables) -> ServingModel:
@@ -134,11 +142,11 @@ class ModelLoader:
         try:
             model = await self._warmed_up(bundle, followed)
             await between_rounds(self._thread, model.engine.correction_steps(), self._clock)
+            await self._thread.call(partial(_swap, serving, model))
         except BaseException:
             if followed is not self._tables:
                 await followed.close()
             raise
-        await self._thread.call(partial(serving.swap, model))
         self._metrics.note_model(model.version)
         log.info("another model serves from now on", model_version=model.version, before=before)
         if followed is not self._tables:
@@ -177,18 +185,26 @@ class ModelLoader:
             superseded.cancel()
 
     async def _warmed_up(self, bundle: Bundle, followed: FollowedTables) -> ServingModel:
-        """A model that is warmed up beside; given up between two steps if this is cancelled."""
-        given_up = threading.Event()
+        """A model that is warmed up beside."""
 
-        def warm_up() -> ServingModel:
+        def warm_up(given_up: threading.Event) -> ServingModel:
             model = ServingModel.cold(bundle, followed.tables, self._settings, self._clock.monotonic)
             for _ in model.engine.warm_up_steps():
-                if given_up.is_set():
-                    raise Superseded("the worker ends")
+                _go_on_unless(given_up)
             return model
 
         log.info("warming the new model up beside the one that serves", model_version=bundle.version)
-        try:
-            return await beside(warm_up, self._threads, "warming a model up")
-        finally:
-            given_up.set()
+        return await beside(warm_up, self._threads, "warming a model up")
+
+
+def _swap(serving: Serving, model: ServingModel) -> None:
+    """In the compute thread. What has been loaded stays as long as the worker: see `ModelLoader._first_model`; a model
+    and tables that retire are in no cycle and need no collector.
+    """
+    serving.swap(model)
+    gc.freeze()
+
+
+def _go_on_unless(given_up: threading.Event) -> None:
+    if given_up.is_set():
+        raise Superseded("the worker ends")

@@ -94,7 +94,7 @@ class Service:
             if serving is None:
                 return
             self.readiness.ready("model")
-            spawn(loader.follow(serving), "bundle")
+            spawn(loader.follow(serving, stopping), "bundle")
             await self._serve(serving, outcomes, thread, spawn, stopping)
 
     def _keep(self, spawn: Spawn, followed: FollowedTables) -> Sequence[asyncio.Task[None]]:
@@ -113,6 +113,7 @@ class Service:
             topics,
             group,
             start_from="latest" if settings.is_shadow else "earliest",  # old requests are nothing to compare
+            out_of_range="latest" if settings.is_shadow else "earliest",
             outages=self._outages,
         )
         async with make_delivery(settings.kafka, source) as delivery:

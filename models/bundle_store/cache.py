@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,9 @@ from runtime.errors import BundleError
 
 KEPT: Final = 3
 """Versions of one store that are kept, those used last."""
-_UNFINISHED: Final = ".unfinished-"
+UNFINISHED: Final = ".unfinished-"
+_UNFINISHED_KEPT_S: Final = 86_400.0
+"""A download that is older has no program any more."""
 
 
 def default_cache() -> Path:
@@ -55,7 +58,7 @@ class BundleCache:
     def _unfinished(self) -> Iterator[Path]:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
+            folder = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._folder))
         except OSError as error:
             raise BundleError(
                 f"fetched bundles cannot be kept in {self._folder}: {error}; set XDG_CACHE_HOME to a writable folder"
@@ -66,8 +69,13 @@ class BundleCache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _prune(self) -> None:
-        """Removes the versions that were not used for longest."""
-        versions = [path for path in self._folder.iterdir() if not path.name.startswith(_UNFINISHED)]
+        """Removes the versions that were not used for longest, and what a program that died left unfinished."""
+        found = list(self._folder.iterdir())
+        versions = [path for path in found if not path.name.startswith(UNFINISHED)]
+        unfinished_since = time.time() - _UNFINISHED_KEPT_S
+        for path in found:
+            if path not in versions and path.stat().st_mtime < unfinished_since:
+                shutil.rmtree(path, ignore_errors=True)
         for path in sorted(versions, key=lambda path: path.stat().st_mtime_ns, reverse=True)[KEPT:]:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -100,7 +100,7 @@ class BundleWatch:
         """The address's current version; None while it cannot be asked."""
         try:
             version = await in_daemon_thread(lambda: self._ask(self._address), "bundle watch")
-        except (BundleError, OSError) as error:
+        except (BundleError, OSError, RuntimeError) as error:  # no thread to be had, for one
             if not self._is_asked_in_vain:
                 log.warning(
                     "the bundle's address cannot be asked for its current version, going on with the one in use",

@@ -62,7 +62,7 @@ class Admission:
         partition = record.source
         if record.epoch != self._source.epoch(partition) or self._delivery.attempts_of(partition) is not None:
             return
-        left = await self._answered(partition, self._source.left_behind)
+        left = await self._answered(partition, lambda one: self._source.left_behind(one, record.offset))
         if left is None or record.epoch != self._source.epoch(partition):
             return
         found = Note.read(left.metadata)

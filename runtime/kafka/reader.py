@@ -88,6 +88,8 @@ class PartitionReader:
         if self._consumer is None:
             return
         consumer, self._consumer = self._consumer, None
+        if self._outages is not None:
+            self._outages.over(self._doing)  # nobody would say so any more
         try:
             await asyncio.wait_for(consumer.stop(), self._settings.stop_timeout_s)
         except (TimeoutError, KafkaError) as error:

@@ -180,9 +180,13 @@ class RecordSource(PartitionReader):
                 raise translate(error, f"committing offsets of the group {self.group_id}") from error
         return {one: offset for one, offset in present.items() if self._is_present(one, epochs)}
 
-    async def left_behind(self, partition: TopicPartition) -> LeftBehind:
+    async def left_behind(self, partition: TopicPartition, first_read: int) -> LeftBehind:
         """What the group has committed for a partition that is ours, and where the partition ends now. Where nothing is
-        committed reading began at the earliest record.
+        committed it is left where reading began: at the earliest record, or at the end of that time.
+
+        Args:
+            partition: one that is assigned.
+            first_read: offset of the first record that was read of it.
 
         Raises:
             BrokerError: if the broker does not answer.
@@ -194,6 +198,8 @@ class RecordSource(PartitionReader):
                 end = (await self._consumer.end_offsets([one]))[one]
                 if found is not None and found.offset >= 0:
                     return LeftBehind(found.offset, found.metadata or "", end)
+                if self._start_from == "latest":
+                    return LeftBehind(first_read, "", end)
                 return LeftBehind((await self._consumer.beginning_offsets([one]))[one], "", end)
 
     async def confirms(self, partition: TopicPartition, epoch: int) -> bool:

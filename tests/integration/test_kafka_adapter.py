@@ -38,11 +38,19 @@ class TestRealKafka(AdapterContract):
 
 async def test_topics_are_made_as_the_settings_say(broker):
     """Compaction, retention and partitions are the broker's own afterwards: a second look finds no difference."""
-    names = {field: broker.name(field.replace("_", "-")) for field in ("interactions", "items", "impression_requests")}
-    names |= {field: broker.name(field.replace("_", "-")) for field in ("ctr_scores", "user_states", "item_states")}
+    fields = (
+        "interactions",
+        "items",
+        "impression_requests",
+        "ctr_scores",
+        "shadow_scores",
+        "user_states",
+        "item_states",
+    )
+    names = {field: broker.name(field.replace("_", "-")) for field in fields}
     topics = TopicSettings(**names, partitions=3, retention_ms=3_600_000)
     made = await create_missing_topics(broker.settings(), topics.specs())
-    assert len(made.created) == 9
+    assert len(made.created) == 10
     again = await create_missing_topics(broker.settings(), topics.specs())
     assert (again.created, again.differences) == ((), ())
     wrong = TopicSpec(topics.items, 3, config={"cleanup.policy": "delete"})

@@ -79,17 +79,28 @@ class AdapterContract:
         first = RecordSource(broker.settings(), [topic], group)
         await first.start()
         await first.commit({here: 4, there: 5}, {here: "at work"})
-        assert await first.left_behind(here) == (4, "at work", 10)
-        assert await first.left_behind(TopicPartition(topic, 2)) == (0, "", 10)
+        assert await first.left_behind(here, 3) == (4, "at work", 10)
+        assert await first.left_behind(TopicPartition(topic, 2), 3) == (0, "", 10)
         await first.stop()
 
         second = RecordSource(broker.settings(), [topic], group)
         await second.start()
-        assert await second.left_behind(here) == (4, "at work", 10)
-        assert await second.left_behind(there) == (5, "", 10)
+        assert await second.left_behind(here, 3) == (4, "at work", 10)
+        assert await second.left_behind(there, 3) == (5, "", 10)
         await second.commit({here: 4})
-        assert (await second.left_behind(here)).metadata == ""
+        assert (await second.left_behind(here, 3)).metadata == ""
         await second.stop()
+
+    async def test_where_reading_began_at_the_end_nothing_before_it_is_left_behind(self, broker):
+        """Or else a first commit that only says who is at work would send the next owner back to the beginning."""
+        topic = await broker.topic()
+        await broker.fill(topic, 40)
+        source = RecordSource(broker.settings(), [topic], broker.name("group"), start_from="latest")
+        await source.start()
+        await source.commit({TopicPartition(topic, 1): 5})
+        assert await source.left_behind(TopicPartition(topic, 0), 10) == (10, "", 10)
+        assert await source.left_behind(TopicPartition(topic, 1), 10) == (5, "", 10)
+        await source.stop()
 
     async def test_a_paused_partition_waits_while_the_others_go_on(self, broker):
         """Pausing holds back one partition without losing its records; resuming gives them."""

@@ -112,9 +112,9 @@ class UpdaterWorld:
             self.reference.apply([message])
 
     @contextlib.asynccontextmanager
-    async def running(self, client_id="exitstream", **changes):
+    async def running(self, client_id="exitstream", clock=None, **changes):
         """An updater in this process, drained at the end."""
-        updater = RunningUpdater(Updater(self.settings(client_id, **changes), SystemClock()))
+        updater = RunningUpdater(Updater(self.settings(client_id, **changes), clock or SystemClock()))
         try:
             yield updater
         finally:

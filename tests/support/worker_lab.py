@@ -151,6 +151,7 @@ class WorkerLab:
             "EXITSTREAM_KAFKA__SESSION_TIMEOUT_MS": str(settings.kafka.session_timeout_ms),
             "EXITSTREAM_KAFKA__COMMIT_INTERVAL_MS": str(settings.kafka.commit_interval_ms),
             "EXITSTREAM_WORKER__BUNDLE": settings.worker.bundle,
+            "EXITSTREAM_WORKER__BUNDLE_CHECK_S": str(settings.worker.bundle_check_s),
             "EXITSTREAM_WORKER__GROUP_ID": settings.worker.group_id,
             "EXITSTREAM_WORKER__BUDGET_MS": str(settings.worker.budget_ms),
             "EXITSTREAM_WORKER__THREADS": "1",
@@ -178,11 +179,15 @@ class WorkerProcess:
 
     async def ready(self) -> None:
         """Waits until its log says so."""
-        give_up_at = time.monotonic() + PATIENCE_S
-        while b'"event": "ready"' not in self._log.read_bytes():
+        await self.says("ready")
+
+    async def says(self, event: str) -> None:
+        """Waits until its log tells of an event."""
+        told, give_up_at = f'"event": "{event}"'.encode(), time.monotonic() + PATIENCE_S
+        while told not in self._log.read_bytes():
             if self._process.poll() is not None or time.monotonic() > give_up_at:
-                raise AssertionError(f"the worker did not become ready:\n{self._log.read_text()}")
-            await asyncio.sleep(0.05)
+                raise AssertionError(f"the worker did not say {event!r}:\n{self._log.read_text()}")
+            await asyncio.sleep(0.02)
 
     def kill(self) -> None:
         """Ends it without warning."""

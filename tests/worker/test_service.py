@@ -206,5 +206,17 @@ async def test_a_worker_that_ends_does_not_wait_for_a_new_version(spaced_lab, st
             await until(lambda: _told(logs, "waiting for embeddings of this bundle"))
 
 
+async def test_a_worker_process_that_is_stopped_while_it_warms_a_new_model_up_ends_in_order(
+    lab, store, tiny_bundle, tmp_path
+):
+    """With status 0, and no traceback of what was given up."""
+    log = tmp_path / "worker.log"
+    with lab.process(lab.settings(bundle=store.address, bundle_check_s=0.05), log) as worker:
+        await worker.ready()
+        store.release(with_other_scores(tiny_bundle))
+        await worker.says("warming the new model up beside the one that serves")
+        assert await worker.drain() == 0
+
+
 def _told(logs, event):
     return any(line["event"] == event for line in logs)

@@ -1,5 +1,7 @@
 """Fetched versions: whole or not there, kept, few."""
 
+import os
+import time
 from dataclasses import replace
 
 import fsspec
@@ -7,7 +9,7 @@ import pytest
 
 from models.bundle import Bundle
 from models.bundle_store import BundleStore
-from models.bundle_store.cache import KEPT, default_cache
+from models.bundle_store.cache import KEPT, UNFINISHED, default_cache
 from models.bundle_store.files import Files
 from models.bundle_store.store import VERSIONS
 from runtime.errors import BundleError
@@ -136,3 +138,17 @@ def test_a_version_of_a_local_store_is_used_in_place(two_bundles, cache, tmp_pat
 
     assert store.fetch(version) == tmp_path / "store" / VERSIONS / version
     assert not cache.exists()
+
+
+def test_what_a_program_that_died_left_unfinished_is_removed_after_a_day(store, two_bundles):
+    """A download that is still going on is left alone."""
+    version, _ = store.put(two_bundles[0])
+    others = store.fetch(version).parent
+    old, new = others / f"{UNFINISHED}old", others / f"{UNFINISHED}new"
+    for folder in (old, new):
+        folder.mkdir()
+    long_ago = time.time() - 2 * 86_400
+    os.utime(old, (long_ago, long_ago))
+    store.fetch(version)
+
+    assert (old.exists(), new.exists()) == (False, True)
