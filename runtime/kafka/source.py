@@ -65,8 +65,7 @@ class RecordSource(PartitionReader):
         group_id: members of one group share the partitions.
         start_from: where a partition without a committed offset begins.
         out_of_range: what to do when the committed offset is no longer retained.
-        outages: where a broker that does not answer is noted; without it polls raise, and only the log tells of the
-            rest.
+        outages: where a broker that does not answer is noted; without it polls raise, and the log tells of the rest.
 
     Attributes:
         outages: as given, or some that nobody looks at.
@@ -182,11 +181,7 @@ class RecordSource(PartitionReader):
 
     async def left_behind(self, partition: TopicPartition, first_read: int) -> LeftBehind:
         """What the group has committed for a partition that is ours, and where the partition ends now. Where nothing is
-        committed it is left where reading began: at the earliest record, or at the end of that time.
-
-        Args:
-            partition: one that is assigned.
-            first_read: offset of the first record that was read of it.
+        committed reading began at the earliest record, or with the first one that was read.
 
         Raises:
             BrokerError: if the broker does not answer.
@@ -198,9 +193,9 @@ class RecordSource(PartitionReader):
                 end = (await self._consumer.end_offsets([one]))[one]
                 if found is not None and found.offset >= 0:
                     return LeftBehind(found.offset, found.metadata or "", end)
-                if self._start_from == "latest":
-                    return LeftBehind(first_read, "", end)
-                return LeftBehind((await self._consumer.beginning_offsets([one]))[one], "", end)
+                is_from_end = self._start_from == "latest"
+                begin = first_read if is_from_end else (await self._consumer.beginning_offsets([one]))[one]
+                return LeftBehind(begin, "", end)
 
     async def confirms(self, partition: TopicPartition, epoch: int) -> bool:
         """Asks the group whether this assignment still stands. A process that was frozen or cut off for longer than the
