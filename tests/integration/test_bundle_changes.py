@@ -74,9 +74,12 @@ def store(tmp_path, tiny_bundle, tiny_bundle_folder, other_bundle):
 @contextlib.asynccontextmanager
 async def traffic(world, first, pause_s=0.03):
     """Interactions, one after the other, while the block runs; records that cannot be read now and then."""
+    enough = asyncio.Event()
 
     async def send():
         for number in itertools.count(first):
+            if enough.is_set():
+                return
             await world.send(*clicks(1, first=number), *([b"rubbish %d" % number] if number % 20 == 0 else ()))
             await asyncio.sleep(pause_s)
 
@@ -84,8 +87,8 @@ async def traffic(world, first, pause_s=0.03):
     try:
         yield
     finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        enough.set()  # not cancelled: the reference has been told what is on its way
+        await sending
 
 
 def changed(running):
