@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import structlog
@@ -12,7 +11,7 @@ from graph_updater.metrics import UpdaterMetrics
 from graph_updater.settings import UpdaterSection
 from graph_updater.state.nodes import Nodes
 from models.bundle_files import GraphPart
-from models.bundle_store import BundleWatch, current_version, resolve
+from models.bundle_store import BundleWatch, Superseded, current_version, resolve
 from runtime.clock import Clock
 from runtime.errors import BundleError
 from runtime.process.daemon_thread import in_daemon_thread
@@ -51,28 +50,15 @@ class Bundles:
             version = await self._watch.next_version(other_than=in_use)
             log.info("the bundle has another version, loading it", address=self._settings.bundle, version=version)
             try:
-                bundle = await self._unless_superseded(version)
+                bundle = await self._watch.while_current(version, self.load())
+            except Superseded as reason:
+                log.info("the bundle has yet another version", reason=str(reason))
             except (BundleError, OSError) as error:
                 self._metrics.bundles_refused.inc()
                 self._watch.refuse(version, error)
             else:
-                if bundle is not None and bundle.version != in_use:
+                if bundle.version != in_use:
                     return bundle
-
-    async def _unless_superseded(self, version: str) -> GraphPart | None:
-        """The bundle, or None if another version than this one becomes current while it loads."""
-        loading = asyncio.create_task(self.load())
-        superseded = asyncio.create_task(self._watch.next_version(other_than=version))
-        try:
-            await asyncio.wait([loading, superseded], return_when=asyncio.FIRST_COMPLETED)
-            if superseded.done():
-                log.info("the bundle has yet another version", superseded=version, version=superseded.result())
-                return None
-            return loading.result()
-        finally:
-            for task in (loading, superseded):
-                task.cancel()
-            await asyncio.gather(loading, superseded, return_exceptions=True)
 
     def _load(self) -> GraphPart:
         folder = resolve(self._settings.bundle)

@@ -14,14 +14,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import structlog
 
 from models.bundle import Bundle
-from models.bundle_store import BundleWatch, current_version, resolve
+from models.bundle_store import BundleWatch, Superseded, current_version, resolve
 from models.golden_check import check_golden
 from runtime.clock import Clock
 from runtime.errors import ExitstreamError
@@ -36,10 +35,6 @@ from worker.steps import between_rounds
 
 Keep = Callable[[FollowedTables], Sequence[asyncio.Task[None]]]
 log = structlog.get_logger(__name__)
-
-
-class Superseded(Exception):
-    """Another version became the current one before this one served."""
 
 
 class ModelLoader:
@@ -165,24 +160,11 @@ class ModelLoader:
         log.info("filling tables for the new model beside those that serve", model_version=bundle.version)
         followed = await self._maker.make(bundle, Readiness(), beside=True)
         try:
-            await self._while_current(bundle.version, followed.filled())
+            await self._watch.while_current(bundle.version, followed.filled())
         except BaseException:
             await followed.close()
             raise
         return followed
-
-    async def _while_current(self, version: str, work: Coroutine[Any, Any, None]) -> None:
-        """Does the work unless another version becomes the current one before it is done."""
-        working = asyncio.create_task(work)
-        superseded = asyncio.create_task(self._watch.next_version(other_than=version))
-        try:
-            await asyncio.wait([working, superseded], return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise Superseded(f"version {superseded.result()} became the current one while tables were filled")
-            working.result()
-        finally:
-            working.cancel()
-            superseded.cancel()
 
     async def _warmed_up(self, bundle: Bundle, followed: FollowedTables) -> ServingModel:
         """A model that is warmed up beside."""

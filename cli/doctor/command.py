@@ -92,7 +92,7 @@ def check_kafka(
     group = updater.updater.group_id
     election, publishing = cluster.groups.get(election_group(group)), cluster.groups.get(group)
     yield cluster_checks.check_updaters(group, election, publishing, topics.interactions)
-    group = worker.worker.group_id
+    group = worker.group
     requests = found.get(topics.impression_requests)
     yield cluster_checks.check_workers(group, cluster.groups.get(group), requests)
     for source, count in waiting.items():

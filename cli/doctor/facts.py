@@ -53,7 +53,7 @@ async def cluster(worker: WorkerSettings, updater: UpdaterSettings) -> ClusterFa
     topics = worker.topics
     updaters = updater.updater.group_id
     groups = {
-        worker.worker.group_id: topics.impression_requests,
+        worker.group: topics.impression_requests,
         updaters: topics.interactions,
         election_group(updaters): topics.interactions,
     }

@@ -17,6 +17,6 @@ overwrites one, so that of two at once one fails and says so.
 
 from models.bundle_store.address import current_version, resolve
 from models.bundle_store.store import BundleStore, StoredVersion
-from models.bundle_store.watch import BundleWatch
+from models.bundle_store.watch import BundleWatch, Superseded
 
-__all__ = ["BundleStore", "BundleWatch", "StoredVersion", "current_version", "resolve"]
+__all__ = ["BundleStore", "BundleWatch", "StoredVersion", "Superseded", "current_version", "resolve"]

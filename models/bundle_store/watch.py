@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -16,7 +16,12 @@ from runtime.process.daemon_thread import in_daemon_thread
 FIRST_PAUSE_S: Final = 30.0
 """After which a version that could not be loaded is told again; twice as long each time."""
 LONGEST_PAUSE_S: Final = 3_600.0
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
+
+
+class Superseded(Exception):
+    """Another version became the current one before work for this one was done."""
 
 
 class BundleWatch:
@@ -29,7 +34,7 @@ class BundleWatch:
             except BundleError as error:
                 watch.refuse(version, error)
 
-    What is being loaded may be superseded: `next_version(other_than=version)` tells while it loads.
+    What is done for a version may be superseded: see `while_current`.
 
     An address that cannot be asked, as a folder is for a moment while it is replaced, is told once and asked again.
 
@@ -73,6 +78,28 @@ class BundleWatch:
                 self._refused = ""
             if version != other_than and not self._is_too_early():
                 return version
+
+    async def while_current(self, version: str, work: Coroutine[Any, Any, T]) -> T:
+        """The result of work for a version; cancelled if another version becomes the current one before it is done.
+
+        Args:
+            version: that it is for.
+            work: what to do.
+
+        Raises:
+            Superseded: another version is current.
+        """
+        working = asyncio.create_task(work)
+        superseded = asyncio.create_task(self.next_version(other_than=version))
+        try:
+            await asyncio.wait([working, superseded], return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise Superseded(f"version {superseded.result()} became the current one instead of {version}")
+            return working.result()
+        finally:
+            for task in (working, superseded):
+                task.cancel()
+            await asyncio.gather(working, superseded, return_exceptions=True)
 
     def refuse(self, version: str, error: Exception) -> None:
         """Notes and logs that a version cannot be used. It is told again after a pause, which grows with each refusal,

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from models.bundle_store import BundleStore, watch
-from models.bundle_store.watch import FIRST_PAUSE_S, LONGEST_PAUSE_S, BundleWatch
+from models.bundle_store.watch import FIRST_PAUSE_S, LONGEST_PAUSE_S, BundleWatch, Superseded
 from runtime.clock import ManualClock
 from runtime.errors import BundleError
 
@@ -156,3 +156,29 @@ async def test_a_folder_that_is_replaced_is_told_once_it_is_complete(two_bundles
         assert await told == versions[1]
 
     assert "bundle.json is missing" in logs[0]["cause"]
+
+
+async def test_work_for_a_version_is_given_up_once_another_one_is_current():
+    """Done before, its result counts; what it raises is raised."""
+    address, given_up = Address("b", "b", "c"), asyncio.Event()
+
+    async def wait_for_ever():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    with pytest.raises(Superseded, match="version c became the current one instead of b"):
+        await address.watch.while_current("b", wait_for_ever())
+    assert given_up.is_set()
+    assert await Address("b").watch.while_current("b", asyncio.sleep(0, "done")) == "done"
+
+
+async def test_work_that_fails_meanwhile_says_why():
+    """As if nobody had looked at the address."""
+
+    async def fail():
+        raise DAMAGED
+
+    with pytest.raises(BundleError, match="damaged"):
+        await Address("b").watch.while_current("b", fail())
