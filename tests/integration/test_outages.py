@@ -135,7 +135,7 @@ async def pause(kafka, programs):
         await asyncio.sleep(over - asyncio.get_running_loop().time())
     finally:
         await asyncio.to_thread(kafka.resume)
-    silence = re.compile("no answer in time|no connection to the broker")
+    silence = re.compile("no answer in time|no connection to the broker|its coordinator does not answer")
     reasons = [page["reasons"]["broker"] for page in said.values()]
     assert all(map(silence.search, reasons)), reasons
 
