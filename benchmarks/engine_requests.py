@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from event_data.event_log import EventLog
-from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from models.prompt import Prompt
 from schemas.messages import Interaction
@@ -44,7 +43,7 @@ def requests_of(bundle: Bundle, log: EventLog, most: int) -> list[Request]:
     catalogue with unknown outcome are added.
     """
     first = log.split().validation_end
-    replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
+    replay = Replay.for_bundle(log.items, bundle)
     replay.advance(log.interactions[:first])
     random = np.random.default_rng(0)
     requests: list[Request] = []

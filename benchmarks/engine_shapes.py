@@ -113,7 +113,7 @@ def _measure(shape: str, candidates: int, arguments: argparse.Namespace) -> dict
 
 def _random_model(shape: str, device: str) -> ExitModel:
     decoder = Qwen2Config(vocab_size=VOCABULARY, max_position_embeddings=8192, **SHAPES[shape])
-    exits = ExitConfig((decoder.num_hidden_layers,), embedding_dim=64, soft_width=max(64, len(FEATURES)))
+    exits = ExitConfig((decoder.num_hidden_layers,), 64, max(64, len(FEATURES)), len(FEATURES))
     # Created on the device in bfloat16: a float32 copy of 7 billion weights would not fit as well.
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)

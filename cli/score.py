@@ -13,7 +13,6 @@ from rich.text import Text as Styled
 from cli.dead_letters.describing import escaped
 from event_data.load import load_log
 from event_data.synthetic import NAME as SYNTHETIC
-from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from models.bundle_store import resolve
 from models.evidence import CandidateEvidence, ItemFacts
@@ -67,7 +66,7 @@ def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
             f"this bundle was trained on {bundle.dataset}: name its folder with --data, or --from-kafka for live states"
         )
     log = load_log(data)
-    replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
+    replay = Replay.for_bundle(log.items, bundle)
     replay.advance(log.interactions)
     return replay.tables
 
@@ -99,7 +98,7 @@ def show_explanation(explanation: Explanation, request: ImpressionRequest, conso
         _print_prompt(console, "prompt, its own", candidate.suffix)
         console.print(_statistics(candidate))
         console.print(_answers(candidate, explanation.base_threshold))
-        console.print(Styled(closing_sentence(candidate.answer.ctr, candidate.evidence, user), style="bold"))
+        console.print(Styled(escaped(closing_sentence(candidate.answer.ctr, candidate.evidence, user)), style="bold"))
 
 
 def _plain(text: str) -> Styled:
@@ -127,6 +126,10 @@ def _neighbours(evidence: CandidateEvidence, explanation: Explanation) -> Table:
     for item in evidence.similar_items:
         rate = f"{item.item.positives} clicks in {item.item.impressions} impressions"
         table.add_row(_plain(f"similar item {_name(item.item, explanation)}"), f"{item.similarity:.3f}", rate)
+    for value in evidence.attributes:
+        theirs = f"{value.positives} clicks in {value.impressions} impressions"
+        with_user = f"; this user {value.user_positives} in {value.user_impressions}" if value.user_impressions else ""
+        table.add_row(_plain(f"{value.name} {value.value}"), "", f"{theirs}{with_user}")
     own = evidence.item
     table.add_row("the candidate itself", "", f"{own.positives} clicks in {own.impressions} impressions")
     return table

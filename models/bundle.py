@@ -85,7 +85,7 @@ class Bundle:
 
     def prompt_builder(self) -> PromptBuilder:
         """The prompt builder that this model was trained with."""
-        return PromptBuilder(self.text, self.graph.dim, self.limits)
+        return PromptBuilder(self.text, self.graph.dim, self.limits, self.model.config.statistics)
 
     def save(self, folder: Path, clock: Clock | None = None) -> Bundle:
         """Write the folder. An existing bundle is replaced only once the new one is complete.

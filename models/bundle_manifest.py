@@ -18,8 +18,10 @@ import msgspec
 
 from runtime.errors import BundleError
 
-FORMAT_VERSION: Final = 2
-"""2 added the golden requests, which programs of format 1 would refuse as an unknown file."""
+FORMAT_VERSION: Final = 3
+"""2 added the golden requests, 3 the statistics of attributes: earlier programs could not read such bundles. This one
+reads all three.
+"""
 MANIFEST: Final = "bundle.json"
 GOLDEN: Final = "golden.json"
 FILES: Final = frozenset(

@@ -49,6 +49,21 @@ class SimilarItem(msgspec.Struct, frozen=True, gc=False):
     similarity: float
 
 
+class AttributeEvidence(msgspec.Struct, frozen=True, gc=False):
+    """A value of one of the candidate's attributes (its author, a genre), and how items that share it fare."""
+
+    name: str
+    value: str
+    impressions: int = 0
+    """Of all other items with this value."""
+    positives: int = 0
+    user_impressions: int = 0
+    """The user's own past interactions with items of this value, as far back as their history goes."""
+    user_positives: int = 0
+    user_surprise: float = 0.0
+    """Sum over these of 1 for a click, 0 for none, minus the item's click rate."""
+
+
 class UserEvidence(msgspec.Struct, frozen=True, gc=False):
     """Evidence about the user, shared by all candidates of the request."""
 
@@ -68,6 +83,10 @@ class CandidateEvidence(msgspec.Struct, frozen=True, gc=False):
     """The user's past items most similar to the candidate, most similar first."""
     similar_users: Sequence[SimilarUser] = ()
     similar_items: Sequence[SimilarItem] = ()
+    shared: Vector | None = None
+    """(len(SHARED_FEATURES),) how the items that share its attributes' values and its title's words fare."""
+    attributes: Sequence[AttributeEvidence] = ()
+    """The values of its attributes one by one, in the order of the catalogue."""
 
 
 class Evidence(msgspec.Struct, frozen=True, gc=False):

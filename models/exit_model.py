@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from models.backbone import FAMILIES, UnsupportedBackbone, load_backbone, no_progress_bars
-from models.features import FEATURES
+from models.features import FEATURES, FIRST_FEATURES
 from models.prompt import SoftKind
 from models.prompt_batch import PromptBatch
 from models.saved_backbone import check_finite, load_saved_backbone, read_decoder_config
@@ -37,23 +37,28 @@ class ExitConfig:
         exit_layers: number of decoder layers before each head, ascending; the last is the number of all layers.
         embedding_dim: width of users' and items' embeddings.
         soft_width: columns of `TokenSequence.soft_values`.
+        statistics: how many of the `FEATURES` the model reads, the leading ones. New features are added at the end, so
+            a model from before them goes on with its own; its file does not name the number.
 
     Raises:
-        ValueError: the layers do not ascend, or `soft_width` is too small.
+        ValueError: the layers do not ascend, `soft_width` is too small, or there are fewer `FEATURES`.
     """
 
     exit_layers: tuple[int, ...]
     embedding_dim: int
     soft_width: int
+    statistics: int = FIRST_FEATURES
 
     def __post_init__(self) -> None:
         layers = self.exit_layers
         if not layers or layers[0] < 1 or any(low >= high for low, high in pairwise(layers)):
             raise ValueError(f"exit_layers {layers} must be positive and ascending")
-        if self.soft_width < max(self.embedding_dim, len(FEATURES)):
+        if not 1 <= self.statistics <= len(FEATURES):
+            raise ValueError(f"{self.statistics} statistics where this version knows {len(FEATURES)}")
+        if self.soft_width < max(self.embedding_dim, self.statistics):
             raise ValueError(
                 f"soft_width {self.soft_width} is too narrow for embeddings of {self.embedding_dim} "
-                f"and {len(FEATURES)} statistics"
+                f"and {self.statistics} statistics"
             )
 
 
@@ -70,7 +75,7 @@ class SoftTokens(nn.Module):
         super().__init__()
         self.user = nn.Linear(config.embedding_dim, hidden)
         self.item = nn.Linear(config.embedding_dim, hidden)
-        self.statistics = nn.Sequential(nn.Linear(len(FEATURES), hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.statistics = nn.Sequential(nn.Linear(config.statistics, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         for projection in (self.user, self.item):
             nn.init.normal_(projection.weight, std=initial_std)
             nn.init.zeros_(projection.bias)
@@ -81,7 +86,7 @@ class SoftTokens(nn.Module):
         for kind, projection, width in (
             (SoftKind.USER, self.user, self.user.in_features),
             (SoftKind.ITEM, self.item, self.item.in_features),
-            (SoftKind.STATISTICS, self.statistics, len(FEATURES)),
+            (SoftKind.STATISTICS, self.statistics, self.statistics[0].in_features),
         ):
             rows = (kinds == kind).nonzero().squeeze(1)
             vectors.index_copy_(0, rows, projection(values[rows, :width]))

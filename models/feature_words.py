@@ -13,9 +13,9 @@ def in_words(statistics: Sequence[float]) -> list[tuple[str, str]]:
     """What each statistic is, with its value.
 
     Args:
-        statistics: (len(FEATURES),) as the model reads them: rates as logits, counts as logarithms.
+        statistics: as the model reads them, the leading `FEATURES`: rates as logits, counts as logarithms.
     """
-    return [(_WORDS[name][0], _WORDS[name][1](float(value))) for name, value in zip(FEATURES, statistics, strict=True)]
+    return [(_WORDS[name][0], _WORDS[name][1](float(value))) for name, value in zip(FEATURES, statistics, strict=False)]
 
 
 def _plain(value: float) -> str:
@@ -58,4 +58,15 @@ _WORDS: Final[Mapping[str, tuple[str, Callable[[float], str]]]] = {
     ),
     "recent_rate": (f"share of the latest events that were clicks, {_SHRUNK}", _rate),
     "recent_count": ("latest events that these count", _count),
+    "attribute_rate": (
+        "share of impressions clicked of other items with its values, rare ones more",
+        _rate,
+    ),
+    "attribute_count": ("impressions of such items, per value", _count),
+    "attribute_surprise": ("how much more the user clicked such items than others do, -1 to 1", _plain),
+    "attribute_history": ("the user's own impressions of such items, per value in common", _count),
+    "word_rate": ("share of impressions clicked of other items with its title's words, rare ones more", _rate),
+    "word_count": ("impressions of those items, per word", _count),
+    "word_surprise": ("how much more the user clicked those items than others do, -1 to 1", _plain),
+    "word_history": ("the user's own impressions of those items, per word in common", _count),
 }

@@ -1,8 +1,9 @@
 """Numeric features: the input of the graph score and of the `statistics` soft token.
 
 `graph_features` need no retrieval, so a backlog can be scored from them quickly; `evidence_features` summarise what
-retrieval found. Rates are shrunk towards a prior (`PRIOR_IMPRESSIONS` imagined impressions at `PRIOR_RATE`). They are
-given as logits, counts as logarithms, so that all features stay within a few units of zero.
+retrieval found, and `shared_features` how what a candidate shares with other items fares. Rates are shrunk towards a
+prior (`PRIOR_IMPRESSIONS` imagined impressions at `PRIOR_RATE`). They are given as logits, counts as logarithms, so
+that all features stay within a few units of zero.
 
 A click on a popular item says little about the user. So most features of a user's past use the surprise: 1 for a click,
 0 for none, minus the item's click rate. Over all items the mean surprise tells how readily the user clicks; over items
@@ -42,7 +43,20 @@ EVIDENCE_FEATURES: Final = (
     "recent_rate",
     "recent_count",
 )
-FEATURES: Final = GRAPH_FEATURES + EVIDENCE_FEATURES
+SHARED_FEATURES: Final = (
+    "attribute_rate",
+    "attribute_count",
+    "attribute_surprise",
+    "attribute_history",
+    "word_rate",
+    "word_count",
+    "word_surprise",
+    "word_history",
+)
+FEATURES: Final = GRAPH_FEATURES + EVIDENCE_FEATURES + SHARED_FEATURES
+"""New ones are added at the end: a model reads as many as it was trained on."""
+FIRST_FEATURES: Final = len(GRAPH_FEATURES) + len(EVIDENCE_FEATURES)
+"""How many there were before models told how many they read."""
 
 PRIOR_IMPRESSIONS: Final = 4.0
 PRIOR_RATE: Final = 0.5
@@ -50,6 +64,9 @@ PRIOR_SURPRISE: Final = 3.0
 """Weight of the imagined unsurprising events that shrink a mean surprise towards zero."""
 RECENT_HALF_LIFE: Final = 4.0
 """Number of later events after which an event counts half."""
+
+PRIOR_SHARED: Final = 0.5
+"""Weight of the imagined unsurprising event that shrinks the surprise at what a candidate shares with the past."""
 
 Features = NDArray[np.float32]
 F = TypeVar("F", np.float32, np.float64)
@@ -105,6 +122,35 @@ def evidence_features(evidence: Evidence) -> Features:
     for row, candidate in zip(features, evidence.candidates, strict=True):
         row[:-4] = _candidate_features(candidate)
     features[:, -4:] = _user_features(evidence.user)
+    return features
+
+
+def shared_features(there: NDArray[np.bool_], of_others: NDArray[np.int64], with_user: NDArray[np.float64]) -> Features:
+    """Four features of what candidates share with other items: their attributes' values, or their titles' words.
+
+    A value that many items have (a language) says less than one of a few (an author): it counts less by the logarithm
+    of its impressions.
+
+    Args:
+        there: (candidates, values) False where a candidate has fewer values.
+        of_others: (candidates, values, 2) impressions and positives of the other items with the value.
+        with_user: (candidates, values, 3) the user's own impressions, positives and summed surprise with it.
+
+    Returns:
+        (candidates, 4): a click rate as logit, a count of impressions as logarithm, a mean surprise, and the logarithm
+        of the user's impressions; zeros where there are no values.
+    """
+    impressions, positives = of_others[..., 0].astype(np.float64), of_others[..., 1].astype(np.float64)
+    telling = there / np.log(np.e + impressions)
+    known = telling * impressions / (impressions + PRIOR_IMPRESSIONS)
+    misses = np.maximum(impressions - positives, 0.0)
+    rates = np.log((positives + PRIOR_IMPRESSIONS * PRIOR_RATE) / (misses + PRIOR_IMPRESSIONS * (1 - PRIOR_RATE)))
+    met, surprise = with_user[..., 0], with_user[..., 2]
+    features = np.zeros((len(there), 4), np.float32)
+    features[:, 0] = (known * rates).sum(axis=1) / np.maximum(known.sum(axis=1), 1e-6)
+    features[:, 1] = np.log1p((there * impressions).sum(axis=1) / np.maximum(there.sum(axis=1), 1))
+    features[:, 2] = (telling * surprise).sum(axis=1) / ((telling * met).sum(axis=1) + PRIOR_SHARED)
+    features[:, 3] = np.log1p((there * met).sum(axis=1))
     return features
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -18,9 +19,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, UserEvidence, Vector
-from models.features import FEATURES, evidence_features, graph_features
+from models.evidence import AttributeEvidence, CandidateEvidence, Evidence, ItemFacts, PastItem, UserEvidence, Vector
+from models.features import FEATURES, SHARED_FEATURES, evidence_features, graph_features
 from models.text import Text
+
+_SENTENCES_KEPT: Final = 4_096
+"""Of attributes, as tokens: there are few names, and few numbers in a history."""
+_NAME_CHARACTERS: Final = 24
 
 
 class SoftKind(IntEnum):
@@ -45,6 +50,8 @@ class PromptLimits:
     similar_users: int = 12
     similar_users_shown: int = 4
     similar_items: int = 3
+    attributes_shown: int = 0
+    """Values of the candidate's attributes that the user has met, told in words; the rarest first."""
 
 
 class TokenSequence(msgspec.Struct, frozen=True, gc=False):
@@ -95,14 +102,17 @@ class PromptBuilder:
         text: the tokenizer.
         embedding_dim: dimension of users' and items' embeddings.
         limits: how much evidence goes into a prompt.
+        statistics: how many of the `FEATURES` the model reads.
     """
 
-    def __init__(self, text: Text, embedding_dim: int, limits: PromptLimits) -> None:
+    def __init__(self, text: Text, embedding_dim: int, limits: PromptLimits, statistics: int = len(FEATURES)) -> None:
         self.limits = limits
-        self.soft_width = max(embedding_dim, len(FEATURES))
+        self.soft_width = max(embedding_dim, statistics)
         self._embedding_dim = embedding_dim
+        self.statistics = statistics
         self._words = {phrase: text.encode(phrase) for phrase in PHRASES}
         self._start = text.start_tokens
+        self._encode = lru_cache(maxsize=_SENTENCES_KEPT)(text.encode)
 
     def build(self, evidence: Evidence) -> Prompt:
         """The prompt of one request, with one suffix per candidate in the order of the evidence."""
@@ -127,7 +137,7 @@ class PromptBuilder:
             for candidate in evidence.candidates
         ]
 
-    def _statistics(self, evidence: Evidence) -> NDArray[np.float32]:  # (candidates, len(FEATURES))
+    def _statistics(self, evidence: Evidence) -> NDArray[np.float32]:  # (candidates, statistics)
         items = [candidate.item for candidate in evidence.candidates]
         user = evidence.user
         embeddings = np.zeros((len(items), self._embedding_dim), np.float32)
@@ -136,7 +146,12 @@ class PromptBuilder:
                 embeddings[row] = item.embedding
         counts = np.array([(item.impressions, item.positives) for item in items], np.float32).reshape(-1, 2)
         from_graph = graph_features(user.embedding, (user.impressions, user.positives), embeddings, counts)
-        return np.concatenate([from_graph, evidence_features(evidence)], axis=1)
+        shared = np.zeros((len(items), len(SHARED_FEATURES)), np.float32)
+        for row, candidate in enumerate(evidence.candidates):
+            if candidate.shared is not None:
+                shared[row] = candidate.shared
+        whole = np.concatenate([from_graph, evidence_features(evidence), shared], axis=1)
+        return whole[:, : self.statistics]
 
     def _prefix(self, sequences: _SequenceBuilder, user: UserEvidence) -> None:
         sequences.words(self._start)
@@ -158,6 +173,8 @@ class PromptBuilder:
         sequences.words(self._words["others"])
         for voter in candidate.similar_users[: self.limits.similar_users_shown]:
             sequences.words(self._answer(voter.positive))
+        for sentence in attribute_sentences(candidate.attributes, self.limits.attributes_shown):
+            sequences.words(self._encode(sentence))
         sequences.words(self._words["candidate"])
         self._item(sequences, candidate.item, self.limits.candidate_title_tokens)
         sequences.words(self._words["click"])
@@ -176,6 +193,14 @@ class PromptBuilder:
 
     def _answer(self, positive: bool) -> Sequence[int]:
         return self._words["yes"] if positive else self._words["no"]
+
+
+def attribute_sentences(attributes: Sequence[AttributeEvidence], most: int) -> list[str]:
+    """What the user did with the values of a candidate's attributes, a sentence each, the rarest value first."""
+    met = sorted((one for one in attributes if one.user_impressions), key=lambda one: one.impressions)
+    return [
+        f"same {one.name[:_NAME_CHARACTERS]}: yes {one.user_positives} of {one.user_impressions}" for one in met[:most]
+    ]
 
 
 PHRASES: Final = ("user", "history", "similar", "others", "candidate", "click", "yes", "no")

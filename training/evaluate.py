@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from evaluation.baseline import running_means_auc
 from evaluation.metrics import auc, expected_calibration_error, log_loss
 from event_data.event_log import EventLog
-from graph_updater.graph.base_embeddings import bundled_base
 from models.bundle import Bundle
 from training.progress import Reporter, Silent
 from training.replay import Example, Replay, replay_examples
@@ -91,7 +90,7 @@ def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, mo
     reporter = reporter or Silent()
     first = max(log.split().validation_end, len(log.interactions) - most_events)
     history, tested = log.interactions[:first], log.interactions[first:]
-    replay = Replay(log.items, bundled_base(bundle.graph, bundle.text), bundle.text, bundle.limits)
+    replay = Replay.for_bundle(log.items, bundle)
     replay.advance(history)
     scorer = _Scorer(bundle)
     with reporter.step("last tenth, as of each event", len(tested)) as advance:

@@ -15,11 +15,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from graph_updater.graph.base_embeddings import BaseEmbeddings
+from graph_updater.graph.base_embeddings import BaseEmbeddings, bundled_base
 from graph_updater.graph.config import GraphConfig
 from graph_updater.state.updater_state import UpdaterState
+from models.bundle import Bundle
 from models.evidence import Evidence
-from models.features import GRAPH_FEATURES
+from models.features import FEATURES, GRAPH_FEATURES
 from models.prompt import Prompt, PromptBuilder, PromptLimits, SoftKind, TokenSequence
 from models.text import Text
 from schemas.messages import Interaction, Item
@@ -63,17 +64,31 @@ class Replay:
         base: the trained part of the graph.
         text: the tokenizer.
         limits: how much evidence goes into a prompt.
+        statistics: how many of the features the model reads.
     """
 
-    def __init__(self, items: Sequence[Item], base: BaseEmbeddings, text: Text, limits: PromptLimits) -> None:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        base: BaseEmbeddings,
+        text: Text,
+        limits: PromptLimits,
+        statistics: int = len(FEATURES),
+    ) -> None:
         self._state = UpdaterState(GraphConfig(), base)
         self._tables = Tables(text, base.dim)
         self._retriever = Retriever(self._tables, limits)
-        self._builder = PromptBuilder(text, base.dim, limits)
+        self._builder = PromptBuilder(text, base.dim, limits, statistics)
         for item in items:
             self._tables.put_item(item)
         self._state.apply_items(items)
         self._publish(0)
+
+    @classmethod
+    def for_bundle(cls, items: Sequence[Item], bundle: Bundle) -> Replay:
+        """A replay whose prompts are those that a trained model reads."""
+        base = bundled_base(bundle.graph, bundle.text)
+        return cls(items, base, bundle.text, bundle.limits, bundle.model.config.statistics)
 
     @property
     def tables(self) -> Tables:

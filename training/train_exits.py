@@ -64,7 +64,7 @@ def new_model(options: ExitOptions, vocabulary: int, embedding_dim: int) -> Exit
         tie_word_embeddings=True,
         use_cache=False,
     )
-    exits = ExitConfig(options.exit_layers, embedding_dim, soft_width=max(embedding_dim, len(FEATURES)))
+    exits = ExitConfig(options.exit_layers, embedding_dim, max(embedding_dim, len(FEATURES)), statistics=len(FEATURES))
     return ExitModel.from_config(decoder, exits)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.evidence import CandidateEvidence, Evidence, UserEvidence
-from models.features import FEATURES, Features
+from models.features import Features
 from models.prompt import Prompt, render, title_of
 from models.text import Text
 from schemas.messages import ImpressionRequest
@@ -41,7 +41,7 @@ class CandidateExplanation:
     item_id: str
     evidence: CandidateEvidence
     statistics: Features
-    """(len(FEATURES),) as the model reads them."""
+    """As the model reads them: the leading `FEATURES`."""
     suffix: str
     """Its part of the prompt, as a person reads it."""
     heads: Sequence[HeadAnswer]
@@ -123,7 +123,7 @@ def _explanation(
             CandidateExplanation(
                 item_id=candidate.item.item_id,
                 evidence=candidate,
-                statistics=prompt.suffixes[row].soft_values[-1, : len(FEATURES)],
+                statistics=prompt.suffixes[row].soft_values[-1, : model.prompts.statistics],
                 suffix=render(prompt.suffixes[row], model.text, own[row]),
                 heads=[
                     HeadAnswer(layer, float(ctr), float(confidence))

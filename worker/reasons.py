@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from models.evidence import CandidateEvidence, ItemFacts, UserEvidence
+from models.evidence import AttributeEvidence, CandidateEvidence, ItemFacts, UserEvidence
 from models.features import PRIOR_IMPRESSIONS
 
 MOST_TOLD: Final = 2
 """Counts told on each side, the strongest first."""
+_NAME_CHARACTERS: Final = 24
+_VALUE_CHARACTERS: Final = 40
 _EQUAL: Final = 0.005
 """Rates that differ by less read the same with two decimals."""
 
@@ -70,7 +72,14 @@ def _counts(evidence: CandidateEvidence) -> list[_Count]:
         _Count(f"similar items were clicked in {_share(clicked, shown)}", clicked, shown),
         _Count(f"it was clicked in {_share(item.positives, item.impressions)}", item.positives, item.impressions),
     ]
+    counts += [_with_value(value) for value in evidence.attributes]
     return [count for count in counts if count.impressions]
+
+
+def _with_value(value: AttributeEvidence) -> _Count:
+    name = f"{value.name[:_NAME_CHARACTERS]} {value.value[:_VALUE_CHARACTERS]}"
+    told = f"the user clicked {value.user_positives} of {value.user_impressions} with {name}"
+    return _Count(told, value.user_positives, value.user_impressions)
 
 
 def _share(positives: int, impressions: int) -> str:

@@ -1,8 +1,8 @@
 """Retrieves the evidence for one user's candidates from the tables.
 
-Always the user's past items nearest to each candidate (ReLLa), and what the users nearest to this one did with it
-(OptiRAG-Rec, by GCN embedding). For a candidate that none of these users has met, the nearest items that have been
-shown, and how they fared.
+Always the user's past items nearest to each candidate (ReLLa), what the users nearest to this one did with it
+(OptiRAG-Rec, by GCN embedding), and how what it shares with other items fares. For a candidate that none of these users
+has met, the nearest items that have been shown, and how they fared.
 """
 
 from __future__ import annotations
@@ -14,10 +14,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarItem, SimilarUser, UserEvidence
+from models.evidence import (
+    CandidateEvidence,
+    Evidence,
+    ItemFacts,
+    PastItem,
+    SimilarItem,
+    SimilarUser,
+    UserEvidence,
+)
 from models.prompt import PromptLimits
+from worker.shared_evidence import SharedEvidence, shared_evidence
+from worker.state_store.columns import Matrix, Rows, normalised
 from worker.state_store.rows import UNKNOWN_ROW
-from worker.state_store.tables import Matrix, Rows, Tables, normalised
+from worker.state_store.tables import Tables
 from worker.state_store.vector_index import NO_ID
 
 NEAR_USERS: Final = 128
@@ -48,7 +58,8 @@ class Retriever:
         past = self._past_items(user, candidates)
         votes = self._votes(user, candidates)
         similar = self._similar_items(candidates, votes)
-        return self._as_evidence(user, candidates, past, votes, similar)
+        shared = shared_evidence(self._tables.items, candidates.rows, user.past_rows, user.past_positive)
+        return self._as_evidence(user, candidates, _Found(past, votes, similar, shared))
 
     def _user(self, user_id: str) -> _User:
         users = self._tables.users
@@ -130,14 +141,12 @@ class Retriever:
         ranked.found[asking] = np.take_along_axis(rows, order, axis=1)
         return ranked
 
-    def _as_evidence(
-        self, user: _User, candidates: _Candidates, past: _Ranked, votes: _Votes, similar: _Ranked
-    ) -> Evidence:
+    def _as_evidence(self, user: _User, candidates: _Candidates, found: _Found) -> Evidence:
         """The evidence as the prompt builder reads it."""
-        facts = self._facts(user, candidates, past, similar)
-        own_past = past.per_candidate()
-        voters = self._voters(votes)
-        alike = similar.per_candidate()
+        facts = self._facts(user, candidates, found.past, found.similar)
+        own_past = found.past.per_candidate()
+        voters = self._voters(found.votes)
+        alike = found.similar.per_candidate()
         rows, positive = user.past_rows.tolist(), user.past_positive.tolist()
         evidence = {
             item_id: CandidateEvidence(
@@ -145,6 +154,8 @@ class Retriever:
                 past=[PastItem(facts[rows[place]], positive[place], similarity) for similarity, place in own_past[at]],
                 similar_users=voters[at],
                 similar_items=[SimilarItem(facts[other], similarity) for similarity, other in alike[at]],
+                shared=found.shared[at].features,
+                attributes=found.shared[at].attributes,
             )
             for at, (item_id, row) in enumerate(zip(candidates.distinct, candidates.rows.tolist(), strict=True))
         }
@@ -235,3 +246,13 @@ class _Votes:
     rows: Rows  # (neighbours,) of users, nearest first
     similarities: NDArray[np.float32]  # (neighbours,)
     met: NDArray[np.int8]  # (candidates, neighbours): 1 clicked, 0 did not, _NOT_MET
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found for the distinct candidates."""
+
+    past: _Ranked
+    votes: _Votes
+    similar: _Ranked
+    shared: Sequence[SharedEvidence]

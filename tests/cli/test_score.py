@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from cli.score import show_explanation
-from models.evidence import CandidateEvidence, ItemFacts, PastItem, UserEvidence
+from models.evidence import AttributeEvidence, CandidateEvidence, ItemFacts, PastItem, UserEvidence
 from models.features import FEATURES
 from schemas.messages import ImpressionRequest
 from worker.explain import CandidateExplanation, Explanation, HeadAnswer
@@ -18,7 +18,11 @@ def _shown(title: str) -> str:
     item, past = ItemFacts("i7", impressions=10, positives=2), ItemFacts("i3")
     candidate = CandidateExplanation(
         item_id="i7",
-        evidence=CandidateEvidence(item, [PastItem(past, positive=True, similarity=0.5)]),
+        evidence=CandidateEvidence(
+            item,
+            [PastItem(past, positive=True, similarity=0.5)],
+            attributes=[AttributeEvidence("author", title, 90, 40, 8, 7)],
+        ),
         statistics=np.zeros(len(FEATURES), np.float32),
         suffix=f"similar ⟨{title}⟩ yes",
         heads=[HeadAnswer(1, 0.3, 0.5), HeadAnswer(2, 0.4, 1.0)],
@@ -51,7 +55,9 @@ def test_statistics_and_reasons_are_spelled_out():
     """Each statistic has a line, and the last word is one sentence."""
     shown = _shown("The Iron Lighthouse")
     assert "impressions of the user" in shown
-    assert shown.rstrip().splitlines()[-1].startswith("0.40, because the user clicked 1 of 1 similar past item")
+    told = " ".join(shown.split())
+    assert "0.40, because the user clicked 7 of 8 with author The Iron Lighthouse and the user clicked 1 of 1" in told
+    assert "40 clicks in 90 impressions; this user 7 in 8" in shown
 
 
 def test_a_title_is_never_interpreted():

@@ -16,7 +16,7 @@ from models.prompt import Prompt, SoftKind, TokenSequence
 from models.prompt_batch import collate
 
 WIDTH = len(FEATURES)
-CONFIG = ExitConfig((1, 2), 6, WIDTH)
+CONFIG = ExitConfig((1, 2), 6, WIDTH, WIDTH)
 
 
 def decoder(**changes: object) -> PretrainedConfig:

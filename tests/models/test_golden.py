@@ -12,7 +12,9 @@ from bundle_forgery import edit_json, sign
 
 from models.bundle import MANIFEST, Bundle
 from models.bundle_manifest import GOLDEN
-from models.golden_check import check_golden, golden_scores
+from models.exit_model import ExitModel
+from models.features import FIRST_FEATURES
+from models.golden_check import check_golden, golden_scores, with_golden
 from runtime.errors import BundleError
 
 
@@ -116,3 +118,22 @@ def test_scores_of_another_number_of_heads_are_refused(folder, scores):
         check_golden(Bundle.load(folder))
 
     assert "\n" not in str(raised.value)
+
+
+def test_a_bundle_from_before_the_statistics_of_attributes_gives_its_scores(tiny_bundle, tmp_path):
+    """It is of format 2, reads fewer statistics, and does not say how many; it serves as it did."""
+    config = replace(tiny_bundle.model.config, statistics=FIRST_FEATURES, soft_width=FIRST_FEATURES)
+    torch.manual_seed(3)
+    model = ExitModel(tiny_bundle.model.backbone, config).eval()
+    folder = tmp_path / "earlier"
+    with_golden(replace(tiny_bundle, model=model), tiny_bundle.golden).save(folder)
+    exits = json.loads((folder / "exits.json").read_text())
+    assert exits.pop("statistics") == FIRST_FEATURES
+    (folder / "exits.json").write_text(json.dumps(exits))
+    sign(folder)
+    edit_json(folder / MANIFEST, format_version=2)
+
+    earlier = Bundle.load(folder)
+
+    assert check_golden(earlier, tolerance=1e-5) > 1
+    assert earlier.prompt_builder().statistics == FIRST_FEATURES

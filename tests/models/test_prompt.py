@@ -1,12 +1,23 @@
 """The layout of a prompt."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from msgspec.structs import astuple
 
-from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarItem, SimilarUser, UserEvidence
-from models.features import FEATURES, evidence_features, graph_features
-from models.prompt import PHRASES, PromptBuilder, PromptLimits, SoftKind, render
+from models.evidence import (
+    AttributeEvidence,
+    CandidateEvidence,
+    Evidence,
+    ItemFacts,
+    PastItem,
+    SimilarItem,
+    SimilarUser,
+    UserEvidence,
+)
+from models.features import FEATURES, FIRST_FEATURES, SHARED_FEATURES, evidence_features, graph_features
+from models.prompt import PHRASES, PromptBuilder, PromptLimits, SoftKind, attribute_sentences, render
 from models.text import START_TOKEN, Text
 
 DIM = 4
@@ -212,3 +223,30 @@ def test_a_title_cannot_smuggle_control_tokens_in(title):
         words = np.delete(part.token_ids, part.soft_positions)
         starts = np.isin(words, TEXT.start_tokens)
         assert starts.sum() == (part is prompt.prefix)
+
+
+def test_what_the_user_did_with_an_attributes_values_is_told_in_words():
+    """The rarest first, as many as there is room for; values that the user has not met are left out."""
+    attributes = [
+        AttributeEvidence("language", "English", 9_000, 5_000, 12, 7),
+        AttributeEvidence("author", "Ann", 40, 30, 3, 2),
+        AttributeEvidence("genre", "Crime", 400, 200),
+    ]
+    told = ["same author: yes 2 of 3", "same language: yes 7 of 12"]
+    assert attribute_sentences(attributes, 2) == told
+    assert attribute_sentences(attributes, 1) == told[:1]
+    evidence = Evidence(UserEvidence("u"), [CandidateEvidence(item("c"), attributes=attributes)])
+    shown = builder(replace(LIMITS, attributes_shown=1)).build(evidence)
+    assert told[0] in render(shown.suffixes[0], TEXT)
+    assert told[1] not in render(shown.suffixes[0], TEXT)
+    assert "same" not in render(builder().build(evidence).suffixes[0], TEXT)
+
+
+def test_a_model_reads_the_statistics_that_it_was_trained_on():
+    """Later ones stand behind them and are left out."""
+    shared = np.arange(1, 1 + len(SHARED_FEATURES), dtype=np.float32)
+    evidence = Evidence(UserEvidence("u", impressions=5, positives=3), [CandidateEvidence(item("c"), shared=shared)])
+    whole = builder().build(evidence).suffixes[0].soft_values[-1]
+    earlier = PromptBuilder(TEXT, DIM, LIMITS, FIRST_FEATURES).build(evidence).suffixes[0].soft_values[-1]
+    assert whole[FIRST_FEATURES:].tolist() == shared.tolist()
+    assert earlier.tolist() == whole[:FIRST_FEATURES].tolist()

@@ -7,7 +7,15 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.evidence import CandidateEvidence, ItemFacts, PastItem, SimilarItem, SimilarUser, UserEvidence
+from models.evidence import (
+    AttributeEvidence,
+    CandidateEvidence,
+    ItemFacts,
+    PastItem,
+    SimilarItem,
+    SimilarUser,
+    UserEvidence,
+)
 from worker.reasons import closing_sentence
 
 USER = UserEvidence("u", impressions=50, positives=12)
@@ -127,3 +135,11 @@ def test_every_number_told_is_true(ctr, of_user, of_item, clicked, votes):
     for pattern, positives in (("similar past", clicked), ("similar users", votes)):
         if pattern in because:
             assert (sum(positives) / len(positives) > reference) == (ctr > reference)
+
+
+def test_what_the_user_did_with_an_author_is_told():
+    """By the attribute's name and value; a value that the user has not met says nothing."""
+    attributes = [AttributeEvidence("author", "Ann Onymous", 90, 40, 6, 6), AttributeEvidence("genre", "Crime", 400, 4)]
+    told = closing_sentence(0.9, CandidateEvidence(ItemFacts("c"), attributes=attributes), USER)
+    assert "because the user clicked 6 of 6 with author Ann Onymous" in told
+    assert "Crime" not in told

@@ -14,25 +14,20 @@ from concurrent.futures import Executor
 
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
-from models.evidence import ItemFacts, Vector
+from models.attributes import attribute_values, title_words
+from models.evidence import Vector
 from models.text import Text
 from schemas.codec import MalformedRecord
 from schemas.embeddings import decode_embedding
 from schemas.messages import Embedding, Item, ItemState, PastInteraction, UserState
+from worker.state_store.columns import NO_PAST, NO_TITLE, ItemColumns, Rows, UserColumns, normalised
 from worker.state_store.retries import Retries
-from worker.state_store.rows import UNKNOWN_ROW, RowIds, grown
+from worker.state_store.rows import UNKNOWN_ROW
 from worker.state_store.settings import TableSettings
 from worker.state_store.vector_index import VectorIndex
 
 log = structlog.get_logger(__name__)
-Rows = NDArray[np.int64]
-Matrix = NDArray[np.float32]
-
-NO_PAST = -1
-"""Fills a history that is shorter than the table's limit."""
-
 
 DEGRADED_AFTER_S = 600.0
 """Search that has been worse for so long than it should be is worth a person's attention."""
@@ -83,6 +78,7 @@ class Tables:
         tokens = self._text.encode_item(item)
         row = self.items.intern(item.item_id)
         self.items.titles[row] = array("i", tokens[: self._settings.title_tokens])
+        self.items.set_words(row, attribute_values(item.attributes), title_words(item.title))
 
     def put_item_state(self, state: ItemState) -> None:
         """Stores an item's embedding and counts.
@@ -98,7 +94,7 @@ class Tables:
             self.items.foreign[row] = True
         else:
             self.items.set_embedding(row, embedding)
-        self.items.counts[row] = state.impressions, state.positives
+        self.items.set_counts(row, state.impressions, state.positives)
         self._changed_items.add(row)
 
     def put_user_state(self, state: UserState) -> None:
@@ -126,14 +122,15 @@ class Tables:
         """Removes an item's text (a tombstone in the catalogue)."""
         row = self.items.ids.row(item_id)
         if row != UNKNOWN_ROW:
-            self.items.titles[row] = _NO_TITLE
+            self.items.titles[row] = NO_TITLE
+            self.items.set_words(row, (), ())
 
     def remove_item_state(self, item_id: str) -> None:
         """Removes an item's embedding and counts. Its row stays, since histories refer to it."""
         row = self.items.ids.row(item_id)
         if row != UNKNOWN_ROW:
             self.items.set_embedding(row, None)
-            self.items.counts[row] = 0
+            self.items.set_counts(row, 0, 0)
             self._changed_items.add(row)
 
     def remove_user(self, user_id: str) -> None:
@@ -222,114 +219,6 @@ def _check_range(*numbers: int) -> None:
     for number in numbers:
         if not -(2**63) <= number < 2**63:
             raise MalformedRecord(f"the number {number} is beyond 64 bits")
-
-
-def normalised(vectors: Matrix) -> Matrix:
-    """Rows of (n, dim) scaled to length 1; a row of zeros stays zeros."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    lengths[lengths == 0] = 1
-    unit: Matrix = vectors / lengths[:, None]
-    return unit
-
-
-class EmbeddedColumns:
-    """What items and users have in common: id, embedding (or none), impressions and positives."""
-
-    def __init__(self, dim: int) -> None:
-        self.ids = RowIds()
-        self.embeddings: Matrix = np.zeros((0, dim), np.float32)  # (rows, dim)
-        self.embedded: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,)
-        self.foreign: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,) the latest embedding is of another space
-        self.counts: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # (rows, impressions and positives)
-
-    def intern(self, name: str) -> int:
-        """The row of an id, with room for it in every column."""
-        row = self.ids.intern(name)
-        if row >= len(self.embedded):
-            self._grow(row + 1)
-        return row
-
-    def set_embedding(self, row: int, embedding: Vector | None) -> None:
-        """An embedding without direction (all zeros) counts as none."""
-        there = embedding is not None and bool(embedding.any())
-        self.embeddings[row] = embedding if there else 0
-        self.embedded[row] = there
-        self.foreign[row] = False
-
-    def awaited_and_known(self) -> tuple[int, int]:
-        """Rows that have an embedding of another space alone, and rows that have any."""
-        return int((self.foreign & ~self.embedded).sum()), int((self.foreign | self.embedded).sum())
-
-    def _grow(self, rows: int) -> None:
-        self.embeddings = grown(self.embeddings, rows)
-        self.embedded = grown(self.embedded, rows)
-        self.foreign = grown(self.foreign, rows)
-        self.counts = grown(self.counts, rows)
-
-
-class ItemColumns(EmbeddedColumns):
-    """Items. Users' histories refer to rows, so rows are never used again for another item."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim)
-        self.titles: list[Sequence[int]] = []
-
-    def facts(self, rows: Rows) -> dict[int, ItemFacts]:
-        """Facts of the items in distinct `rows`, by row; copies, so that later changes do not reach them."""
-        embeddings = self.embeddings[rows]
-        embedded = self.embedded[rows].tolist()
-        counts = self.counts[rows].tolist()
-        return {
-            row: ItemFacts(self.ids.id_of(row), self.titles[row], embeddings[at] if embedded[at] else None, *counts[at])
-            for at, row in enumerate(rows.tolist())
-        }
-
-    def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
-        """Whether the item has been shown."""
-        met: NDArray[np.bool_] = self.counts[rows, 0] > 0
-        return met
-
-    def _grow(self, rows: int) -> None:
-        super()._grow(rows)
-        self.titles.extend([_NO_TITLE] * (len(self.embedded) - len(self.titles)))
-
-
-class UserColumns(EmbeddedColumns):
-    """Users. A history entry is 2 × the item's row + 1 if positive, oldest first, then NO_PAST."""
-
-    def __init__(self, dim: int, history_length: int) -> None:
-        super().__init__(dim)
-        self.histories: NDArray[np.int32] = np.zeros((0, history_length), np.int32)  # (rows, history)
-        self.history_lengths: NDArray[np.int32] = np.zeros(0, np.int32)  # (rows,)
-        self.versions: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the embedding, 0 for none
-        self.event_times_ms: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the newest interaction in the state
-
-    def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
-        """Whether the user has a history."""
-        remembered: NDArray[np.bool_] = self.history_lengths[rows] > 0
-        return remembered
-
-    def embedding_stamp(self, user_id: str) -> tuple[int, int] | None:
-        """Version of the user's embedding and event time of the newest interaction in it; None without embedding."""
-        row = self.ids.row(user_id)
-        if row == UNKNOWN_ROW or not self.embedded[row]:
-            return None
-        return int(self.versions[row]), int(self.event_times_ms[row])
-
-    def newest_event_ms(self, user_id: str) -> int:
-        """Event time of the newest interaction in the user's state; -1 for an unknown user."""
-        row = self.ids.row(user_id)
-        return -1 if row == UNKNOWN_ROW else int(self.event_times_ms[row])
-
-    def _grow(self, rows: int) -> None:
-        super()._grow(rows)
-        self.histories = grown(self.histories, rows, NO_PAST)
-        self.history_lengths = grown(self.history_lengths, rows)
-        self.versions = grown(self.versions, rows)
-        self.event_times_ms = grown(self.event_times_ms, rows)
-
-
-_NO_TITLE: Sequence[int] = array("i")
 
 
 def _refresh(index: VectorIndex, changed: set[int], columns: ItemColumns | UserColumns) -> None:

@@ -104,7 +104,9 @@ def make_model() -> ModelMaker:
 
     def make(family: type[PretrainedConfig] = LlamaConfig, **changes: object) -> ExitModel:
         torch.manual_seed(3)
-        model = ExitModel.from_config(family(**SMALL | changes), ExitConfig(EXIT_LAYERS, EMBEDDING_DIM, WIDTH)).eval()
+        model = ExitModel.from_config(
+            family(**SMALL | changes), ExitConfig(EXIT_LAYERS, EMBEDDING_DIM, WIDTH, WIDTH)
+        ).eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if parameter.dim() == 1 or name.endswith("linear.weight"):

@@ -1,0 +1,50 @@
+"""The single values that items share: `genres: Comedy, Drama` holds two, and a title holds its words.
+
+They are evidence: what a user thought of one book of an author says something about the next.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+MOST_VALUES: Final = 8
+"""Values of an item's attributes; further ones are left out."""
+MOST_WORDS: Final = 12
+"""Words of a title; further ones are left out."""
+SHORTEST_WORD: Final = 3
+"""Letters of a word that counts: shorter ones are mostly articles and prepositions."""
+TITLE: Final = "title"
+"""The name under which a title's words are values."""
+_BETWEEN_VALUES: Final = re.compile(r"[,;|]")
+_WORD: Final = re.compile(rf"\w{{{SHORTEST_WORD},}}")
+
+
+class AttributeValue(NamedTuple):
+    """One value of one attribute, as the catalogue writes it, and what it is known by."""
+
+    name: str
+    text: str
+    key: str
+    """Without case, spaces and punctuation, which catalogues use as they like: `J. K. Rowling` is `J.K. Rowling`."""
+
+
+def attribute_values(attributes: Mapping[str, str]) -> list[AttributeValue]:
+    """The distinct values of an item's attributes, in the order of the attributes' names, at most `MOST_VALUES`.
+
+    A comma, a semicolon or a bar stands between two values. A piece without any letter or digit is none.
+    """
+    found: dict[tuple[str, str], AttributeValue] = {}
+    for name in sorted(attributes):
+        for piece in _BETWEEN_VALUES.split(attributes[name]):
+            key = "".join(filter(str.isalnum, piece.casefold()))
+            if key:
+                found.setdefault((name, key), AttributeValue(name, piece.strip(), key))
+    return list(found.values())[:MOST_VALUES]
+
+
+def title_words(title: str | None) -> list[AttributeValue]:
+    """The distinct words of a title, at most `MOST_WORDS`, as values of an attribute named `title`."""
+    words = dict.fromkeys(_WORD.findall((title or "").casefold()))
+    return [AttributeValue(TITLE, word, word) for word in list(words)[:MOST_WORDS]]
