@@ -50,10 +50,11 @@ def _rating(line: str) -> Rating:
 
 def _book(line: str) -> Item:
     fields = next(csv.reader((line,), delimiter=";", escapechar="\\"))
-    isbn, title, author = fields[:3]
+    isbn, title, author, _, publisher = (*fields[:5], "", "")[:5]
     if not isbn:
         raise ValueError("empty ISBN")
-    return Item(item_id=isbn, title=title or None, attributes={"author": author} if author else {})
+    attributes = {name: value for name, value in (("author", author), ("publisher", publisher)) if value}
+    return Item(item_id=isbn, title=title or None, attributes=attributes)
 
 
 def _in_pseudo_order(ratings: list[tuple[int, Rating]]) -> list[tuple[int, Rating]]:

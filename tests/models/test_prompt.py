@@ -78,7 +78,8 @@ def test_soft_tokens_carry_their_numbers():
     embeddings = np.array([[0.5] * DIM, [0.0] * DIM], np.float32)
     counts = np.array([[4, 2], [4, 2]], np.float32)
     from_graph = graph_features(user.embedding, (7, 3), embeddings, counts)
-    expected = np.concatenate([from_graph, evidence_features(evidence)], axis=1)
+    nothing_shared = np.zeros((2, len(SHARED_FEATURES)), np.float32)
+    expected = np.concatenate([from_graph, evidence_features(evidence), nothing_shared], axis=1)
     for suffix, embedding, statistics in zip(prompt.suffixes, embeddings, expected, strict=True):
         assert suffix.soft_values.shape[1] == len(FEATURES)
         np.testing.assert_array_equal(suffix.soft_values[-2, :DIM], embedding)

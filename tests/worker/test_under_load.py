@@ -242,10 +242,13 @@ async def test_the_time_for_delivery_is_kept_back(simulate):
 
 
 async def test_a_slow_machine_is_learned(simulate):
-    """Stages that take three times what was measured: after a while nobody is late, since predictions have followed."""
+    """Stages that take three times what was measured: after a while predictions have followed, and hardly anybody is
+    late. (Who is, went deeper than requests like it had.)
+    """
     simulation = simulate(slower=3.0, controller={"base_threshold": 1.0})
     await simulation.serve(0.08, 60)
-    assert not any(scores.status == "late" for scores in simulation.answers()[20:])
+    late = [scores.status == "late" for scores in simulation.answers()]
+    assert sum(late[20:]) <= 1 < sum(late[:20])
 
 
 async def test_a_deadline_met_exactly_is_in_time(simulate):
