@@ -133,7 +133,8 @@ def _evidence(bundle: Bundle, request: GoldenRequest, embeddings: Mapping[str, V
             SimilarUser(f"neighbour {number}", _NEIGHBOUR_SIMILARITY, positive)
             for number, positive in enumerate(candidate.neighbours)
         ]
-        candidates.append(CandidateEvidence(item, near[: bundle.limits.past_items], neighbours))
+        shared = np.array(candidate.shared, np.float32) if candidate.shared else None
+        candidates.append(CandidateEvidence(item, near[: bundle.limits.past_items], neighbours, shared=shared))
     return Evidence(user, candidates)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
+from models.features import SHARED_FEATURES
 from models.golden import GoldenCandidate, GoldenItem, GoldenPast, GoldenRequest
 from models.text import item_text
 from schemas.messages import Item
@@ -34,7 +35,12 @@ def _request(items: Sequence[Item], random: Random) -> GoldenRequest:
     drawn = [_item(items[random.randrange(len(items))], random) for _ in range(HISTORY + CANDIDATES)]
     history = tuple(GoldenPast(item, random.random() < 0.5) for item in drawn[:HISTORY])
     candidates = tuple(
-        GoldenCandidate(item, tuple(random.random() < 0.5 for _ in range(NEIGHBOURS))) for item in drawn[HISTORY:]
+        GoldenCandidate(
+            item,
+            tuple(random.random() < 0.5 for _ in range(NEIGHBOURS)),
+            tuple(round(random.uniform(-1.0, 1.0), 3) for _ in SHARED_FEATURES),
+        )
+        for item in drawn[HISTORY:]
     )
     return GoldenRequest(history, candidates)
 

@@ -1,5 +1,6 @@
 """Golden requests tell whether a bundle gives, here, the scores that it gave when it was saved."""
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -52,6 +53,10 @@ def changed_parts(bundle):
     yield replace(bundle, calibration=replace(calibration, graph_bias=calibration.graph_bias + 0.3))
     yield replace(bundle, graph=replace(graph, item_embeddings=graph.item_embeddings[::-1].copy()))
     yield replace(bundle, limits=replace(bundle.limits, past_items_shown=0, past_items=0))
+    blind = copy.deepcopy(bundle.model)
+    with torch.no_grad():
+        blind.soft.statistics[0].weight[:, FIRST_FEATURES:] = 0
+    yield replace(bundle, model=blind)
 
 
 def test_a_change_of_any_part_is_found(tiny_bundle):
