@@ -17,6 +17,8 @@ SHORTEST_WORD: Final = 3
 """Letters of a word that counts: shorter ones are mostly articles and prepositions."""
 TITLE: Final = "title"
 """The name under which a title's words are values."""
+_MOST_CHARACTERS: Final = 512
+"""Of a title or of an attribute; what follows is not looked at."""
 _BETWEEN_VALUES: Final = re.compile(r"[,;|]")
 _WORD: Final = re.compile(rf"\w{{{SHORTEST_WORD},}}")
 
@@ -37,7 +39,7 @@ def attribute_values(attributes: Mapping[str, str]) -> list[AttributeValue]:
     """
     found: dict[tuple[str, str], AttributeValue] = {}
     for name in sorted(attributes):
-        for piece in _BETWEEN_VALUES.split(attributes[name]):
+        for piece in _BETWEEN_VALUES.split(attributes[name][:_MOST_CHARACTERS]):
             key = "".join(filter(str.isalnum, piece.casefold()))
             if key:
                 found.setdefault((name, key), AttributeValue(name, piece.strip(), key))
@@ -46,5 +48,5 @@ def attribute_values(attributes: Mapping[str, str]) -> list[AttributeValue]:
 
 def title_words(title: str | None) -> list[AttributeValue]:
     """The distinct words of a title, at most `MOST_WORDS`, as values of an attribute named `title`."""
-    words = dict.fromkeys(_WORD.findall((title or "").casefold()))
+    words = dict.fromkeys(_WORD.findall((title or "")[:_MOST_CHARACTERS].casefold()))
     return [AttributeValue(TITLE, word, word) for word in list(words)[:MOST_WORDS]]

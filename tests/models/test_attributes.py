@@ -44,3 +44,9 @@ def test_whatever_a_catalogue_holds_there_is_room(attributes, title):
         assert len(found) <= most
         assert len({(value.name, value.key) for value in found}) == len(found)
         assert all(value.key for value in found)
+
+
+def test_an_endless_text_is_cut():
+    """A catalogue's mistake takes no memory to speak of."""
+    assert len(attribute_values({"blurb": "x" * 1_000_000})[0].key) < 1_000
+    assert len(title_words("y" * 1_000_000)[0].key) < 1_000
