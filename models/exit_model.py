@@ -134,9 +134,8 @@ class ExitModel(nn.Module):
         heads = [ExitHead(decoder.hidden_size, decoder.rms_norm_eps) for _ in config.exit_layers]
         heads[-1].norm.load_state_dict(backbone.norm.state_dict())
         self.heads = nn.ModuleList(heads)
-        # Not self.to(...): the rotary frequencies of the backbone stay in float32 whatever the dtype of its weights.
-        self.soft.to(backbone.dtype)
-        self.heads.to(backbone.dtype)
+        # Soft tokens and heads are in float32 whatever the dtype of the backbone: they cost nothing, and what they map
+        # (counts, logarithms, the answer) needs its digits.
 
     @classmethod
     def from_config(cls, decoder: PretrainedConfig, config: ExitConfig) -> ExitModel:
@@ -223,7 +222,7 @@ class ExitModel(nn.Module):
                 hidden, attention_mask=batch.mask, position_ids=batch.positions, position_embeddings=rotation
             )
             if depth in exits:
-                logits.append(exits[depth](hidden.flatten(0, 1)[batch.answer_index]))
+                logits.append(exits[depth](hidden.flatten(0, 1)[batch.answer_index].float()))
         return torch.stack(logits, dim=1)
 
 

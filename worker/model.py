@@ -47,14 +47,14 @@ class ServingModel:
         """The bundle over these tables, not warmed up.
 
         Args:
-            bundle: the trained model.
+            bundle: the trained model. Its layers are released, so that memory holds them once.
             tables: what is known; they must have been made for the bundle's tokenizer and embeddings.
             settings: how to run.
             monotonic: the clock of deadlines, in seconds.
         """
         controller = make_controller(bundle, settings.controller)
         engine: ScoringEngine[Job] = ScoringEngine(
-            bundle.model, bundle.calibration, settings.engine, controller, clock=monotonic
+            bundle.model, bundle.calibration, settings.engine, controller, clock=monotonic, owns_model=True
         )
         return cls.around(engine, bundle, tables)
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
+import torch
 
 from models.bundle import Bundle
 from models.bundle_store import BundleWatch, Superseded, current_version, resolve
@@ -25,6 +26,7 @@ from models.golden_check import check_golden
 from runtime.clock import Clock
 from runtime.errors import ExitstreamError
 from runtime.observability.readiness import Readiness
+from runtime.process.allocator import return_freed_memory
 from runtime.process.lifecycle import unless_stopped
 from worker.beside import beside, set_thread_counts
 from worker.compute import ComputeThread
@@ -104,7 +106,9 @@ class ModelLoader:
         folder = resolve(address)
         log.info("loading the bundle", address=address, folder=str(folder), model_version=current_version(folder))
         _go_on_unless(given_up)
-        bundle = Bundle.load(folder)
+        # In the format in which it serves, so that no wider copy is ever made. int8 is computed from float32.
+        dtype = torch.bfloat16 if self._settings.engine.precision == "bfloat16" else torch.float32
+        bundle = Bundle.load(folder, dtype)
         _go_on_unless(given_up)
         check_golden(bundle)
         _ = bundle.space  # computed once, of everything in it: here rather than in the event loop
@@ -114,6 +118,7 @@ class ModelLoader:
         """In the compute thread."""
         followed.tables.refresh_indexes()
         model = ServingModel.from_bundle(bundle, followed.tables, self._settings, self._clock.monotonic)
+        return_freed_memory()
         # Libraries and tables stay for good. Without `freeze` the garbage collector goes through them again and again,
         # which stops everything for most of a second.
         gc.collect()
@@ -184,6 +189,7 @@ def _swap(serving: Serving, model: ServingModel) -> None:
     and tables that retire are in no cycle and need no collector.
     """
     serving.swap(model)
+    return_freed_memory()
     gc.freeze()
 
 

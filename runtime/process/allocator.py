@@ -24,3 +24,14 @@ def keep_freed_memory() -> bool:
     if mallopt is None:
         return False
     return bool(mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)) and bool(mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES))
+
+
+def return_freed_memory() -> bool:
+    """Gives the kernel what is free at this moment; returns whether there was any.
+
+    For after large things were freed for good, such as weights that now lie in another layout.
+    """
+    if sys.platform != "linux":
+        return False
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return trim is not None and bool(trim(0))

@@ -228,7 +228,8 @@ def filled_tables(tiny_bundle, user_state, item_state) -> Tables:
 def serving_model(tiny_bundle, filled_tables) -> ServingModel:
     """The tiny bundle, warmed up over the filled tables."""
     settings = WorkerSection(bundle=Path("unused"))
-    return ServingModel.from_bundle(tiny_bundle, filled_tables, settings, SystemClock().monotonic)
+    own = replace(tiny_bundle, model=copy.deepcopy(tiny_bundle.model))
+    return ServingModel.from_bundle(own, filled_tables, settings, SystemClock().monotonic)
 
 
 @pytest.fixture

@@ -50,12 +50,13 @@ class ScoringEngine(Generic[JobT]):
     """Scores requests stage by stage; owned by one thread.
 
     Args:
-        model: the exit model; the engine takes it over.
+        model: the exit model; the engine takes it over (device, number format).
         calibration: what its heads' logits mean.
         settings: how to run.
         controller: chooses the exit threshold; by default candidates leave at the calibrated base threshold.
         costs: what stages take, where that is known; `warm_up` measures it.
         clock: monotonic seconds, the clock of deadlines.
+        owns_model: nobody else computes with the model: its layers are released, so that memory holds weights once.
 
     Attributes:
         controller: as given; may be replaced between two steps.
@@ -74,6 +75,7 @@ class ScoringEngine(Generic[JobT]):
         controller: Threshold | None = None,
         costs: StageCosts | None = None,
         clock: Callable[[], float] = time.monotonic,
+        owns_model: bool = False,
     ) -> None:
         if calibration.heads != len(model.config.exit_layers):
             raise ValueError(f"calibration for {calibration.heads} heads, model with {len(model.config.exit_layers)}")
@@ -83,7 +85,7 @@ class ScoringEngine(Generic[JobT]):
         self._settings = settings
         self._clock = clock
         self.exit_layers: Sequence[int] = model.config.exit_layers
-        self._runner = StageRunner(model, settings)
+        self._runner = StageRunner(model, settings, owns_model=owns_model)
         self._queue = RequestQueue(settings, costs or NoCosts())
         # The rate of average features: what a candidate is worth of which nothing is known.
         self._fallback: GraphFallback[JobT] = GraphFallback(

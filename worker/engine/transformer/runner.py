@@ -29,9 +29,10 @@ class StageRunner:
     Args:
         model: the exit model; moved to the settings' device and number format.
         settings: precision, device, size of the prefix cache.
+        owns_model: the model's layers are released once they are packed: nobody else computes with them.
     """
 
-    def __init__(self, model: ExitModel, settings: EngineSettings) -> None:
+    def __init__(self, model: ExitModel, settings: EngineSettings, *, owns_model: bool = False) -> None:
         self.device = torch.device(settings.device)
         self._dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
         self._model = model.to(self.device).eval()
@@ -40,7 +41,11 @@ class StageRunner:
                 # The rotary frequencies, which are no parameters, stay in float32. So do soft tokens and heads, whose
                 # products are small and come in any number of rows.
                 parameter.data = parameter.data.to(self._dtype)
-            self._weights = pack_weights(self._model, settings.precision)
+            self._weights = pack_weights(self._model, settings.precision, release=owns_model)
+            if owns_model:
+                # What is left of it (the table of words) may be a view of the whole file, mapped into memory.
+                for parameter in model.parameters():
+                    parameter.data = parameter.data.clone()
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
         self.cache = PrefixCache(settings.prefix_cache_bytes)
         self.model_s = 0.0

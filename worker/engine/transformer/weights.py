@@ -90,8 +90,14 @@ class Weights:
     rotary: HfModule
 
 
-def pack_weights(model: ExitModel, precision: Precision) -> Weights:
+def pack_weights(model: ExitModel, precision: Precision, *, release: bool = False) -> Weights:
     """Pack a model that is already on its device and in its number format.
+
+    Args:
+        model: its decoder layers are read one after the other.
+        precision: of the packed weights.
+        release: empties each layer of the model as soon as it is packed, so that memory holds its weights once. The
+            model cannot compute any more.
 
     Raises:
         UnsupportedBackbone: an activation other than SiLU.
@@ -100,14 +106,26 @@ def pack_weights(model: ExitModel, precision: Precision) -> Weights:
     if config.hidden_act != "silu":
         raise UnsupportedBackbone(f"activation {config.hidden_act!r}; the engine computes silu")
     shape = _shape(model)
-    packed = [_pack_layer(layer, shape, precision) for layer in model.backbone.layers]
+    packed: list[LayerWeights] = []
+    exits: dict[int, ExitLayer] = {}
+    for depth, layer in enumerate(model.backbone.layers, start=1):
+        packed.append(_pack_layer(layer, shape, precision))
+        if depth in model.config.exit_layers:
+            exits[depth] = _pack_exit(layer, packed[-1], shape, precision)
+        if release:
+            _empty(layer)
     # Each stage begins where the one before has answered: one layer short of that head.
     starts = (0, *(layers - 1 for layers in model.config.exit_layers[:-1]))
-    stages = []
-    for start, end, head in zip(starts, model.config.exit_layers, _float_heads(model), strict=True):
-        exit_layer = _pack_exit(model.backbone.layers[end - 1], packed[end - 1], shape, precision)
-        stages.append(Stage(start, tuple(packed[start : end - 1]), exit_layer, head))
-    return Weights(shape, tuple(stages), model.backbone.rotary_emb)
+    stages = tuple(
+        Stage(start, tuple(packed[start : end - 1]), exits[end], head)
+        for start, end, head in zip(starts, model.config.exit_layers, _float_heads(model), strict=True)
+    )
+    return Weights(shape, stages, model.backbone.rotary_emb)
+
+
+def _empty(layer: HfModule) -> None:
+    for parameter in layer.parameters():
+        parameter.data = parameter.data.new_empty(0)
 
 
 def rotation_table(rotary: HfModule, positions: int, device: torch.device) -> Tensor:

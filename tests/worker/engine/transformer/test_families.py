@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
@@ -53,6 +56,19 @@ def test_full_depth_equals_transformers(family, calibration, make_prompt):
     engine = ScoringEngine(family, calibration, EngineSettings())
     got = torch.cat([torch.from_numpy(engine.trace(prompt).logits) for prompt in prompts])
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_an_engine_that_owns_its_model_holds_the_layers_once(make_model, calibration, make_prompt, precision):
+    """The model's own copies are gone, and the answers are the same to the last digit."""
+    model, prompt = make_model(), make_prompt(9, [4, 6, 1])
+    kept, given = copy.deepcopy(model), copy.deepcopy(model)
+    settings = EngineSettings(precision=precision)
+    expected = ScoringEngine(kept, calibration, settings).trace(prompt).logits
+    engine = ScoringEngine(given, calibration, settings, owns_model=True)
+    assert sum(parameter.numel() for parameter in given.backbone.layers.parameters()) == 0
+    assert all(parameter.numel() for parameter in kept.backbone.layers.parameters())
+    np.testing.assert_array_equal(engine.trace(prompt).logits, expected)
 
 
 @torch.inference_mode()
