@@ -29,6 +29,13 @@ from worker.engine.scoring_job import ScoringJob
 from worker.engine.settings import EngineSettings, Precision
 
 SHAPES: Final[dict[str, dict[str, int]]] = {
+    "smollm2-135m": {
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+    },
     "qwen2.5-0.5b": {
         "hidden_size": 896,
         "intermediate_size": 4864,
@@ -72,7 +79,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     arguments = argparse.ArgumentParser(description="Candidates per second in the shapes of real checkpoints.")
     arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    arguments.add_argument("--shapes", default="qwen2.5-0.5b,qwen2.5-7b", help=f"of {', '.join(SHAPES)}")
+    arguments.add_argument("--shapes", default="smollm2-135m,qwen2.5-0.5b,qwen2.5-7b", help=f"of {', '.join(SHAPES)}")
     arguments.add_argument("--prefix", type=int, default=512, help="tokens")
     arguments.add_argument("--suffix", type=int, default=64, help="tokens")
     arguments.add_argument("--in-flight", type=int, default=8, help="requests scored together for throughput")
@@ -95,7 +102,7 @@ def _measure(shape: str, candidates: int, arguments: argparse.Namespace) -> dict
         prefix_cache_bytes=0,
     )
     engine: ScoringEngine[ScoringJob] = ScoringEngine(
-        model, _neutral_calibration(), settings, FixedThreshold(FULL_DEPTH)
+        model, neutral_calibration(), settings, FixedThreshold(FULL_DEPTH)
     )
     engine.warm_up()
     together = min(_seconds(engine, [prompt] * arguments.in_flight) for _ in range(5)) / arguments.in_flight
@@ -131,7 +138,8 @@ def _words(length: int) -> TokenSequence:
     return TokenSequence(words, nothing, nothing.astype(np.int8), np.zeros((0, width), np.float32))
 
 
-def _neutral_calibration() -> ExitCalibration:
+def neutral_calibration() -> ExitCalibration:
+    """One head whose logits are log-odds."""
     features = len(GRAPH_FEATURES)
     return ExitCalibration(
         slopes=np.ones(1),

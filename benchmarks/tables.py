@@ -115,6 +115,21 @@ def engine_frontier(figures: Figures) -> str:
     return table(("calibrated confidence: µs per candidate", "AUC", "the paper's ratio: µs per candidate", "AUC"), rows)
 
 
+def engine_memory(figures: Figures) -> str:
+    """What a model takes in each number format, beside the weights alone."""
+    formats = [name for name, told in figures.items() if isinstance(told, dict)]
+    rows = [
+        (
+            name,
+            f"{figures[name]['weights_mb']:.0f} MB",
+            f"{figures[name]['model_mb']:.0f} MB",
+            f"{figures[name]['times_weights']:.2f} ×",
+        )
+        for name in formats
+    ]
+    return table(("number format", "weights", "resident, less the libraries", "ratio (goal ≤ 1.2 ×)"), rows)
+
+
 def soak(figures: Figures) -> str:
     """What was kept while something broke every twenty seconds."""
     recovery, modes = figures["recovery_seconds_max"], figures["delivery"]

@@ -1,0 +1,114 @@
+"""The memory that a worker's engine needs for a model, by number format, beside what its weights weigh.
+
+A model with random weights is saved, then each format is loaded in a process of its own, as a worker loads it: read,
+packed for the engine, and what the engine does not need given back. The JSON has `libraries_mb` (resident before the
+model is loaded), and for each precision `weights_mb` (what its numbers take in that format; the table of words is in
+float32 for int8), `model_mb` (resident afterwards, less the libraries) and `times_weights`, their ratio.
+
+    python -m benchmarks.engine_memory --out out/engine-memory.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import torch
+from transformers import LlamaConfig
+
+from benchmarks.engine_shapes import SHAPES, neutral_calibration
+from benchmarks.harness import finish
+from models.exit_model import ExitConfig, ExitModel
+from models.features import FEATURES
+from runtime.process.allocator import keep_freed_memory, return_freed_memory
+from worker.engine.engine import ScoringEngine
+from worker.engine.scoring_job import ScoringJob
+from worker.engine.settings import EngineSettings, Precision
+
+VOCABULARY: Final = 49_152
+"""SmolLM2's."""
+_BYTES: Final[dict[str, int]] = {"float32": 4, "bfloat16": 2, "int8": 1}
+_PAGE: Final = 4_096
+
+
+def main() -> None:
+    """Every number format, or with `--loaded` the figures of one in this process."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--shape", choices=tuple(SHAPES), default="smollm2-135m")
+    arguments.add_argument("--out", type=Path, help="JSON file for the figures")
+    arguments.add_argument("--loaded", nargs=2, metavar=("FOLDER", "PRECISION"), help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.loaded:
+        print(json.dumps(loaded(Path(given.loaded[0]), given.loaded[1])))
+        return
+    if given.out is None:
+        arguments.error("--out is missing")
+    with tempfile.TemporaryDirectory() as folder:
+        _save_random_model(given.shape, Path(folder))
+        finish(
+            {"shape": given.shape} | {precision: _apart(folder, precision) for precision in get_args(Precision)},
+            given.out,
+        )
+
+
+def _save_random_model(shape: str, folder: Path) -> None:
+    decoder = LlamaConfig(
+        vocab_size=VOCABULARY, max_position_embeddings=2_048, tie_word_embeddings=True, **SHAPES[shape]
+    )
+    exits = ExitConfig((decoder.num_hidden_layers,), 64, 64, len(FEATURES))
+    ExitModel.from_config(decoder, exits).save(folder)
+
+
+def _apart(folder: str, precision: str) -> dict[str, float]:
+    told = subprocess.run(
+        [sys.executable, "-m", "benchmarks.engine_memory", "--loaded", folder, precision],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    figures: dict[str, float] = json.loads(told.stdout.splitlines()[-1])
+    return figures
+
+
+def loaded(folder: Path, precision: Precision) -> dict[str, Any]:
+    """Loads a saved model for the engine in this process, and tells what it takes."""
+    keep_freed_memory()
+    # The classes are imported when a model is first loaded; they are libraries, not model.
+    LlamaConfig(num_hidden_layers=1)
+    before_mb = resident_mb()
+    model = ExitModel.load(folder, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    weights_mb = _weights_mb(model, precision)
+    engine: ScoringEngine[ScoringJob] = ScoringEngine(
+        model, neutral_calibration(), EngineSettings(precision=precision), owns_model=True
+    )
+    return_freed_memory()
+    model_mb = resident_mb() - before_mb
+    assert engine.exit_layers
+    return {
+        "libraries_mb": before_mb,
+        "weights_mb": weights_mb,
+        "model_mb": model_mb,
+        "times_weights": model_mb / weights_mb,
+    }
+
+
+def _weights_mb(model: ExitModel, precision: Precision) -> float:
+    in_layers = {id(parameter) for parameter in model.backbone.layers.parameters()}
+    weights = 0
+    for parameter in model.parameters():
+        weights += parameter.numel() * (_BYTES[precision] if id(parameter) in in_layers else parameter.element_size())
+    return weights / 2**20
+
+
+def resident_mb() -> float:
+    """Memory of this process that is in RAM at this moment, mapped files included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE / 2**20
+
+
+if __name__ == "__main__":
+    main()
