@@ -43,8 +43,8 @@ class Naive:
     @torch.inference_mode()
     def score(self, prompts: Sequence[Prompt]) -> Floats:
         """See `Contestant`."""
-        logits = torch.cat([self._request(prompt) for prompt in prompts])
-        return self._calibration.ctr(self._calibration.heads - 1, logits.numpy())
+        logits = np.concatenate([self._request(prompt).numpy() + wide(self._model, prompt) for prompt in prompts])
+        return self._calibration.ctr(self._calibration.heads - 1, logits)
 
     def _request(self, prompt: Prompt) -> Tensor:  # (candidates,)
         vectors, visible = padded_rows(self._model, prompt)
@@ -73,7 +73,7 @@ class OnnxInt8:
     @torch.inference_mode()
     def score(self, prompts: Sequence[Prompt]) -> Floats:
         """See `Contestant`."""
-        logits = np.concatenate([self._request(prompt) for prompt in prompts])
+        logits = np.concatenate([self._request(prompt) + wide(self._model, prompt) for prompt in prompts])
         return self._calibration.ctr(self._calibration.heads - 1, logits)
 
     def _request(self, prompt: Prompt) -> NDArray[np.float32]:  # (candidates,)
@@ -111,6 +111,15 @@ def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
     lengths = torch.from_numpy(len(prompt.prefix) + prompt.suffix_lengths)
     visible = torch.arange(batch.token_ids.shape[1]) < lengths[:, None]
     return vectors.view(*batch.token_ids.shape, -1), visible.long()
+
+
+@torch.inference_mode()
+def wide(model: ExitModel, prompt: Prompt) -> NDArray[np.float32]:
+    """What the model's regression on the statistics adds to each candidate's logit (candidates,)."""
+    if model.wide is None:
+        return np.zeros(len(prompt.suffixes), np.float32)
+    statistics = torch.from_numpy(prompt.statistics(model.config.statistics))
+    return np.asarray(model.wide(statistics)[:, 0].numpy())
 
 
 class _Exported(nn.Module):

@@ -39,6 +39,8 @@ class ExitConfig:
         soft_width: columns of `TokenSequence.soft_values`.
         statistics: how many of the `FEATURES` the model reads, the leading ones. New features are added at the end, so
             a model from before them goes on with its own; its file does not name the number.
+        wide: whether every head adds a logistic regression on the statistics (Wide & Deep, Cheng et al. 2016): what is
+            linear in them needs no layer, and the layers learn the rest.
 
     Raises:
         ValueError: the layers do not ascend, `soft_width` is too small, or there are fewer `FEATURES`.
@@ -48,6 +50,7 @@ class ExitConfig:
     embedding_dim: int
     soft_width: int
     statistics: int = FIRST_FEATURES
+    wide: bool = False
 
     def __post_init__(self) -> None:
         layers = self.exit_layers
@@ -134,6 +137,7 @@ class ExitModel(nn.Module):
         heads = [ExitHead(decoder.hidden_size, decoder.rms_norm_eps) for _ in config.exit_layers]
         heads[-1].norm.load_state_dict(backbone.norm.state_dict())
         self.heads = nn.ModuleList(heads)
+        self.wide = nn.Linear(config.statistics, 1) if config.wide else None
         # Soft tokens and heads are in float32 whatever the dtype of the backbone: they cost nothing, and what they map
         # (counts, logarithms, the answer) needs its digits.
 
@@ -223,7 +227,12 @@ class ExitModel(nn.Module):
             )
             if depth in exits:
                 logits.append(exits[depth](hidden.flatten(0, 1)[batch.answer_index].float()))
-        return torch.stack(logits, dim=1)
+        deep = torch.stack(logits, dim=1)
+        return deep if self.wide is None else deep + self.wide(self._statistics(batch))
+
+    def _statistics(self, batch: PromptBatch) -> Tensor:  # (candidates, statistics)
+        """Each suffix has one such token, in the order of the candidates."""
+        return batch.soft_values[batch.soft_kinds == SoftKind.STATISTICS][:, : self.config.statistics]
 
 
 def _check_exits(path: Path, config: ExitConfig, hidden: int) -> None:

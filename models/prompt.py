@@ -82,6 +82,15 @@ class Prompt:
         lengths = np.array([len(suffix.token_ids) for suffix in self.suffixes], np.int64)
         object.__setattr__(self, "suffix_lengths", lengths)
 
+    def statistics(self, count: int) -> NDArray[np.float32]:
+        """The leading statistics (candidates, count) of every suffix; zeros where one carries none."""
+        told = np.zeros((len(self.suffixes), count), np.float32)
+        for row, suffix in enumerate(self.suffixes):
+            kinds = suffix.soft_kinds.tolist()
+            if SoftKind.STATISTICS in kinds:
+                told[row] = suffix.soft_values[kinds.index(SoftKind.STATISTICS), :count]
+        return told
+
     @property
     def tokens(self) -> int:
         """Number of tokens in prefix and suffixes."""

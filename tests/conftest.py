@@ -71,7 +71,8 @@ def tiny_bundle(tmp_path_factory):
         word_vectors=generator.normal(size=(text.vocabulary_size, dim)).astype(np.float32),
         word_bias=np.zeros(dim, np.float32),
     )
-    model = ExitModel.from_config(decoder, ExitConfig(layers, dim, max(dim, len(FEATURES)), len(FEATURES))).eval()
+    exits = ExitConfig(layers, dim, max(dim, len(FEATURES)), len(FEATURES), wide=True)
+    model = ExitModel.from_config(decoder, exits).eval()
     bundle = Bundle(model=model, calibration=calibration, graph=graph, text=text, limits=PromptLimits(), dataset="none")
     items = [Item(item_id=f"i{number}", title=f"title number {number}") for number in range(20)]
     return with_golden(bundle, invented_requests(items, seed=7)).save(tmp_path_factory.mktemp("bundle"))

@@ -9,6 +9,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,12 +18,18 @@ from torch.nn import functional
 from transformers import LlamaConfig
 
 from evaluation.metrics import log_loss
-from models.exit_model import ExitConfig, ExitModel
+from models.exit_model import ExitConfig, ExitHead, ExitModel
 from models.features import FEATURES
 from models.prompt import SoftKind
 from models.prompt_batch import PromptBatch, collate
 from training.batches import batches
+from training.logistic import fit_logistic
 from training.replay import Example
+
+WIDE_PENALTY: Final = 1.0
+"""Half the cost of each squared weight of the regression on the standardised statistics."""
+_SMALLEST_SCALE: Final = 1e-3
+"""A statistic that hardly varies in training gets no large weight for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,30 @@ def new_model(options: ExitOptions, vocabulary: int, embedding_dim: int) -> Exit
         tie_word_embeddings=True,
         use_cache=False,
     )
-    exits = ExitConfig(options.exit_layers, embedding_dim, max(embedding_dim, len(FEATURES)), statistics=len(FEATURES))
+    exits = ExitConfig(options.exit_layers, embedding_dim, max(embedding_dim, len(FEATURES)), len(FEATURES), wide=True)
     return ExitModel.from_config(decoder, exits)
+
+
+@torch.no_grad()
+def fit_wide(model: ExitModel, examples: Sequence[Example]) -> None:
+    """Fits the wide part, a logistic regression on the statistics, and lets every head begin with its answer: heads add
+    nothing at first. The wide part stays as it is from here on, and the layers learn what it cannot tell.
+    """
+    if model.wide is None:
+        return
+    statistics = np.concatenate([example.prompt.statistics(model.config.statistics) for example in examples])
+    labels = np.concatenate([example.labels for example in examples])
+    mean, scale = statistics.mean(axis=0), np.maximum(statistics.std(axis=0), _SMALLEST_SCALE)
+    standardised = (statistics - mean) / scale
+    weights = fit_logistic(np.column_stack([standardised, np.ones(len(labels))]), labels, WIDE_PENALTY)
+    slopes = weights[:-1] / scale
+    model.wide.weight.copy_(torch.from_numpy(slopes[None]))
+    model.wide.bias.fill_(weights[-1] - slopes @ mean)
+    model.wide.requires_grad_(requires_grad=False)
+    for head in model.heads:
+        if isinstance(head, ExitHead):
+            nn.init.zeros_(head.linear.weight)
+            nn.init.zeros_(head.linear.bias)
 
 
 def train_exits(
@@ -78,6 +107,8 @@ def train_exits(
 ) -> ExitModel:
     """The model after the epoch with the lowest validation loss; stops at the first epoch without improvement.
 
+    It is the regression on the statistics alone (`fit_wide`) where layers do not improve on that.
+
     Args:
         model: to train; changed in place.
         examples: to train on.
@@ -86,12 +117,14 @@ def train_exits(
         seed: of shuffling and dropout.
         on_step: called after each batch with its number of candidates and a note about the loss.
     """
+    fit_wide(model, examples)
     random = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(_parameter_groups(model, options), betas=(0.9, 0.98))
     rates = [group["lr"] for group in optimiser.param_groups]
     steps = options.epochs * sum(1 for _ in batches(examples, options.batch_tokens, np.random.default_rng(seed)))
     average = copy.deepcopy(model)
-    best, best_loss, step = copy.deepcopy(model.state_dict()), math.inf, 0
+    best, step = copy.deepcopy(model.state_dict()), 0
+    best_loss = log_loss(*_final_answers(model, validation, options.batch_tokens)) if model.wide else math.inf
     for _ in range(options.epochs):
         model.train()
         for batch in batches(examples, options.batch_tokens, random):
@@ -134,6 +167,8 @@ def _parameter_groups(model: ExitModel, options: ExitOptions) -> Iterator[dict[s
     """Parameter groups: per layer, matrices with weight decay and vectors without."""
     depths: dict[int, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         depths.setdefault(_depth(name, model.config.exit_layers), []).append(parameter)
     for depth, parameters in depths.items():
         rate = options.learning_rate * options.depth_decay**depth

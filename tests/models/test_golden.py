@@ -127,13 +127,14 @@ def test_scores_of_another_number_of_heads_are_refused(folder, scores):
 
 def test_a_bundle_from_before_the_statistics_of_attributes_gives_its_scores(tiny_bundle, tmp_path):
     """It is of format 2, reads fewer statistics, and does not say how many; it serves as it did."""
-    config = replace(tiny_bundle.model.config, statistics=FIRST_FEATURES, soft_width=FIRST_FEATURES)
+    config = replace(tiny_bundle.model.config, statistics=FIRST_FEATURES, soft_width=FIRST_FEATURES, wide=False)
     torch.manual_seed(3)
     model = ExitModel(tiny_bundle.model.backbone, config).eval()
     folder = tmp_path / "earlier"
     with_golden(replace(tiny_bundle, model=model), tiny_bundle.golden).save(folder)
     exits = json.loads((folder / "exits.json").read_text())
     assert exits.pop("statistics") == FIRST_FEATURES
+    assert exits.pop("wide") is False
     (folder / "exits.json").write_text(json.dumps(exits))
     sign(folder)
     edit_json(folder / MANIFEST, format_version=2)

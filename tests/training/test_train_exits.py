@@ -8,12 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
+from models.exit_model import ExitModel
 from models.prompt import SoftKind
 from models.prompt_batch import collate
 from training.examples import make_examples
 from training.progress import Silent
-from training.train_exits import _parameter_groups, joint_loss, new_model, predict, schedule, train_exits, with_dropout
+from training.train_exits import (
+    WIDE_PENALTY,
+    _parameter_groups,
+    fit_wide,
+    joint_loss,
+    new_model,
+    predict,
+    schedule,
+    train_exits,
+    with_dropout,
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +73,45 @@ def test_answers_come_in_the_examples_order_whatever_the_batches(sets, preset, t
     np.testing.assert_allclose(predict(model, sets.train[:30], batch_tokens=900), one_by_one, atol=1e-4)
 
 
+def logistic_regression(model, examples):
+    """Log-odds by scikit-learn on the same statistics."""
+    statistics, labels = (
+        np.concatenate([example.prompt.statistics(model.config.statistics) for example in examples]),
+        np.concatenate([example.labels for example in examples]),
+    )
+    scaled = StandardScaler().fit(statistics)
+    regression = LogisticRegression(C=1 / WIDE_PENALTY, max_iter=1_000).fit(scaled.transform(statistics), labels)
+    return regression.decision_function(scaled.transform(statistics))
+
+
+def test_every_head_begins_with_the_regression_on_the_statistics(sets, preset, text, graph):
+    """Before any step the model answers what a logistic regression does, at each head."""
+    model = fresh_model(preset, text, graph)
+    fit_wide(model, sets.train)
+    expected = logistic_regression(model, sets.train)
+    for answers in predict(model, sets.train).T:
+        np.testing.assert_allclose(answers, expected, atol=0.05)  # the intercept is penalised as well
+
+
+def test_where_layers_do_not_improve_on_the_regression_it_is_kept(sets, preset, text, graph):
+    """Where validation asks for the opposite of what is learned, training stops and takes nothing of it."""
+    opposite = [replace(example, labels=1 - example.labels) for example in sets.to_fit]
+    options = replace(preset.exits, epochs=3, averaging=0.0, learning_rate=0.02)
+    model = fresh_model(preset, text, graph)
+    trained = []
+    kept = train_exits(model, sets.train, opposite, options, 0, lambda candidates, _: trained.append(candidates))
+    assert sum(trained) == sum(len(example) for example in sets.train)
+    assert not any(head.linear.weight.any() for head in kept.heads)
+
+
 def test_the_epoch_that_did_best_on_the_validation_examples_is_kept(sets, preset, text, graph):
-    """Where validation asks for the opposite of what is learned, training stops after the second epoch and goes back to
-    the weights after the first.
+    """Without a regression to begin with, training stops after the second epoch and goes back to the weights after the
+    first, where validation asks for the opposite of what is learned.
     """
     opposite = [replace(example, labels=1 - example.labels) for example in sets.to_fit]
     options = replace(preset.exits, epochs=3, averaging=0.0)
     model, trained, after_first = fresh_model(preset, text, graph), [], {}
+    model = ExitModel(model.backbone, replace(model.config, wide=False))
     epoch = sum(len(example) for example in sets.train)
 
     def on_step(candidates, _):
@@ -83,7 +128,7 @@ def test_the_moving_average_of_the_weights_is_kept(sets, preset, text, graph):
     """After each step the average moves by 1 - `averaging` towards the weights, at first by more."""
     options = replace(preset.exits, averaging=0.3)
     model = fresh_model(preset, text, graph)
-    average, steps = copy.deepcopy(model.heads[0].linear.weight.detach()), itertools.count()
+    average, steps = torch.zeros_like(model.heads[0].linear.weight), itertools.count()  # heads begin at zero
 
     def on_step(*_):
         step = next(steps)

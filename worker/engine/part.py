@@ -35,6 +35,7 @@ class Part:
         prompt: None while it waits.
         candidates: (n,) which of the prompt's suffixes are left.
         suffix_lengths: (n,) their tokens.
+        wide: (n,) what every head adds to its logits: the model's regression on the statistics.
         logits: (n, depth) raw logits of the heads passed.
         prefix_hidden: (prefix tokens, hidden); None before the first stage, or where the cache had the stage before.
         suffix_hidden: (suffix tokens left, hidden); None before the first stage.
@@ -56,6 +57,7 @@ class Part:
         self.prompt: Prompt | None = None
         self.candidates: NDArray[np.int64] = np.arange(stop - start)
         self.suffix_lengths: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.wide: NDArray[np.float64] = np.zeros(stop - start)
         self.logits: NDArray[np.float64] = np.zeros((stop - start, 0))
         self.prefix_hidden: Tensor | None = None
         self.suffix_hidden: Tensor | None = None
@@ -116,6 +118,7 @@ class Part:
         self.stop = self.start + count
         self.candidates = np.arange(count)
         self.suffix_lengths = prompt.suffix_lengths
+        self.wide = np.zeros(count)
         self.logits = np.zeros((count, 0))
         self.count_tokens()
 
@@ -147,6 +150,7 @@ class Part:
         rows = np.flatnonzero(np.repeat(staying, self.suffix_lengths))
         self.candidates = self.candidates[staying]
         self.suffix_lengths = self.suffix_lengths[staying]
+        self.wide = self.wide[staying]
         self.logits = self.logits[staying]
         self.count_tokens()
         return rows

@@ -105,7 +105,7 @@ def make_model() -> ModelMaker:
     def make(family: type[PretrainedConfig] = LlamaConfig, **changes: object) -> ExitModel:
         torch.manual_seed(3)
         model = ExitModel.from_config(
-            family(**SMALL | changes), ExitConfig(EXIT_LAYERS, EMBEDDING_DIM, WIDTH, WIDTH)
+            family(**SMALL | changes), ExitConfig(EXIT_LAYERS, EMBEDDING_DIM, WIDTH, WIDTH, wide=True)
         ).eval()
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.exit_model import ExitModel
 from worker.engine.part import Part
@@ -46,6 +46,7 @@ class StageRunner:
                 # What is left of it (the table of words) may be a view of the whole file, mapped into memory.
                 for parameter in model.parameters():
                     parameter.data = parameter.data.clone()
+        self._wide = None if model.wide is None else _Wide(model.wide)
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
         self.cache = PrefixCache(settings.prefix_cache_bytes)
         self.model_s = 0.0
@@ -93,7 +94,11 @@ class StageRunner:
         started_s = time.perf_counter()
         hidden = self._embed(parts, packed) if gathered is None else gathered
         answers, hidden = self._run_layers(self._weights.stages[stage], hidden, packed, prefixes)
-        logits = np.asarray(self._weights.stages[stage].head(answers.float()).double().cpu().numpy())
+        deep = np.asarray(self._weights.stages[stage].head(answers.float()).double().cpu().numpy())
+        if stage == 0 and self._wide is not None:
+            for part in parts:
+                part.wide = self._wide.logits(part)
+        logits = deep + np.concatenate([part.wide for part in parts])
         self.model_s += time.perf_counter() - started_s
         self._commit(parts, packed, hidden, prefixes.recorded, logits)
         return logits, [span.end - span.start for span in packed.spans]
@@ -198,6 +203,26 @@ class StageRunner:
         self.cache.forget(part.prefix)
         if computed:
             part.known_prefix = None  # from here on the part has its prefix for itself
+
+
+class _Wide:
+    """The model's regression on the statistics, on the CPU whatever the layers run on: it costs nothing there."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        self._weight = linear.weight.detach()[0].double().cpu().numpy().copy()
+        self._bias = float(linear.bias.detach())
+
+    def logits(self, part: Part) -> NDArray[np.float64]:
+        """(n,) of the candidates that are left.
+
+        Raises:
+            ValueError: the part has no prompt yet.
+        """
+        if part.prompt is None:
+            raise ValueError("a part that waits has no prompt")
+        statistics = part.prompt.statistics(len(self._weight))[part.candidates]
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no number is found behind the head
+            return np.asarray(statistics @ self._weight + self._bias)
 
 
 class _PrefixKeys:
