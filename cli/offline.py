@@ -35,10 +35,10 @@ def train_bundle(log: EventLog, out: Path) -> None:
     console.print(f"last tenth of the log: {figures}")
 
 
-def evaluate_bundle(bundle: str, data: Path | None, out: Path | None) -> None:
+def evaluate_bundle(bundle: str, data: Path | None, out: Path | None, click_at: float | None = None) -> None:
     """Show how good a bundle is on the last tenth of a log; write the figures as JSON if a file is given."""
     console = Console(highlight=False)
-    evaluation = evaluate(Bundle.load(resolve(bundle)), load_log(data), reporter_for(console))
+    evaluation = evaluate(Bundle.load(resolve(bundle)), load_log(data, click_at), reporter_for(console))
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(
