@@ -97,6 +97,13 @@ def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, mo
         reporter: shows how far it has come.
         most_events: of a longer last tenth, so many of the latest are scored.
     """
+    return score_last_tenth(bundle, log, reporter, most_events)[0]
+
+
+def score_last_tenth(
+    bundle: Bundle, log: EventLog, reporter: Reporter | None = None, most_events: int = 100_000
+) -> tuple[Evaluation, Floats]:
+    """As `evaluate`, with the scores (events,) as served, to compare with those of others event by event."""
     reporter = reporter or Silent()
     first = max(log.split().validation_end, len(log.interactions) - most_events)
     history, tested = log.interactions[:first], log.interactions[first:]
@@ -113,7 +120,8 @@ def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, mo
                 waiting = []
         scorer.score(waiting)
         advance(len(waiting))
-    return scorer.evaluation(tested, running_means_scores(history, tested), log.click_probabilities[first:])
+    baseline = running_means_scores(history, tested)
+    return scorer.evaluation(tested, baseline, log.click_probabilities[first:]), scorer.served()
 
 
 class _Scorer:
@@ -143,6 +151,10 @@ class _Scorer:
         # At the base threshold, as a worker without load answers.
         self._served += self._engine.score([example.prompt for example in examples])
 
+    def served(self) -> Floats:
+        """Scores (events,) as served."""
+        return np.concatenate([result.ctr for result in self._served])
+
     def evaluation(
         self, tested: Sequence[Interaction], baseline: Sequence[float], click_probabilities: Sequence[float]
     ) -> Evaluation:
@@ -154,7 +166,7 @@ class _Scorer:
             click_probabilities: (events,) of the synthetic world, or empty.
         """
         labels, heads, graph = map(np.concatenate, (self._labels, self._heads, self._graph))
-        served = np.concatenate([result.ctr for result in self._served])
+        served = self.served()
         left_at = np.concatenate([result.exit_layer for result in self._served])
         layers = self._bundle.model.config.exit_layers
         run = sum(result.token_layers_run for result in self._served)
