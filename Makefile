@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # DATA: a data set's folder instead of the synthetic one; BROKER: embedded, docker, or host:port of a running Kafka.
 DATA ?=
+# CLICK_AT: the rating from which on a rating of that data set is a click.
+CLICK_AT ?=
 BROKER ?= embedded
 # KEEP=1: the demo goes on with its traffic after the report, with the live page open, until Ctrl-C.
 KEEP ?=
@@ -25,7 +27,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@exec $(BIN)/exitstream demo --broker $(BROKER) $(if $(DATA),--data $(DATA)) $(if $(KEEP),--keep)
+	@exec $(BIN)/exitstream demo --broker $(BROKER) $(if $(DATA),--data $(DATA)) $(if $(CLICK_AT),--click-at $(CLICK_AT)) $(if $(KEEP),--keep)
 
 # Everything CI checks. Fast checks come first.
 test: install lint types contracts docs

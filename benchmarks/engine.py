@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 
-from benchmarks.engine_contestants import Contestant, Floats, Naive, OnnxInt8, Ours
+from benchmarks.engine_contestants import FULL_DEPTH, Contestant, Floats, Naive, OnnxInt8, Ours
 from benchmarks.engine_plots import FrontierRun, draw
 from benchmarks.engine_requests import Request, requests_of
 from benchmarks.harness import add_bundle, bundle_folder, exit_on_error, finish, parser
@@ -36,8 +36,6 @@ from runtime.process.allocator import keep_freed_memory
 from worker.budget.controller import FixedThreshold
 from worker.engine.settings import EngineSettings, Precision
 
-FULL_DEPTH: Final = 2.0
-"""An exit threshold that no confidence reaches."""
 AUC_TOLERANCE: Final = 0.001
 FRONTIER_POINTS: Final = 8
 FRONTIER_ROUNDS: Final = 3

@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from worker.budget.controller import FixedThreshold
 from worker.engine.engine import ScoringEngine
 from worker.engine.scoring_job import ScoringJob
 from worker.engine.settings import EngineSettings
+
+FULL_DEPTH: Final = 2.0
+"""An exit threshold that no confidence reaches."""
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import overload_tables, tables
+from benchmarks import overload_tables, quality_tables, tables
 from benchmarks.harness import exit_on_error
 from runtime.errors import ExitstreamError
 
@@ -28,6 +28,8 @@ SOURCES: Final = {
     "demo": "`make demo DATA=…`, then its `report.json`",
     "evaluate-ml-100k": "`exitstream evaluate --data … --out …`",
     "evaluate-synthetic": "`exitstream evaluate --out …`",
+    "quality-ml-100k": "`benchmarks.quality --data …`",
+    "quality-book-crossing": "`benchmarks.quality --data … --click-at 8`",
     "graph": "`benchmarks.graph`",
     "graph-drift": "`benchmarks.graph --drift`",
     "freshness": "`benchmarks.freshness`",
@@ -45,6 +47,8 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "quality": (tables.quality, ("evaluate-ml-100k", "evaluate-synthetic")),
     "exits": (tables.exits, ("evaluate-ml-100k", "evaluate-synthetic")),
     "quality_short": (tables.quality_short, ("evaluate-ml-100k",)),
+    "peers_ml_100k": (quality_tables.peers, ("quality-ml-100k",)),
+    "peers_book_crossing": (quality_tables.peers, ("quality-book-crossing",)),
     "graph": (tables.graph, ("graph",)),
     "graph_drift": (tables.graph_drift, ("graph-drift",)),
     "freshness": (tables.freshness, ("freshness",)),

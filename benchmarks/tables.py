@@ -158,6 +158,7 @@ def quality(movielens: Figures, synthetic: Figures) -> str:
     def row(name: str, cells: Callable[[Figures], tuple[str, str]]) -> tuple[str, ...]:
         return (name, *cells(movielens), *cells(synthetic))
 
+    limit = synthetic.get("limit_auc")
     return table(
         ("scored by", "MovieLens 100K: AUC", "log loss", "synthetic: AUC", "log loss"),
         (
@@ -166,6 +167,7 @@ def quality(movielens: Figures, synthetic: Figures) -> str:
             row("first head alone", lambda told: _auc_and_loss(told["heads"][0])),
             row("graph score alone", lambda told: (f"{told['graph']['auc']:.4f}", "")),
             row("running user mean + item mean", lambda told: (f"{told['baseline_auc']:.4f}", "")),
+            *([] if limit is None else [("limit: the world's own probabilities", "", "", f"{limit:.4f}")]),
         ),
     )
 

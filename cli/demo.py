@@ -56,6 +56,7 @@ class DemoOptions:
     rate: float
     folder: Path
     keep: bool = False
+    click_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def run_demo(options: DemoOptions) -> None:
     until interrupted.
     """
     console = Console(highlight=False)
-    log = load_log(options.data)
+    log = load_log(options.data, options.click_at)
     _check_size(log, options.broker)
     folder = options.folder / log.name
     steps = Steps(console)

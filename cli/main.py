@@ -43,6 +43,14 @@ DataFolder = Annotated[
         "--data", help="Folder of your own or of MovieLens, Book-Crossing or Amazon files; default: synthetic."
     ),
 ]
+ClickAt = Annotated[
+    float | None,
+    typer.Option(
+        "--click-at",
+        help="Rating from which on a MovieLens, Book-Crossing or Amazon rating is a click; default: 4, 5 for "
+        "Book-Crossing (8 divides its ratings better).",
+    ),
+]
 InputTopics = Annotated[list[str] | None, typer.Option("--topic", help="Only of this input topic; may be repeated.")]
 WithReason = Annotated[str | None, typer.Option("--reason", help="Only with this text in their reason, in any case.")]
 SinceWhen = Annotated[
@@ -69,6 +77,7 @@ def run() -> None:
 @app.command()
 def demo(
     data: DataFolder = None,
+    click_at: ClickAt = None,
     broker: Annotated[str, typer.Option(help="embedded, docker, or host:port of a running Kafka.")] = "embedded",
     requests: Annotated[int, typer.Option(min=1, help="Impression requests to replay.")] = 600,
     rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 20.0,
@@ -80,13 +89,15 @@ def demo(
     """Train (once), start broker, updater and worker, replay a data set in time order and report."""
     from cli.demo import DemoOptions, run_demo
 
-    run_demo(DemoOptions(data=data, broker=broker, requests=requests, rate=rate, folder=folder, keep=keep))
+    options = DemoOptions(data, broker, requests, rate, folder, keep=keep, click_at=click_at)
+    run_demo(options)
 
 
 @app.command()
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder to write the bundle to.")],
     data: DataFolder = None,
+    click_at: ClickAt = None,
     config: ConfigFile = None,
     from_kafka: Annotated[
         bool, typer.Option("--from-kafka", help="Read the topics of items and interactions.")
@@ -96,7 +107,7 @@ def train(
     from cli.offline import train_bundle
     from cli.topic_log import chosen_log
 
-    train_bundle(chosen_log(data, config, from_kafka=from_kafka), out)
+    train_bundle(chosen_log(data, config, from_kafka=from_kafka, click_at=click_at), out)
 
 
 @app.command("check-data")
@@ -112,24 +123,26 @@ def check_data(
 @app.command()
 def load(
     data: Annotated[Path, typer.Option("--data", help="Folder of the data set.")],
+    click_at: ClickAt = None,
     config: ConfigFile = None,
 ) -> None:
     """Send a data set's catalogue and interactions to Kafka, for updater and worker to start from."""
     from cli.own_data import load as load_data
 
-    load_data(data, config)
+    load_data(data, config, click_at)
 
 
 @app.command()
 def evaluate(
     bundle: BundleAddress,
     data: DataFolder = None,
+    click_at: ClickAt = None,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file to write the figures to.")] = None,
 ) -> None:
     """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""
     from cli.offline import evaluate_bundle
 
-    evaluate_bundle(bundle, data, out)
+    evaluate_bundle(bundle, data, out, click_at)
 
 
 @app.command()
@@ -137,6 +150,7 @@ def score(
     request: Annotated[Path, typer.Argument(help="JSON file of an impression request; - for standard input.")],
     bundle: BundleAddress,
     data: DataFolder = None,
+    click_at: ClickAt = None,
     config: ConfigFile = None,
     from_kafka: Annotated[
         bool, typer.Option("--from-kafka", help="Read states from Kafka, not from a data set.")
@@ -145,7 +159,7 @@ def score(
     """Score one request and show why: the prompt, the neighbours and each head's answer."""
     from cli.score import explain_request
 
-    explain_request(request, bundle, data, config, from_kafka=from_kafka)
+    explain_request(request, bundle, data, config, from_kafka=from_kafka, click_at=click_at)
 
 
 @app.command()
@@ -179,6 +193,7 @@ def live(
 @app.command()
 def replay(
     data: DataFolder = None,
+    click_at: ClickAt = None,
     requests: Annotated[int, typer.Option(min=1, help="Impression requests to send.")] = 600,
     rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 20.0,
     config: ConfigFile = None,
@@ -186,7 +201,7 @@ def replay(
     """Send a data set's catalogue, history and requests to Kafka in time order, then report on the scores."""
     from cli.replay import run_replay
 
-    run_replay(data, requests, rate, config)
+    run_replay(data, requests, rate, config, click_at)
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -33,12 +34,13 @@ def train_bundle(log: EventLog, out: Path) -> None:
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
     console.print(f"bundle {out}, model version {bundle.version}")
     console.print(f"last tenth of the log: {figures}")
+    _warn_of_no_gain(bundle.metrics, console)
 
 
-def evaluate_bundle(bundle: str, data: Path | None, out: Path | None) -> None:
+def evaluate_bundle(bundle: str, data: Path | None, out: Path | None, click_at: float | None = None) -> None:
     """Show how good a bundle is on the last tenth of a log; write the figures as JSON if a file is given."""
     console = Console(highlight=False)
-    evaluation = evaluate(Bundle.load(resolve(bundle)), load_log(data), reporter_for(console))
+    evaluation = evaluate(Bundle.load(resolve(bundle)), load_log(data, click_at), reporter_for(console))
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(
@@ -62,8 +64,30 @@ def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
         except BundleError as error:
             console.print(f"{error}; training again")
     require_suitable(log)
-    train(log, folder, reporter=reporter_for(console))
+    bundle = train(log, folder, reporter=reporter_for(console))
+    _warn_of_no_gain(bundle.metrics, console)
     return folder
+
+
+def _warn_of_no_gain(metrics: Mapping[str, float], console: Console) -> None:
+    line = no_gain(metrics)
+    if line is not None:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def no_gain(metrics: Mapping[str, float]) -> str | None:
+    """One line if a trained bundle's figures do not show that the model ranks better than running click rates do."""
+    low = metrics.get("auc_over_running_means_low", math.nan)
+    high = metrics.get("auc_over_running_means_high", math.nan)
+    if low > 0:
+        return None
+    served, means = metrics["auc"], metrics["auc_running_means"]
+    interval = "" if math.isnan(low) else f" (95 % interval of the difference {low:+.4f} to {high:+.4f})"
+    return (
+        f"on the last tenth the model as served has an AUC of {served:.4f}, the running click rates of user and item "
+        f"alone {means:.4f}{interval}: on this data the model adds nothing yet that can be told from chance; "
+        "what helps is more events, titles and attributes of the items, and what `exitstream check-data` finds"
+    )
 
 
 def _quality_table(evaluation: Evaluation) -> Table:
@@ -71,6 +95,8 @@ def _quality_table(evaluation: Evaluation) -> Table:
     for name, quality in _ways(evaluation):
         table.add_row(name, f"{quality.auc:.4f}", f"{quality.log_loss:.4f}", f"{quality.calibration_error:.4f}")
     table.add_row("running means", f"{evaluation.baseline_auc:.4f}", "", "")
+    if evaluation.limit_auc is not None:
+        table.add_row("limit: the world's own probabilities", f"{evaluation.limit_auc:.4f}", "", "")
     return table
 
 

@@ -38,7 +38,7 @@ def check(folder: Path) -> None:
     console.print(f"ready: exitstream train --data {folder} --out bundle", markup=False)
 
 
-def load(data: Path, config: Path | None) -> None:
+def load(data: Path, config: Path | None, click_at: float | None = None) -> None:
     """Send a data set's catalogue and interactions, each under its key.
 
     Raises:
@@ -46,7 +46,7 @@ def load(data: Path, config: Path | None) -> None:
         BrokerError: the topics are not there, or cannot be written.
     """
     settings = load_settings(ExitstreamSettings, config)
-    log = read_folder(data)
+    log = read_folder(data, click_at)
     console = Console(highlight=False)
     started = time.perf_counter()
     asyncio.run(_send(log, settings))

@@ -23,10 +23,12 @@ from runtime.settings_sources import load_settings
 HISTORY_PATIENCE_S: Final = 600.0
 
 
-def run_replay(data: Path | None, requests: int, rate: float, config: Path | None) -> None:
+def run_replay(
+    data: Path | None, requests: int, rate: float, config: Path | None, click_at: float | None = None
+) -> None:
     """Send catalogue, history and requests; show the report as a table, then as one line of JSON."""
     settings = load_settings(ExitstreamSettings, config)
-    player = Player(settings.kafka, settings.topics, make_plan(load_log(data), requests), rate)
+    player = Player(settings.kafka, settings.topics, make_plan(load_log(data, click_at), requests), rate)
     console = Console(highlight=False)
     report = asyncio.run(_play(player, console))
     show_report(report, None, console)

@@ -34,11 +34,19 @@ class UnusableRequest(ExitstreamError):
     """The request cannot be read or decoded."""
 
 
-def explain_request(request: Path, bundle: str, data: Path | None, config: Path | None, *, from_kafka: bool) -> None:
+def explain_request(
+    request: Path,
+    bundle: str,
+    data: Path | None,
+    config: Path | None,
+    *,
+    from_kafka: bool,
+    click_at: float | None = None,
+) -> None:
     """Read the request, look up its user and items, score it, and show what went into the score."""
     wanted = _read_request(request)
     model = Bundle.load(resolve(bundle))
-    tables = _live_tables(model, config) if from_kafka else _replayed_tables(model, data)
+    tables = _live_tables(model, config) if from_kafka else _replayed_tables(model, data, click_at)
     show_explanation(explain(model, tables, wanted), wanted, Console(highlight=False))
 
 
@@ -55,7 +63,7 @@ def _read_request(path: Path) -> ImpressionRequest:
         ) from error
 
 
-def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
+def _replayed_tables(bundle: Bundle, data: Path | None, click_at: float | None) -> Tables:
     """The tables of a worker that has seen a whole data set.
 
     Raises:
@@ -65,7 +73,7 @@ def _replayed_tables(bundle: Bundle, data: Path | None) -> Tables:
         raise DatasetError(
             f"this bundle was trained on {bundle.dataset}: name its folder with --data, or --from-kafka for live states"
         )
-    log = load_log(data)
+    log = load_log(data, click_at)
     replay = Replay.for_bundle(log.items, bundle)
     replay.advance(log.interactions)
     return replay.tables

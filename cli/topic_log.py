@@ -26,18 +26,22 @@ NAME: Final = "kafka"
 _LEAD_MS: Final = 3_600_000
 
 
-def chosen_log(data: Path | None, config: Path | None, *, from_kafka: bool) -> EventLog:
+def chosen_log(data: Path | None, config: Path | None, *, from_kafka: bool, click_at: float | None = None) -> EventLog:
     """The event log of a folder, of the topics, or the synthetic one.
 
     Raises:
-        SettingsError: a folder was named beside `--from-kafka`.
+        SettingsError: a folder or a click rating was named beside `--from-kafka`.
         DatasetError: there is nothing to train on.
         BrokerError: the topics cannot be read.
     """
     if not from_kafka:
-        return load_log(data)
+        return load_log(data, click_at)
     if data is not None:
         raise SettingsError("--data and --from-kafka name two sources; leave one of them out")
+    if click_at is not None:
+        raise SettingsError(
+            "--click-at is for the ratings of a data set; interactions from Kafka say themselves what is a click"
+        )
     settings = load_settings(ExitstreamSettings, config)
     return asyncio.run(read_topics(settings.kafka, settings.topics))
 

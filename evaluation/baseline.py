@@ -42,6 +42,11 @@ class RunningMeans:
 
 def running_means_auc(history: Sequence[Interaction], tested: Sequence[Interaction]) -> float:
     """AUC of the running means over the tested events, each scored before it is added."""
+    return auc([bool(event.positive) for event in tested], running_means_scores(history, tested))
+
+
+def running_means_scores(history: Sequence[Interaction], tested: Sequence[Interaction]) -> list[float]:
+    """Scores of the running means for the tested events, each scored before it is added."""
     means = RunningMeans()
     for event in history:
         means.add(event)
@@ -49,4 +54,4 @@ def running_means_auc(history: Sequence[Interaction], tested: Sequence[Interacti
     for event in tested:
         scores.append(means.score(event.user_id, event.item_id))
         means.add(event)
-    return auc([bool(event.positive) for event in tested], scores)
+    return scores

@@ -1,6 +1,6 @@
 """Amazon Reviews, releases of 2018 and 2023 (McAuley Lab): JSON lines, plain or gzipped, with titles in `meta*` files.
 
-A click is a rating of at least 4 of 5. Products without any review are left out.
+A click is a rating of at least 4 of 5, unless another is asked for. Products without any review are left out.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import msgspec
 
 from event_data.event_log import EventLog
 from event_data.lines import Lines
-from event_data.ratings import Rating, checked_rating, in_time_order
+from event_data.ratings import Rating, checked_rating, in_time_order, name_with_click
 from schemas.messages import Item
 
 CLICK_RATING: Final = 4.0
+"""The lowest rating that is a click unless another is asked for."""
 PATTERNS: Final = ("*.json", "*.jsonl", "*.json.gz", "*.jsonl.gz")
 MAX_CATEGORIES: Final = 3
 
@@ -32,7 +33,7 @@ class Release:
     parse_product: Callable[[str], Item]
 
 
-def read(folder: Path, release: Release) -> EventLog:
+def read(folder: Path, release: Release, click_at: float | None = None) -> EventLog:
     """The event log of a folder of review and meta files.
 
     Raises:
@@ -40,6 +41,7 @@ def read(folder: Path, release: Release) -> EventLog:
     """
     lines = Lines()
     name = folder.resolve().name
+    click_rating = CLICK_RATING if click_at is None else click_at
     ratings = [rating for path in review_files(folder) for _, rating in lines.read(path, release.parse_review)]
     reviewed = {rating.item_id for rating in ratings}
     products = {
@@ -48,8 +50,9 @@ def read(folder: Path, release: Release) -> EventLog:
         for _, item in lines.read(path, release.parse_product)
         if item.item_id in reviewed
     }
-    interactions = in_time_order(name, enumerate(ratings, start=1), CLICK_RATING)
-    return EventLog(name, list(products.values()), interactions, lines.skipped, lines.first_skipped)
+    interactions = in_time_order(name, enumerate(ratings, start=1), click_rating)
+    log_name = name_with_click(name, click_rating, CLICK_RATING)
+    return EventLog(log_name, list(products.values()), interactions, lines.skipped, lines.first_skipped)
 
 
 def review_files(folder: Path) -> list[Path]:

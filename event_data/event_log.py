@@ -23,6 +23,9 @@ class EventLog:
     """Number of lines that could not be read."""
     first_skipped: str = ""
     """Place and error of the first of them."""
+    click_probabilities: Sequence[float] = ()
+    """(interactions,) of a synthetic log, what each click was drawn with. Only evaluation reads them: their AUC is the
+    limit that no model can pass by more than chance."""
 
     def split(self) -> TimeSplit:
         """By time: the first 80 % to train on, the next 10 % to calibrate on, the last 10 % to test on."""

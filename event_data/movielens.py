@@ -1,6 +1,6 @@
 """MovieLens (GroupLens): the layout of 100K, the `.dat` files of 1M and 10M, and the CSV files of later releases.
 
-A click is a rating of at least 4 of 5.
+A click is a rating of at least 4 of 5, unless another is asked for.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Final
 
 from event_data.event_log import EventLog
 from event_data.lines import Lines
-from event_data.ratings import Rating, checked_rating, in_time_order
+from event_data.ratings import Rating, checked_rating, in_time_order, name_with_click
 from schemas.messages import Item
 
 CLICK_RATING: Final = 4.0
+"""The lowest rating that is a click unless another is asked for."""
 GENRES_100K: Final = (
     *(
         "unknown",
@@ -47,7 +48,7 @@ class Layout:
     item: Callable[[str], Item]
 
 
-def read(folder: Path, layout: Layout) -> EventLog:
+def read(folder: Path, layout: Layout, click_at: float | None = None) -> EventLog:
     """The event log of a MovieLens folder.
 
     Raises:
@@ -55,13 +56,15 @@ def read(folder: Path, layout: Layout) -> EventLog:
     """
     lines = Lines()
     name = folder.resolve().name
+    click_rating = CLICK_RATING if click_at is None else click_at
     items_path, ratings_path = folder / layout.items_file, folder / layout.ratings_file
     items = [item for _, item in lines.read(items_path, layout.item, layout.encoding, layout.header_lines)]
     if layout.header_lines:
         lines.require_header(ratings_path, layout.rating, layout.encoding)
     ratings = lines.read(ratings_path, layout.rating, layout.encoding, layout.header_lines)
-    interactions = in_time_order(name, ratings, CLICK_RATING)
-    return EventLog(name, items, interactions, lines.skipped, lines.first_skipped)
+    interactions = in_time_order(name, ratings, click_rating)
+    log_name = name_with_click(name, click_rating, CLICK_RATING)
+    return EventLog(log_name, items, interactions, lines.skipped, lines.first_skipped)
 
 
 def _rating_from(fields: list[str]) -> Rating:

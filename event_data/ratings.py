@@ -37,6 +37,14 @@ def checked_rating(user_id: str, item_id: str, value: float, time_ms: int) -> Ra
     return Rating(user_id, item_id, value, time_ms)
 
 
+def name_with_click(name: str, click_rating: float, own: float) -> str:
+    """The data set's name, with the rating from which on it counts clicks unless that is the data set's own.
+
+    A trained bundle is told apart by the name of its log, and another meaning of a click is another log.
+    """
+    return name if click_rating == own else f"{name}, click at {click_rating:.15g}"
+
+
 def in_time_order(name: str, ratings: Iterable[tuple[int, Rating]], click_rating: float) -> list[Interaction]:
     """Interactions of numbered ratings, stably sorted by time; a rating of at least `click_rating` is a click."""
     interactions = [

@@ -71,14 +71,19 @@ def synthetic_log(size: SyntheticSize | None = None, seed: int = 7) -> EventLog:
     size = size or SyntheticSize()
     random = np.random.default_rng(seed)
     world = _make_world(size, random)
-    interactions = [
-        interaction
+    drawn = [
+        impression
         for session, moment in enumerate(np.sort(random.random(size.sessions)))
-        for interaction in _make_session(world, size, session, moment, random)
+        for impression in _make_session(world, size, session, moment, random)
     ]
     # Sessions overlap: in the log their events alternate.
-    interactions.sort(key=lambda interaction: interaction.event_time_ms)
-    return EventLog(NAME, _make_items(world.genres, random), interactions)
+    drawn.sort(key=lambda impression: impression[0].event_time_ms)
+    return EventLog(
+        NAME,
+        _make_items(world.genres, random),
+        interactions=[interaction for interaction, _ in drawn],
+        click_probabilities=[probability for _, probability in drawn],
+    )
 
 
 def _make_world(size: SyntheticSize, random: np.random.Generator) -> _World:
@@ -111,8 +116,10 @@ def _some_later(count: int, share: float, always: int, random: np.random.Generat
 
 def _make_session(
     world: _World, size: SyntheticSize, session: int, moment: float, random: np.random.Generator
-) -> list[Interaction]:
-    """One visit of a user: half of the items shown are drawn by popularity, half by popularity and taste."""
+) -> list[tuple[Interaction, float]]:
+    """One visit of a user, as impressions and the probability of each click: half of the items shown are drawn by
+    popularity, half by popularity and taste.
+    """
     user = random.choice(len(world.joined), p=_shares(world.activity * (world.joined <= moment)))
     taste = world.tastes[user, int(moment >= world.changes[user])]
     liking = world.genres @ taste  # (items,)
@@ -123,15 +130,18 @@ def _make_session(
     clicks = random.random(size.shown) < click_chances
     start_ms = START_MS + int(moment * size.days * DAY_MS)
     return [
-        Interaction(
-            event_id=f"s{session}-{position}",
-            user_id=f"user-{user}",
-            item_id=f"item-{item}",
-            kind="click" if clicked else "impression",
-            event_time_ms=start_ms + position * 15_000,
-            positive=bool(clicked),
+        (
+            Interaction(
+                event_id=f"s{session}-{position}",
+                user_id=f"user-{user}",
+                item_id=f"item-{item}",
+                kind="click" if clicked else "impression",
+                event_time_ms=start_ms + position * 15_000,
+                positive=bool(clicked),
+            ),
+            float(probability),
         )
-        for position, (item, clicked) in enumerate(zip(shown, clicks, strict=True))
+        for position, (item, clicked, probability) in enumerate(zip(shown, clicks, click_chances, strict=True))
     ]
 
 

@@ -10,10 +10,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.baseline import running_means_auc
+from evaluation.auc_difference import AucDifference, auc_difference
+from evaluation.baseline import running_means_scores
 from evaluation.metrics import auc, expected_calibration_error, log_loss
 from event_data.event_log import EventLog
 from models.bundle import Bundle
+from schemas.messages import Interaction
 from training.progress import Reporter, Silent
 from training.replay import Example, Replay, replay_examples
 from training.train_exits import predict
@@ -55,6 +57,10 @@ class Evaluation:
     """With the graph score alone."""
     baseline_auc: float
     """AUC of the user's running click rate plus the item's."""
+    lead: AucDifference
+    """AUC as served minus that baseline."""
+    limit_auc: float | None
+    """Of a synthetic log: AUC of the probabilities that its clicks were drawn with."""
     exit_layers: tuple[int, ...]
     exit_shares: tuple[float, ...]
     """Share of candidates that leave at each head."""
@@ -73,6 +79,9 @@ class Evaluation:
             "log_loss_full_depth": self.heads[-1].log_loss,
             "auc_graph": self.graph.auc,
             "auc_running_means": self.baseline_auc,
+            "auc_over_running_means_low": self.lead.low,
+            "auc_over_running_means_high": self.lead.high,
+            **({} if self.limit_auc is None else {"auc_limit": self.limit_auc}),
             "token_layer_share": self.token_layer_share,
             "events": float(self.events),
         }
@@ -87,6 +96,13 @@ def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, mo
         reporter: shows how far it has come.
         most_events: of a longer last tenth, so many of the latest are scored.
     """
+    return score_last_tenth(bundle, log, reporter, most_events)[0]
+
+
+def score_last_tenth(
+    bundle: Bundle, log: EventLog, reporter: Reporter | None = None, most_events: int = 100_000
+) -> tuple[Evaluation, Floats]:
+    """As `evaluate`, with the scores (events,) as served, to compare with those of others event by event."""
     reporter = reporter or Silent()
     first = max(log.split().validation_end, len(log.interactions) - most_events)
     history, tested = log.interactions[:first], log.interactions[first:]
@@ -103,7 +119,8 @@ def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, mo
                 waiting = []
         scorer.score(waiting)
         advance(len(waiting))
-    return scorer.evaluation(running_means_auc(history, tested))
+    baseline = running_means_scores(history, tested)
+    return scorer.evaluation(tested, baseline, log.click_probabilities[first:]), scorer.served()
 
 
 class _Scorer:
@@ -133,10 +150,22 @@ class _Scorer:
         # At the base threshold, as a worker without load answers.
         self._served += self._engine.score([example.prompt for example in examples])
 
-    def evaluation(self, baseline_auc: float) -> Evaluation:
-        """The figures over all examples taken in."""
+    def served(self) -> Floats:
+        """Scores (events,) as served."""
+        return np.concatenate([result.ctr for result in self._served])
+
+    def evaluation(
+        self, tested: Sequence[Interaction], baseline: Sequence[float], click_probabilities: Sequence[float]
+    ) -> Evaluation:
+        """The figures over all examples taken in, which are those of the tested events, in their order.
+
+        Args:
+            tested: the events.
+            baseline: (events,) scores of the running means.
+            click_probabilities: (events,) of the synthetic world, or empty.
+        """
         labels, heads, graph = map(np.concatenate, (self._labels, self._heads, self._graph))
-        served = np.concatenate([result.ctr for result in self._served])
+        served = self.served()
         left_at = np.concatenate([result.exit_layer for result in self._served])
         layers = self._bundle.model.config.exit_layers
         run = sum(result.token_layers_run for result in self._served)
@@ -146,7 +175,9 @@ class _Scorer:
             served=Quality.of(labels, served),
             heads=tuple(Quality.of(labels, heads[:, head]) for head in range(heads.shape[1])),
             graph=Quality.of(labels, graph),
-            baseline_auc=baseline_auc,
+            baseline_auc=auc(labels, baseline),
+            lead=auc_difference(labels, served, baseline, [event.user_id for event in tested]),
+            limit_auc=auc(labels, click_probabilities) if click_probabilities else None,
             exit_layers=layers,
             exit_shares=tuple(float((left_at == layer).mean()) for layer in layers),
             token_layer_share=run / sum(result.token_layers_full for result in self._served),

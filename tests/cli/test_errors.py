@@ -80,3 +80,11 @@ def test_a_request_that_cannot_be_read_shows_an_example(tmp_path, tiny_bundle_fo
     request = tmp_path / "request.json"
     request.write_text('{"type": "impression-request", "request_id": ""}')
     assert_one_line(exitstream("score", request, "--bundle", tiny_bundle_folder), "request_id", "for example")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [((), ("--click-at", "synthetic")), (("--from-kafka",), ("--click-at", "Kafka"))]
+)
+def test_a_click_rating_without_ratings_is_refused(source, words, tmp_path):
+    """Neither the synthetic data nor what the topics hold has ratings."""
+    assert_one_line(exitstream("train", "--out", tmp_path / "bundle", "--click-at", "4", *source), *words)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cli.offline import evaluate_bundle
+from cli.offline import evaluate_bundle, no_gain
 
 
 @pytest.mark.slow
@@ -17,4 +17,36 @@ def test_evaluate_writes_every_figure_that_it_prints(tiny_bundle_folder, tmp_pat
         assert f"{quality['auc']:.4f}" in printed
         assert f"{quality['log_loss']:.4f}" in printed
     assert f"{figures['baseline_auc']:.4f}" in printed
+    assert f"{figures['limit_auc']:.4f}" in printed
+    assert figures["lead"]["difference"] == pytest.approx(figures["served"]["auc"] - figures["baseline_auc"])
     assert sum(figures["exit_shares"]) == pytest.approx(1.0)
+
+
+def metrics(low, high):
+    """A bundle's figures with this interval."""
+    return {
+        "auc": 0.71234,
+        "auc_running_means": 0.71111,
+        "auc_over_running_means_low": low,
+        "auc_over_running_means_high": high,
+    }
+
+
+def test_a_model_that_beats_nothing_is_told_so():
+    """An interval that holds zero names both figures, the interval and what helps, in one line."""
+    line = no_gain(metrics(-0.01, 0.012))
+    assert "\n" not in line
+    for words in ("0.7123", "0.7111", "-0.0100 to +0.0120", "adds nothing", "more events", "check-data"):
+        assert words in line
+
+
+def test_a_model_that_is_better_is_not_warned_of():
+    """A difference above chance needs no word."""
+    assert no_gain(metrics(0.0001, 0.002)) is None
+
+
+def test_a_gain_that_cannot_be_judged_is_no_gain():
+    """With one user there is no interval, and none is printed."""
+    line = no_gain(metrics(float("nan"), float("nan")))
+    assert "adds nothing" in line
+    assert "nan" not in line

@@ -39,3 +39,15 @@ def test_the_pseudo_order_is_the_same_every_time_and_strictly_rises(tmp_path):
         orders.append([(e.user_id, e.item_id, e.event_time_ms) for e in events])
     assert orders[0] == orders[1]
     assert len({time for _, _, time in orders[0]}) == len(orders[0])
+
+
+def test_a_click_may_begin_at_another_rating_and_the_log_is_named_for_it(tmp_path):
+    """Another meaning of a click is another log by name; event ids, times and order stay."""
+    (tmp_path / "BX-Book-Ratings.csv").write_bytes(RATINGS)
+    usual, strict = read_folder(tmp_path), read_folder(tmp_path, click_at=8)
+    assert (usual.name, strict.name) == ("book-crossing", "book-crossing, click at 8")
+    assert {e.item_id for e in strict.interactions if e.positive} == {"C3"}
+    assert [(e.event_id, e.event_time_ms) for e in strict.interactions] == [
+        (e.event_id, e.event_time_ms) for e in usual.interactions
+    ]
+    assert read_folder(tmp_path, click_at=5).name == "book-crossing"

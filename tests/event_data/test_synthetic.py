@@ -1,5 +1,8 @@
 """The built-in data set."""
 
+import numpy as np
+import pytest
+
 from evaluation.metrics import auc
 from event_data.synthetic import SyntheticSize, synthetic_log
 
@@ -33,3 +36,27 @@ def test_a_users_own_past_tells_about_their_next_click():
     known = [event for event in log.interactions[half:] if (event.user_id, genre[event.item_id]) in liking]
     rates = [liking[event.user_id, genre[event.item_id]] for event in known]
     assert auc([event.positive for event in known], [sum(rate) / len(rate) for rate in rates]) > 0.6
+
+
+def test_clicks_happen_as_often_as_their_probabilities_say():
+    """Each event stands beside the probability it was drawn with, also after the log was put in order of time."""
+    log = synthetic_log()
+    clicked = np.array([event.positive for event in log.interactions], float)
+    probabilities = np.array(log.click_probabilities)
+    assert probabilities.shape == clicked.shape
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    for part in np.array_split(np.argsort(probabilities), 10):
+        expected = probabilities[part]
+        spread = np.sqrt((expected * (1 - expected)).sum()) / len(part)
+        assert clicked[part].mean() == pytest.approx(expected.mean(), abs=4 * spread)
+
+
+def test_the_probabilities_rank_better_than_any_count_could():
+    """They are the limit: their AUC is far above that of the items' overall click rates, known in hindsight."""
+    log = synthetic_log()
+    labels = [event.positive for event in log.interactions]
+    rates: dict[str, list[bool]] = {}
+    for event in log.interactions:
+        rates.setdefault(event.item_id, []).append(event.positive)
+    in_hindsight = [float(np.mean(rates[event.item_id])) for event in log.interactions]
+    assert auc(labels, log.click_probabilities) > auc(labels, in_hindsight) + 0.1

@@ -69,6 +69,17 @@ def test_a_trained_bundle_holds_its_golden_scores(trained):
     assert check_golden(Bundle.load(folder), tolerance=1e-5) == REQUESTS + 1
 
 
+def test_the_synthetic_worlds_probabilities_are_shown_but_never_learned_from(trained, log, preset, tmp_path):
+    """Without them the very same bundle comes out, and only the limit is missing from its figures."""
+    bundle, _, _ = trained
+    blind = train(replace(log, click_probabilities=()), tmp_path / "bundle", preset)
+    assert blind.version == bundle.version
+    assert dict(bundle.metrics) == {**blind.metrics, "auc_limit": bundle.metrics["auc_limit"]}
+    start = log.split().validation_end
+    labels = [event.positive for event in log.interactions[start:]]
+    assert bundle.metrics["auc_limit"] == auc(labels, log.click_probabilities[start:])
+
+
 def test_every_step_and_every_unreadable_line_is_reported(trained):
     """Every step is reported to its end, and so are the lines that could not be read."""
     _, _, reporter = trained
@@ -103,6 +114,8 @@ def test_figures_are_those_of_each_events_own_prompt(trained, log, monkeypatch):
     evaluation = evaluate(replace(bundle, calibration=calibration), log)
 
     assert evaluation.click_rate == labels.mean()
+    assert evaluation.lead.difference == pytest.approx(evaluation.served.auc - evaluation.baseline_auc, abs=1e-12)
+    assert evaluation.lead.low < evaluation.lead.difference < evaluation.lead.high
     assert_same_quality(evaluation.served, labels, answers_at(ctrs, heads))
     for head, quality in enumerate(evaluation.heads):
         assert_same_quality(quality, labels, ctrs[:, head])

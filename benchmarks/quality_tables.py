@@ -1,0 +1,54 @@
+"""The tables of `benchmarks.quality`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from benchmarks.markdown import Figures, difference, percent, table
+
+OURS: Final = {
+    "early_exit": "exitstream, as served",
+    "full_depth": "exitstream, full depth",
+    "graph": "exitstream, graph score alone",
+}
+PEERS: Final = {
+    "running_means": "running user mean + item mean",
+    "rates_logistic": "user and item rates, logistic regression",
+    "rates_trees": "user and item rates, boosted trees",
+    "rates_attributes_logistic": "these and attribute rates, logistic regression",
+    "rates_attributes_trees": "these and attribute rates, boosted trees",
+    "statistics_logistic": "our statistics, logistic regression",
+    "statistics_trees": "our statistics, boosted trees",
+    "statistics_attributes_logistic": "our statistics and all rates, logistic regression",
+    "statistics_attributes_trees": "our statistics and all rates, boosted trees",
+}
+
+
+def peers(figures: Figures) -> str:
+    """Ours, where measured, and the peers, on one data set."""
+    conditions = (
+        f"{figures['dataset']}: the last {figures['tested']:,} of {figures['events']:,} events, "
+        f"{percent(figures['click_rate'])} of them clicks."
+    )
+    return f"{conditions}\n\n" + table(_head(figures), _rows(figures))
+
+
+def _head(figures: Figures) -> tuple[str, ...]:
+    head = ("scored by", "AUC", "log loss", "calibration error")
+    return (*head, "AUC of exitstream minus it, 95 % interval") if "early_exit" in figures else head
+
+
+def _rows(figures: Figures) -> Iterator[tuple[str, ...]]:
+    for name, words in OURS.items():
+        if name in figures:
+            yield (words, *_cells(figures[name]))
+    for name, words in PEERS.items():
+        told = figures["peers"][name]
+        yield (words, *_cells(told), *([difference(told["ours_minus"])] if "ours_minus" in told else []))
+    if figures["limit_auc"] is not None:
+        yield ("limit: the world's own probabilities", f"{figures['limit_auc']:.4f}")
+
+
+def _cells(quality: Figures) -> tuple[str, str, str]:
+    return f"{quality['auc']:.4f}", f"{quality['log_loss']:.4f}", f"{quality['ece']:.3f}"

@@ -1,0 +1,161 @@
+"""Quality of our scores beside that of peers."""
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from benchmarks.quality import Options, log_figures, means_of, measure, time_figures
+from benchmarks.quality_peers import embeddings_alone, statistics_parts
+from benchmarks.quality_tables import OURS, PEERS, peers
+from evaluation.baseline import running_means_auc
+from evaluation.metrics import auc
+from evaluation.peers import fitting
+from event_data.synthetic import SyntheticSize, synthetic_log
+from models.prompt import PromptLimits
+from training.presets import DEMO
+from training.progress import Silent
+
+LOG = synthetic_log(SyntheticSize(users=40, items=30, sessions=150, shown=8))
+TINY = replace(
+    DEMO,
+    limits=PromptLimits(recent_items=6, title_tokens=0, candidate_title_tokens=4),
+    graph=replace(DEMO.graph, dim=8, steps=20),
+    exits=replace(
+        DEMO.exits, hidden=16, intermediate=32, attention_heads=2, exit_layers=(1, 2), epochs=1, batch_tokens=2_048
+    ),
+    vocabulary=400,
+)
+
+
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch):
+    """For speed."""
+    monkeypatch.setattr(fitting, "MOST_TREES", 10)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """The figures of a tiny model, trained twice, and of its peers."""
+    folder = tmp_path_factory.mktemp("quality")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "MOST_TREES", 10)
+        return measure(LOG, Options(TINY, folder, seeds=2, rounds=2), Silent()), folder
+
+
+@pytest.mark.slow
+def test_ours_and_every_peer_are_measured_on_the_last_tenth(measured):
+    """Each has the three figures, the table finds them all, and the baseline is the one of evaluation."""
+    figures, _ = measured
+    start = LOG.split().validation_end
+    history, tested = LOG.interactions[:start], LOG.interactions[start:]
+    assert figures["tested"] == len(tested)
+    assert figures["limit_auc"] == auc([event.positive for event in tested], LOG.click_probabilities[start:])
+    assert set(figures["peers"]) == set(PEERS)
+    for quality in (*figures["peers"].values(), *figures["heads"], *(figures[name] for name in OURS)):
+        assert 0 <= quality["auc"] <= 1
+        assert quality["log_loss"] > 0
+        assert 0 <= quality["ece"] <= 1
+    served = figures["runs"][0]["early_exit"]["auc"]
+    for quality in figures["peers"].values():
+        assert quality["ours_minus"]["difference"] == pytest.approx(served - quality["auc"])
+    assert figures["full_depth"] == figures["heads"][-1]
+    assert figures["peers"]["running_means"]["auc"] == pytest.approx(running_means_auc(history, tested))
+    assert len(peers(figures).splitlines()) == 2 + 2 + len(OURS) + len(PEERS) + 1
+
+
+@pytest.mark.slow
+def test_figures_of_several_trainings_are_their_means(measured):
+    """Two seeds give two models; what is told at the top is the mean."""
+    figures, _ = measured
+    one, other = figures["runs"]
+    assert (one["seed"], other["seed"]) == (0, 1)
+    assert one["early_exit"] != other["early_exit"]
+    assert figures["early_exit"]["auc"] == pytest.approx((one["early_exit"]["auc"] + other["early_exit"]["auc"]) / 2)
+    assert figures["train_minutes"] > 0
+    assert figures["time_saved"] < 1
+
+
+@pytest.mark.slow
+def test_a_given_bundle_is_measured_as_it_is(measured):
+    """Nothing is trained: the figures are those of the training that made the bundle."""
+    figures, folder = measured
+    bundle = folder / f"{LOG.name}-quality-0"
+    again = measure(LOG, Options(TINY, folder, bundle=bundle, rounds=1), Silent())
+    assert again["train_minutes"] is None
+    assert again["early_exit"] == figures["runs"][0]["early_exit"]
+    assert again["peers"] == figures["peers"]
+
+
+@pytest.mark.slow
+def test_peers_alone_need_no_model(measured, tmp_path):
+    """The same embeddings are made, so the same peers come out; the table leaves ours out."""
+    figures, _ = measured
+    alone = measure(LOG, Options(TINY, tmp_path, peers_only=True), Silent())
+    for name, quality in figures["peers"].items():
+        assert alone["peers"][name] == {key: value for key, value in quality.items() if key != "ours_minus"}
+    assert "early_exit" not in alone
+    assert "exitstream" not in peers(alone)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_peers_never_see_what_comes_after_an_event(tmp_path):
+    """Other outcomes in the last tenth change no setting and no training: only the figures of that tenth."""
+    start = LOG.split().validation_end
+    random = np.random.default_rng(0)
+    flipped = [
+        msgspec.structs.replace(event, positive=bool(random.random() < 0.5)) if place >= start else event
+        for place, event in enumerate(LOG.interactions)
+    ]
+    one, other = (
+        measure(log, Options(TINY, tmp_path, peers_only=True), Silent())["peers"]
+        for log in (LOG, replace(LOG, interactions=flipped))
+    )
+    for name in PEERS:
+        assert one[name].get("settings") == other[name].get("settings")
+        assert one[name]["auc"] != other[name]["auc"]
+
+
+def test_no_statistic_knows_its_own_outcome():
+    """Whatever the very last outcome is, all statistics are the same; each event of the three parts has one row."""
+    *history, last = LOG.interactions
+    other = replace(LOG, interactions=[*history, msgspec.structs.replace(last, positive=not last.positive)])
+    one, changed = (
+        statistics_parts(log, *embeddings_alone(log, TINY, Silent()), TINY, Silent()) for log in (LOG, other)
+    )
+    for part in ("train", "validation", "test"):
+        assert np.array_equal(getattr(one, part).values, getattr(changed, part).values)
+    events = np.concatenate([one.train.events, one.validation.events, one.test.events])
+    assert sorted(events.tolist()) == list(range(len(LOG.interactions)))
+    assert one.test.events.tolist() == list(range(LOG.split().validation_end, len(LOG.interactions)))
+
+
+def test_a_log_without_probabilities_has_no_limit():
+    """Real data does not tell what its clicks were drawn with."""
+    figures = log_figures(replace(LOG, click_probabilities=()))
+    assert figures["limit_auc"] is None
+    assert figures["events"] == len(LOG.interactions)
+
+
+def test_time_saved_compares_within_rounds():
+    """The second round of a machine half as fast changes nothing."""
+    figures = time_figures([4e-6, 8e-6, 4e-6], [1e-6, 2e-6, 1e-6])
+    assert figures["time_saved"] == pytest.approx(0.75)
+    assert figures["full_depth_us_per_candidate"] == pytest.approx(4.0)
+    assert figures["early_exit_us_per_candidate"] == pytest.approx(1.0)
+
+
+def test_means_go_into_lists_and_objects():
+    """Every number is averaged; what was not measured stays so; the range of the AUC is kept."""
+    runs = [
+        {"seed": 0, "train_minutes": None, "early_exit": {"auc": 0.6}, "heads": [{"auc": 0.5}, {"auc": 0.6}]},
+        {"seed": 1, "train_minutes": None, "early_exit": {"auc": 0.8}, "heads": [{"auc": 0.7}, {"auc": 0.8}]},
+    ]
+    means = means_of(runs)
+    assert means["train_minutes"] is None
+    assert means["early_exit"] == {"auc": pytest.approx(0.7)}
+    assert [head["auc"] for head in means["heads"]] == pytest.approx([0.6, 0.7])
+    assert means["early_exit_auc_range"] == [0.6, 0.8]
+    assert "seed" not in means
