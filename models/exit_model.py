@@ -98,7 +98,8 @@ class ExitHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:  # (n, hidden) -> (n,)
         """Raw logits (n,) of hidden states (n, hidden)."""
-        logits: Tensor = self.linear(self.norm(hidden))
+        # A head may train in float32 on a backbone in bfloat16.
+        logits: Tensor = self.linear(self.norm(hidden.to(self.linear.weight.dtype)))
         return logits.squeeze(-1)
 
 
