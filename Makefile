@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@# torch first and by its exact pin: asked for through others, it may come with gigabytes of CUDA.
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) "$$(grep '^torch==' constraints.txt)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt \
-		--no-build-isolation -e '.[demo,data,lora,tracing,benchmarks,docs,dev]'
+		--no-build-isolation -e '.[demo,data,lora,pretrained,tracing,benchmarks,docs,dev]'
 	@touch $@
 
 demo: install

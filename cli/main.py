@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.bundles.app import app as bundle_app
+from cli.pretrained_options import with_pretrained_options
 from runtime.errors import ExitstreamError
+
+if TYPE_CHECKING:
+    from training.pretrained import PretrainedOptions
 
 app = typer.Typer(
     name="exitstream",
@@ -94,6 +98,7 @@ def demo(
 
 
 @app.command()
+@with_pretrained_options
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder to write the bundle to.")],
     data: DataFolder = None,
@@ -102,12 +107,16 @@ def train(
     from_kafka: Annotated[
         bool, typer.Option("--from-kafka", help="Read the topics of items and interactions.")
     ] = False,
+    pretrained: PretrainedOptions | None = None,
 ) -> None:
-    """Train a model bundle from an event log: a folder's, or what the topics hold."""
+    """Train a model bundle from an event log: a folder's, or what the topics hold.
+
+    With --backbone it starts from pre-trained weights, and the same command continues a training that was interrupted.
+    """
     from cli.offline import train_bundle
     from cli.topic_log import chosen_log
 
-    train_bundle(chosen_log(data, config, from_kafka=from_kafka, click_at=click_at), out)
+    train_bundle(chosen_log(data, config, from_kafka=from_kafka, click_at=click_at), out, pretrained)
 
 
 @app.command("check-data")

@@ -18,19 +18,22 @@ from models.bundle import MANIFEST, Bundle, read_manifest
 from models.bundle_store import resolve
 from runtime.errors import BundleError
 from training.evaluate import Evaluation, Quality, evaluate
+from training.pretrained import PretrainedOptions
 from training.progress import reporter_for
 from training.train import train
 
 
-def train_bundle(log: EventLog, out: Path) -> None:
-    """Train and save a bundle; show its figures on the held-out tenth.
+def train_bundle(log: EventLog, out: Path, pretrained: PretrainedOptions | None = None) -> None:
+    """Train and save a bundle, from random or pre-trained weights; show its figures on the held-out tenth.
 
     Raises:
+        CheckpointError: pre-trained weights cannot be used.
         DatasetError: the log is not enough to train on.
+        MissingDependency: a package that they take is not installed.
     """
     require_suitable(log)
     console = Console(highlight=False)
-    bundle = train(log, out, reporter=reporter_for(console))
+    bundle = train(log, out, reporter=reporter_for(console), pretrained=pretrained)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
     console.print(f"bundle {out}, model version {bundle.version}")
     console.print(f"last tenth of the log: {figures}")

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -49,7 +50,10 @@ from models.text import Text
 from runtime.clock import Clock, SystemClock
 from runtime.errors import BundleError
 
-__all__ = ["MANIFEST", "Bundle", "read_manifest"]
+__all__ = ["MANIFEST", "TRAINING", "Bundle", "read_manifest", "require_bundle_folder"]
+
+TRAINING: Final = ".training"
+"""Folder inside a bundle's where a training keeps its state; the finished bundle replaces it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +104,7 @@ class Bundle:
         Raises:
             BundleError: the folder cannot be written, or holds files that are not a bundle.
         """
-        if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-            raise BundleError(f"{folder} holds files that are not a bundle; choose an empty or new folder")
+        require_bundle_folder(folder)
         unfinished = folder.with_name(folder.name + ".unfinished")
         try:
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -198,3 +201,15 @@ class Bundle:
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         return version
+
+
+def require_bundle_folder(folder: Path) -> None:
+    """Check that a bundle may be written there.
+
+    Raises:
+        BundleError: the folder holds files that are not a bundle.
+    """
+    if not folder.exists() or (folder / MANIFEST).exists():
+        return
+    if any(entry.name != TRAINING for entry in folder.iterdir()):
+        raise BundleError(f"{folder} holds files that are not a bundle; choose an empty or new folder")

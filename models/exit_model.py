@@ -106,7 +106,8 @@ class ExitHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:  # (n, hidden) -> (n,)
         """Raw logits (n,) of hidden states (n, hidden)."""
-        logits: Tensor = self.linear(self.norm(hidden))
+        # Heads are in float32 whatever the backbone is in.
+        logits: Tensor = self.linear(self.norm(hidden.to(self.linear.weight.dtype)))
         return logits.squeeze(-1)
 
 
@@ -226,7 +227,7 @@ class ExitModel(nn.Module):
                 hidden, attention_mask=batch.mask, position_ids=batch.positions, position_embeddings=rotation
             )
             if depth in exits:
-                logits.append(exits[depth](hidden.flatten(0, 1)[batch.answer_index].float()))
+                logits.append(exits[depth](hidden.flatten(0, 1)[batch.answer_index]))
         deep = torch.stack(logits, dim=1)
         return deep if self.wide is None else deep + self.wide(self._statistics(batch))
 

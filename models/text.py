@@ -35,8 +35,7 @@ class Text:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self.content = tokenizer.to_str(pretty=True).encode() if content is None else content
-        start = tokenizer.token_to_id(START_TOKEN)
-        self.start_tokens: Sequence[int] = [] if start is None else [start]
+        self.start_tokens: Sequence[int] = _start_tokens(tokenizer)
 
     @classmethod
     def load(cls, path: Path) -> Text:
@@ -85,6 +84,17 @@ class Text:
         """Token ids of an item's catalogue text; empty for an item without any."""
         text = item_text(item.title, item.attributes)
         return self.encode(text) if text else []
+
+
+def _start_tokens(tokenizer: Tokenizer) -> list[int]:
+    """Our own start token; else the one that the tokenizer puts before any text, as those of many checkpoints do.
+
+    A post-processor of a file may name any number as a token; only one of the vocabulary is taken.
+    """
+    own = tokenizer.token_to_id(START_TOKEN)
+    if own is not None:
+        return [own]
+    return [token for token in tokenizer.encode("").ids[:1] if tokenizer.id_to_token(token) is not None]
 
 
 def item_text(title: str | None, attributes: Mapping[str, str]) -> str:

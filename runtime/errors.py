@@ -3,6 +3,7 @@
     ExitstreamError
     ├── SettingsError              a setting is unknown, malformed or contradicts another
     ├── BundleError                a model bundle is missing, corrupt, or of another version
+    ├── CheckpointError            pre-trained weights cannot be read, or do not fit the options of their training
     ├── DatasetError               a data set is not there, unknown, or mostly unreadable
     ├── SnapshotError              a snapshot cannot be written, or was asked for and cannot be read
     ├── MissingDependency          an optional package that this command needs is not installed
@@ -40,6 +41,10 @@ class SettingsError(ExitstreamError):
 
 class BundleError(ExitstreamError):
     """A model bundle is missing, corrupt, or of a version that this program cannot read."""
+
+
+class CheckpointError(ExitstreamError):
+    """Pre-trained weights are missing or unsupported, or an interrupted training does not fit its options."""
 
 
 class DatasetError(ExitstreamError):

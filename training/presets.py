@@ -48,3 +48,10 @@ STANDARD: Final = Preset(
     ),
 )
 """For real data sets: about fifteen minutes for MovieLens 100K on two cores."""
+PRETRAINED: Final = Preset(
+    limits=PromptLimits(recent_items=8, title_tokens=16, candidate_title_tokens=24, attributes_shown=2),
+    exits=ExitOptions(epochs=2, batch_tokens=4_096, word_dropout=0.0),
+    most_examples=50_000,
+)
+"""For pre-trained weights: titles are shown, because words are what such weights know, and of fewer past items. The
+sizes in `exits` are the checkpoint's own. Its graph is trained as that of a log of the same size without them."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from event_data.event_log import EventLog
-from models.bundle import Bundle
+from models.bundle import TRAINING, Bundle, require_bundle_folder
 from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.golden_check import with_golden
@@ -18,15 +18,23 @@ from runtime.process.allocator import keep_freed_memory
 from training.calibrate import HeldOut, calibrate
 from training.evaluate import evaluate
 from training.examples import ExampleSets, graph_end, make_examples
+from training.fine_tune import Start, train_from
 from training.golden import invented_requests
-from training.presets import DEMO, STANDARD, Preset
+from training.presets import DEMO, PRETRAINED, STANDARD, Preset
+from training.pretrained import PretrainedOptions
 from training.progress import Reporter, Silent
 from training.tokenizer import fit_tokenizer
 from training.train_exits import new_model, predict, train_exits
 from training.train_graph import train_graph
 
 
-def train(log: EventLog, out: Path, preset: Preset | None = None, reporter: Reporter | None = None) -> Bundle:
+def train(
+    log: EventLog,
+    out: Path,
+    preset: Preset | None = None,
+    reporter: Reporter | None = None,
+    pretrained: PretrainedOptions | None = None,
+) -> Bundle:
     """Train a bundle, evaluate it on the last tenth of the log, save it and return it.
 
     Args:
@@ -34,27 +42,37 @@ def train(log: EventLog, out: Path, preset: Preset | None = None, reporter: Repo
         out: folder to write.
         preset: hyperparameters; None takes the preset for logs of this size.
         reporter: shows progress.
+        pretrained: weights to start from; None starts from random ones. With them, a training that was interrupted
+            goes on from the state in `out/.training`.
 
     Raises:
         BundleError: the folder cannot be written.
+        CheckpointError: pre-trained weights cannot be used, or the kept state is of another training.
+        MissingDependency: a package that they take is not installed.
     """
-    preset, reporter = preset or preset_for(log), reporter or Silent()
+    preset, reporter = preset or preset_for(log, pretrained=pretrained is not None), reporter or Silent()
+    require_bundle_folder(out)
     keep_freed_memory()
     torch.manual_seed(preset.seed)
     _report_skipped(log, reporter)
-    text = fit_tokenizer(log.items, preset.vocabulary)
+    start = None if pretrained is None else Start.of(pretrained)
+    text = fit_tokenizer(log.items, preset.vocabulary) if start is None else start.checkpoint.text
     graph = _train_graph(log, text, preset, reporter)
     examples = make_examples(log, graph, text, preset, reporter)
-    model = _train_exits(examples, text, graph, preset, reporter)
+    if start is None:
+        model = _train_exits(examples, text, graph, preset, reporter)
+    else:
+        model = train_from(start, examples, graph.dim, preset, out / TRAINING, reporter)
     calibration = _calibrate(model, examples, preset, reporter)
     bundle = Bundle(model, calibration, graph, text, preset.limits, dataset=log.name)
     bundle = replace(bundle, metrics=evaluate(bundle, log, reporter).figures())
     return with_golden(bundle, invented_requests(log.items, preset.seed)).save(out)
 
 
-def preset_for(log: EventLog) -> Preset:
+def preset_for(log: EventLog, *, pretrained: bool = False) -> Preset:
     """The preset for logs of this size."""
-    return DEMO if len(log.interactions) < 50_000 else STANDARD
+    usual = DEMO if len(log.interactions) < 50_000 else STANDARD
+    return replace(PRETRAINED, graph=usual.graph) if pretrained else usual
 
 
 def _report_skipped(log: EventLog, reporter: Reporter) -> None:

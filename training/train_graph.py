@@ -131,8 +131,12 @@ def _map_from_words(
     bags = [text_tokens(token_ids) for token_ids in texts]
     rows = np.repeat(np.arange(len(bags)), [len(bag) for bag in bags])
     shares = np.concatenate([np.full(len(bag), 1 / np.sqrt(max(len(bag), 1))) for bag in bags])
-    words = csr_matrix((shares, (rows, np.concatenate(bags))), shape=(len(bags), vocabulary))
+    # A token that occurs in no text has weight zero. Without it the system is small, also for the tens of thousands of
+    # tokens that a pre-trained model knows.
+    used, columns = np.unique(np.concatenate(bags), return_inverse=True)
+    words = csr_matrix((shares, (rows, columns)), shape=(len(bags), len(used)))
     bias = base.mean(axis=0, dtype=np.float64)
-    gram = (words.T @ words).toarray() + options.text_regularisation * np.eye(vocabulary)
-    weights = np.linalg.solve(gram, words.T @ (base - bias))
-    return weights.astype(np.float32), bias.astype(np.float32)
+    gram = (words.T @ words).toarray() + options.text_regularisation * np.eye(len(used))
+    weights = np.zeros((vocabulary, base.shape[1]), np.float32)
+    weights[used] = np.linalg.solve(gram, words.T @ (base - bias))
+    return weights, bias.astype(np.float32)

@@ -1,0 +1,71 @@
+"""The options of `exitstream train` for pre-trained weights, as a group of their own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from runtime.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from training.pretrained import PretrainedOptions
+
+
+def pretrained_options(
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Pre-trained weights: a Hugging Face folder or name, a .gguf file, or smollm2."),
+    ] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Decoder layers to keep, from the first.")] = None,
+    exit_after: Annotated[
+        str, typer.Option(help="Layers with an exit head, such as 4,8,12; default: four, evenly spaced.")
+    ] = "",
+    lora: Annotated[int, typer.Option(min=0, help="Rank of the LoRA adapters; 0 trains the layers in full.")] = 16,
+    dtype: Annotated[str, typer.Option(help="Format of frozen weights: auto, float32 or bfloat16.")] = "auto",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Less memory for activations, more time.")
+    ] = False,
+) -> PretrainedOptions | None:
+    """What was asked for; None without a backbone.
+
+    Raises:
+        CheckpointError: `exit_after` is no list of numbers, or options are given without a backbone.
+    """
+    from training.pretrained import PretrainedOptions  # noqa: PLC0415 - torch, only when the command runs
+
+    if backbone is None:
+        if layers is not None or exit_after or checkpointing:
+            raise CheckpointError("--layers, --exit-after and --checkpointing are for pre-trained weights: --backbone")
+        return None
+    try:
+        exits = tuple(int(part) for part in exit_after.split(",") if part.strip())
+    except ValueError as error:
+        raise CheckpointError(f"--exit-after {exit_after} is no list of layers; give for example 4,8,12") from error
+    return PretrainedOptions(backbone, layers, exits, lora, dtype, checkpointing)
+
+
+def with_pretrained_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `pretrained_options` in place of its parameter `pretrained`."""
+    names = list(inspect.signature(pretrained_options).parameters)
+
+    @wraps(command)
+    def with_options(**values: Any) -> None:  # noqa: ANN401 - the values of any option
+        command(pretrained=pretrained_options(**{name: values.pop(name) for name in names}), **values)
+
+    hints: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for function in (command, pretrained_options):
+        known = get_type_hints(function, localns={"PretrainedOptions": object}, include_extras=True)
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name != "pretrained":
+                hints[name] = known[name]
+                kind = inspect.Parameter.KEYWORD_ONLY
+                parameters.append(parameter.replace(annotation=known[name], kind=kind))
+    with_options.__annotations__ = hints | {"return": None}
+    with_options.__dict__["__signature__"] = inspect.Signature(parameters)
+    del with_options.__wrapped__
+    return with_options

@@ -1,0 +1,72 @@
+"""`exitstream train --backbone`, from a tiny checkpoint to the explanation of a score."""
+
+import json
+
+import pytest
+import torch
+from tiny_checkpoint import write_checkpoint
+from typer.testing import CliRunner
+
+from cli.main import app
+from event_data.load import load_log
+from models.bundle import Bundle
+from models.golden_check import check_golden
+from models.text import item_text
+from runtime.errors import CheckpointError
+
+
+def _run(*words):
+    result = CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder of one's own data: the first events of the synthetic log, with its titles."""
+    folder, log = tmp_path_factory.mktemp("data"), load_log(None)
+    events = log.interactions[:1_500]
+    with (folder / "interactions.jsonl").open("w") as file:
+        for event in events:
+            row = {"user_id": event.user_id, "item_id": event.item_id, "event_time_ms": event.event_time_ms}
+            file.write(json.dumps(row | {"clicked": event.positive}) + "\n")
+    with (folder / "items.jsonl").open("w") as file:
+        for item in log.items:
+            file.write(json.dumps({"item_id": item.item_id, "title": item.title}) + "\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_a_bundle_of_a_checkpoint_trains_loads_and_explains_itself_in_words(data, tmp_path):
+    """The command says the cost first; the bundle gives its golden scores; its prompts show titles."""
+    log = load_log(data)
+    titles = [item_text(item.title, item.attributes) for item in log.items]
+    checkpoint, out = write_checkpoint(tmp_path / "checkpoint", titles), tmp_path / "bundle"
+    options = ("--layers", 2, "--exit-after", "1,2", "--lora", 2)
+    told = _run("train", "--data", data, "--out", out, "--backbone", checkpoint, *options)
+    assert "million trained" in told
+    assert "its training will take about" in told
+    assert told.index("will take") < told.index("exit heads")
+    bundle = Bundle.load(out)
+    assert check_golden(bundle, tolerance=1e-4) > 1
+    assert bundle.model.backbone.embed_tokens.weight.dtype == torch.float32
+
+    last = log.interactions[-1]
+    title = next(item.title for item in log.items if item.item_id == last.item_id)
+    request = {"type": "impression-request", "request_id": "r", "user_id": last.user_id}
+    request |= {"candidate_item_ids": [last.item_id], "created_time_ms": last.event_time_ms}
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    shown = _run("score", tmp_path / "request.json", "--bundle", out, "--data", data)
+    assert title in " ".join(shown.split())
+
+
+def test_options_of_a_backbone_without_one_are_refused(tmp_path):
+    """They would be ignored otherwise."""
+    with pytest.raises(CheckpointError, match="--backbone"):
+        _run("train", "--out", tmp_path, "--layers", 2)
+
+
+def test_a_list_of_exits_that_is_none_is_told(tmp_path):
+    """The line shows what a list looks like."""
+    with pytest.raises(CheckpointError, match="for example 4,8,12"):
+        _run("train", "--out", tmp_path, "--backbone", "x", "--exit-after", "some")

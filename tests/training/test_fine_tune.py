@@ -1,0 +1,168 @@
+"""Training from pre-trained weights: what trains, what stays, and going on after being killed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_checkpoint import write_checkpoint
+
+from models.bundle import TRAINING, Bundle
+from models.checkpoint import open_checkpoint
+from models.golden_check import check_golden
+from models.prompt_batch import collate
+from models.text import item_text
+from runtime.errors import CheckpointError
+from training.examples import make_examples
+from training.fine_tune import Job, fine_tune
+from training.interrupted import StateFile
+from training.presets import PRETRAINED
+from training.pretrained import PretrainedModel, PretrainedOptions
+from training.progress import Silent
+from training.train import train
+from training.train_graph import train_graph
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(scope="module")
+def folder(log, tmp_path_factory):
+    """A checkpoint of three layers that knows the log's titles in pieces."""
+    titles = [item_text(item.title, item.attributes) for item in log.items]
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"), titles)
+
+
+@pytest.fixture(scope="module")
+def small(preset):
+    """The preset of pre-trained weights, with the small graph."""
+    exits = replace(PRETRAINED.exits, epochs=2, batch_tokens=4_096)
+    return replace(PRETRAINED, graph=preset.graph, exits=exits, most_examples=64, most_held_out=40)
+
+
+@pytest.fixture(scope="module")
+def examples(log, folder, small):
+    """A few examples in the checkpoint's own tokens."""
+    text = open_checkpoint(str(folder)).text
+    torch.manual_seed(0)
+    graph = train_graph(log.interactions[:200], log.items, text, small.graph)
+    return make_examples(log, graph, text, small, Silent())
+
+
+def new_model(folder, **options):
+    """A model ready to train; the same at every call."""
+    wanted = PretrainedOptions(str(folder), layers=2, lora=options.pop("lora", 2), dtype="float32", **options)
+    torch.manual_seed(5)
+    return PretrainedModel(open_checkpoint(wanted.where, wanted.layers, wanted.number_format()), wanted, 8)
+
+
+def job_of(examples, small, save_every_s=0.0):
+    """Two epochs of about three steps each; the state is written after every step."""
+    return Job(examples.train, examples.to_fit, replace(small.exits, batch_tokens=2_048), 1, save_every_s)
+
+
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_training_killed_after_any_step_ends_with_the_same_weights(folder, examples, small, tmp_path, lora):
+    """Killed after each step in turn, a continued training gives exactly the weights of one that was left alone."""
+    job, steps = job_of(examples, small), []
+    whole = fine_tune(new_model(folder, lora=lora), job, StateFile(tmp_path / "whole", "x"), Silent(), steps.append)
+    assert len(steps) >= 4
+    for last in steps:
+
+        def kill(step, last=last):
+            if step == last:
+                raise Killed
+
+        kept = StateFile(tmp_path / f"killed-{last}", "x")
+        with pytest.raises(Killed):
+            fine_tune(new_model(folder, lora=lora), job, kept, Silent(), kill)
+        done = []
+        resumed = fine_tune(new_model(folder, lora=lora), job, kept, Silent(), done.append)
+        assert len(done) < len(steps) or last == 1
+        for name, weight in whole.state_dict().items():
+            assert torch.equal(weight, resumed.state_dict()[name]), (last, name)
+
+
+def test_merged_adapters_give_the_answers_of_separate_ones(folder, examples):
+    """Merging changes no answer, leaves no adapter behind, and everything is float32."""
+    pretrained = new_model(folder)
+    with torch.no_grad():
+        for parameter in pretrained.trained().values():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    batch = collate([example.prompt for example in examples.to_fit[:4]])
+    with torch.inference_mode():
+        separate = pretrained.model.eval()(batch)
+        merged = pretrained.finished()
+        np.testing.assert_allclose(merged(batch), separate, atol=1e-4)
+    assert not [name for name in merged.state_dict() if "lora" in name]
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("options", [{"checkpointing": True}, {"lora": 0}, {"lora": 0, "checkpointing": True}, {}])
+def test_word_embeddings_stay_and_everything_else_asked_for_trains(folder, examples, small, tmp_path, options):
+    """The table of words is the checkpoint's afterwards; layers, soft tokens and heads are not what they were."""
+    before = new_model(folder, **dict(options)).model.state_dict()
+    words = open_checkpoint(str(folder)).model.embed_tokens.weight
+    job = job_of(examples, small, 600)
+    model = fine_tune(new_model(folder, **dict(options)), job, StateFile(tmp_path, "x"), Silent())
+    after = model.state_dict()
+    assert torch.equal(after["backbone.embed_tokens.weight"], words)
+    for name in ("soft.user.weight", "heads.0.linear.weight"):
+        assert not torch.equal(after[name], before[name])
+    name = "backbone.layers.0.mlp.up_proj.weight"
+    assert not torch.equal(after[name], open_checkpoint(str(folder)).model.layers[0].mlp.up_proj.weight), name
+
+
+def test_gradient_checkpointing_changes_no_weight(folder, examples, small, tmp_path):
+    """Activations computed again are the same ones."""
+    job = job_of(examples, small, 600)
+    one, other = (
+        fine_tune(new_model(folder, checkpointing=on), job, StateFile(tmp_path / str(on), "x"), Silent())
+        for on in (True, False)
+    )
+    for name, weight in one.state_dict().items():
+        torch.testing.assert_close(weight, other.state_dict()[name], atol=1e-5, rtol=1e-4)
+
+
+def test_frozen_weights_may_be_bfloat16(folder, examples, small, tmp_path):
+    """What trains is float32 beside them, and so is the result."""
+    options = PretrainedOptions(str(folder), layers=2, lora=2, dtype="bfloat16")
+    pretrained = PretrainedModel(open_checkpoint(options.where, 2, options.number_format()), options, 8)
+    assert {part.dtype for part in pretrained.trained().values()} == {torch.float32}
+    assert pretrained.model.backbone.embed_tokens.weight.dtype == torch.bfloat16
+    model = fine_tune(pretrained, job_of(examples, small, 600), StateFile(tmp_path, "x"), Silent())
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_soft_tokens_start_at_the_scale_of_words(folder):
+    """Projections are as wide as the word embeddings are, whatever `initializer_range` says."""
+    checkpoint = open_checkpoint(str(folder))
+    with torch.no_grad():
+        checkpoint.model.embed_tokens.weight.mul_(20)
+    soft = PretrainedModel(checkpoint, PretrainedOptions(str(folder), lora=2), 8).model.soft
+    words = float(checkpoint.model.embed_tokens.weight.std())
+    assert float(soft.item.weight.detach().std()) == pytest.approx(words, rel=0.3)
+    statistics = soft.statistics(torch.randn(500, soft.statistics[0].in_features))
+    assert float(statistics.std()) == pytest.approx(words, rel=0.3)
+
+
+def test_a_state_of_other_options_is_refused(folder, examples, small, tmp_path):
+    """The line says that there is one, and what to do."""
+    fine_tune(new_model(folder), job_of(examples, small), StateFile(tmp_path, "these"), Silent())
+    with pytest.raises(CheckpointError, match=r"other options or data; give those again .* or delete"):
+        StateFile(tmp_path, "those").read()
+
+
+def test_a_bundle_on_pre_trained_weights_loads_with_its_scores(log, folder, small, tmp_path):
+    """Trained over the state of an unfinished one's folder, it loads, gives its golden scores, and no state is left."""
+    out = tmp_path / "bundle"
+    (out / TRAINING).mkdir(parents=True)
+    options = PretrainedOptions(str(folder), layers=2, exit_after=(1, 2), lora=2)
+    bundle = train(log, out, small, pretrained=options)
+    loaded = Bundle.load(out)
+    assert check_golden(loaded, tolerance=1e-4) > 1
+    assert loaded.version == bundle.version
+    assert loaded.model.config.exit_layers == (1, 2)
+    assert loaded.text.start_tokens == [1]
+    assert not (out / TRAINING).exists()

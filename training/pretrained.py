@@ -1,0 +1,152 @@
+"""A model on pre-trained weights: which parameters train, in which format, and how it becomes plain weights again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from models.checkpoint import Checkpoint, default_exits
+from models.exit_model import ExitConfig, ExitModel
+from models.features import FEATURES
+from runtime.errors import CheckpointError, MissingDependency
+
+_LORA_TARGETS: Final = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainedOptions:
+    """How to train from pre-trained weights."""
+
+    where: str
+    """A Hugging Face folder or name, a GGUF file, or `smollm2`."""
+    layers: int | None = None
+    """How many decoder layers are kept, from the first; None: all."""
+    exit_after: tuple[int, ...] = ()
+    """Layers with an exit head; empty: about four, evenly spaced."""
+    lora: int = 16
+    """Rank of the adapters on attention and MLP projections; 0 trains all weights of the layers."""
+    dtype: str = "auto"
+    """Format of frozen weights: float32, bfloat16, or auto: bfloat16 where the processor computes with it."""
+    checkpointing: bool = False
+    """Compute a layer's activations again in the backward pass: less memory, about a third more time."""
+    rate_of_new: float = 1e-3
+    """Learning rate of soft tokens and heads, which start from random weights."""
+    rate_of_lora: float = 2e-4
+    rate_of_full: float = 3e-5
+    save_every_minutes: float = 10.0
+
+    def number_format(self) -> torch.dtype:
+        """The format of frozen weights.
+
+        Raises:
+            CheckpointError: an unknown format, or bfloat16 for weights that train.
+        """
+        if self.dtype not in {"auto", "float32", "bfloat16"}:
+            raise CheckpointError(f"--dtype {self.dtype} is unknown; give auto, float32 or bfloat16")
+        if not self.lora:
+            if self.dtype == "bfloat16":
+                raise CheckpointError("--dtype bfloat16 is for frozen weights, and with --lora 0 they train; omit it")
+            return torch.float32
+        wanted = self.dtype == "bfloat16" or (self.dtype == "auto" and _has_bfloat16())
+        return torch.bfloat16 if wanted else torch.float32
+
+
+class PretrainedModel:
+    """An exit model on pre-trained weights, ready to train.
+
+    Args:
+        checkpoint: the weights.
+        options: which of them train, and where the heads are.
+        embedding_dim: dimension of users' and items' embeddings.
+
+    Attributes:
+        model: trains those parameters that require gradients.
+
+    Raises:
+        CheckpointError: the exits do not fit the layers.
+        MissingDependency: LoRA without the package peft.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, options: PretrainedOptions, embedding_dim: int) -> None:
+        backbone = checkpoint.model
+        layers = backbone.config.num_hidden_layers
+        exits = options.exit_after or default_exits(layers)
+        try:
+            config = ExitConfig(exits, embedding_dim, max(embedding_dim, len(FEATURES)), len(FEATURES), wide=True)
+            self.model = ExitModel(backbone, config)
+        except ValueError as error:
+            raise CheckpointError(f"--exit-after {','.join(map(str, exits))}: {error}") from error
+        self._options = options
+        _scale_soft_tokens(self.model)
+        self._adapted = _with_lora(backbone, options.lora) if options.lora else None
+        # The table of word embeddings is most of a small model, and a catalogue touches few of its rows.
+        backbone.embed_tokens.requires_grad_(requires_grad=False)
+        backbone.norm.requires_grad_(requires_grad=False)  # the heads have norms of their own; this one is unused
+        if options.checkpointing:
+            backbone.gradient_checkpointing_enable({"use_reentrant": False})
+            # It also marks embeddings as inputs with gradients, which soft tokens could then not be put among.
+            backbone.disable_input_require_grads()
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that train, by name."""
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def parameter_groups(self, weight_decay: float) -> Iterator[dict[str, Any]]:
+        """Groups for the optimiser: what is new learns faster than what is pre-trained; vectors do not decay."""
+        options = self._options
+        of_backbone = options.rate_of_lora if options.lora else options.rate_of_full
+        for new, rate in ((True, options.rate_of_new), (False, of_backbone)):
+            chosen = [part for name, part in self.trained().items() if name.startswith("backbone.") is not new]
+            yield {"params": [part for part in chosen if part.ndim > 1], "lr": rate, "weight_decay": weight_decay}
+            yield {"params": [part for part in chosen if part.ndim <= 1], "lr": rate, "weight_decay": 0.0}
+
+    def finished(self) -> ExitModel:
+        """The model in float32 with the adapters merged into its weights: serving pays nothing for them."""
+        backbone = self.model.backbone
+        if self._options.checkpointing:
+            backbone.gradient_checkpointing_disable()
+        backbone.float()
+        if self._adapted is not None:
+            self._adapted.merge_and_unload()
+        backbone.config.dtype = torch.float32
+        return self.model.requires_grad_(requires_grad=True).eval()
+
+
+def _scale_soft_tokens(model: ExitModel) -> None:
+    """Start soft tokens at the scale of the checkpoint's word embeddings, which its first layer is used to.
+
+    Embeddings of users and items have entries near 1/√dim, so a row of the projection adds up to about its own scale.
+    """
+    with torch.no_grad():
+        scale = float(model.backbone.embed_tokens.weight.float().std())
+        for projection in (model.soft.user, model.soft.item):
+            nn.init.normal_(projection.weight, std=scale)
+        statistics: Any = model.soft.statistics  # nn.Sequential tells mypy nothing about its parts
+        last = statistics[-1]
+        probe = statistics[:-1](torch.randn(256, len(FEATURES), dtype=last.weight.dtype))
+        last.weight.mul_(scale / max(float((probe @ last.weight.T).std()), 1e-6))
+        last.bias.zero_()
+
+
+def _with_lora(backbone: nn.Module, rank: int) -> Any:  # noqa: ANN401 - peft has no types
+    try:
+        from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise MissingDependency(
+            "LoRA takes the package peft: pip install 'exitstream[pretrained]', or train all weights with --lora 0"
+        ) from error
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_LORA_TARGETS)
+    return get_peft_model(backbone, config)  # changes the backbone in place: frozen, with adapters in float32
+
+
+def _has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
