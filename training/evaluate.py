@@ -11,9 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.baseline import running_means_auc
+from evaluation.frontier import MeasuredPoint, measured_frontier, spread_thresholds
 from evaluation.metrics import auc, expected_calibration_error, log_loss
+from evaluation.reliability import Reliability, reliability
 from event_data.event_log import EventLog
 from models.bundle import Bundle
+from training.calibrate import NEVER
+from training.exit_costs import TokenCosts, confidences, exit_heads
 from training.progress import Reporter, Silent
 from training.replay import Example, Replay, replay_examples
 from training.train_exits import predict
@@ -61,6 +65,12 @@ class Evaluation:
     token_layer_share: float
     """Token-layers computed at the base threshold, as a share of those at full depth."""
     base_threshold: float
+    head_reliability: tuple[Reliability, ...]
+    """Of each head, if every candidate left there."""
+    exit_reliability: tuple[Reliability, ...]
+    """Of each head, over the candidates that left there at the base threshold."""
+    frontier: tuple[MeasuredPoint, ...]
+    """By rising threshold, from the floor to full depth."""
 
     def figures(self) -> dict[str, float]:
         """The main figures by name, for the bundle's manifest."""
@@ -116,7 +126,8 @@ class _Scorer:
         )
         self._labels: list[Floats] = []
         self._graph: list[Floats] = []
-        self._heads: list[Floats] = []
+        self._logits: list[Floats] = []
+        self._costs: list[TokenCosts] = []
         self._served: list[ScoringJob] = []
 
     def score(self, examples: Sequence[Example]) -> None:
@@ -124,10 +135,8 @@ class _Scorer:
         if not examples:
             return
         calibration = self._bundle.calibration
-        logits = predict(self._bundle.model, examples)
-        self._heads.append(
-            np.stack([calibration.ctr(head, logits[:, head]) for head in range(calibration.heads)], axis=1)
-        )
+        self._logits.append(np.asarray(predict(self._bundle.model, examples), np.float64))
+        self._costs.append(TokenCosts.of(examples))
         self._graph.append(calibration.graph_ctr(np.concatenate([example.graph_features() for example in examples])))
         self._labels.append(np.concatenate([example.labels for example in examples]).astype(np.float64))
         # At the base threshold, as a worker without load answers.
@@ -135,10 +144,11 @@ class _Scorer:
 
     def evaluation(self, baseline_auc: float) -> Evaluation:
         """The figures over all examples taken in."""
-        labels, heads, graph = map(np.concatenate, (self._labels, self._heads, self._graph))
+        labels, logits, graph = map(np.concatenate, (self._labels, self._logits, self._graph))
         served = np.concatenate([result.ctr for result in self._served])
         left_at = np.concatenate([result.exit_layer for result in self._served])
-        layers = self._bundle.model.config.exit_layers
+        calibration, layers = self._bundle.calibration, self._bundle.model.config.exit_layers
+        heads = np.stack([calibration.ctr(head, logits[:, head]) for head in range(calibration.heads)], axis=1)
         run = sum(result.token_layers_run for result in self._served)
         return Evaluation(
             events=len(labels),
@@ -150,5 +160,16 @@ class _Scorer:
             exit_layers=layers,
             exit_shares=tuple(float((left_at == layer).mean()) for layer in layers),
             token_layer_share=run / sum(result.token_layers_full for result in self._served),
-            base_threshold=self._bundle.calibration.base_threshold,
+            base_threshold=calibration.base_threshold,
+            head_reliability=tuple(reliability(labels, heads[:, head]) for head in range(heads.shape[1])),
+            exit_reliability=tuple(reliability(labels[left_at == at], served[left_at == at]) for at in layers),
+            frontier=self._frontier(labels, logits, heads),
         )
+
+    def _frontier(self, labels: Floats, logits: Floats, ctrs: Floats) -> tuple[MeasuredPoint, ...]:
+        """From logits and calibrated click rates (events, heads) of the heads."""
+        calibration, layers = self._bundle.calibration, self._bundle.model.config.exit_layers
+        confidence, costs = confidences(calibration, logits), TokenCosts.joined(self._costs)
+        thresholds = spread_thresholds(confidence, calibration.floor_threshold, NEVER, calibration.base_threshold)
+        exits = [(threshold, exit_heads(confidence, threshold)) for threshold in thresholds]
+        return measured_frontier(labels, ctrs, exits, lambda heads: costs.share(layers, heads))
