@@ -125,11 +125,12 @@ def evaluate(
     bundle: BundleAddress,
     data: DataFolder = None,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file to write the figures to.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="HTML page to write for readers.")] = None,
 ) -> None:
     """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""
     from cli.offline import evaluate_bundle
 
-    evaluate_bundle(bundle, data, out)
+    evaluate_bundle(bundle, data, out, report)
 
 
 @app.command()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from cli.evaluation_report.file import write_report
+from cli.evaluation_report.words import ways
 from event_data.event_log import EventLog
 from event_data.load import load_log
 from event_data.suitability import require_suitable
 from models.bundle import MANIFEST, Bundle, read_manifest
 from models.bundle_store import resolve
 from runtime.errors import BundleError
-from training.evaluate import Evaluation, Quality, evaluate
+from training.evaluate import Evaluation, evaluate
 from training.progress import reporter_for
 from training.train import train
 
@@ -35,10 +36,18 @@ def train_bundle(log: EventLog, out: Path) -> None:
     console.print(f"last tenth of the log: {figures}")
 
 
-def evaluate_bundle(bundle: str, data: Path | None, out: Path | None) -> None:
-    """Show how good a bundle is on the last tenth of a log; write the figures as JSON if a file is given."""
+def evaluate_bundle(bundle: str, data: Path | None, out: Path | None, report: Path | None = None) -> None:
+    """Show how good a bundle is on the last tenth of a log.
+
+    Args:
+        bundle: its address.
+        data: the data set's folder; None for the synthetic one.
+        out: file for the figures as JSON.
+        report: file for a page that tells them to a reader.
+    """
     console = Console(highlight=False)
-    evaluation = evaluate(Bundle.load(resolve(bundle)), load_log(data), reporter_for(console))
+    loaded, log = Bundle.load(resolve(bundle)), load_log(data)
+    evaluation = evaluate(loaded, log, reporter_for(console))
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(
@@ -49,6 +58,9 @@ def evaluate_bundle(bundle: str, data: Path | None, out: Path | None) -> None:
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(asdict(evaluation), indent=1) + "\n")
+    if report is not None:
+        write_report(evaluation, loaded, log, report)
+        console.print(f"report: {report}")
 
 
 def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
@@ -68,14 +80,7 @@ def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
 
 def _quality_table(evaluation: Evaluation) -> Table:
     table = Table("scored by", "AUC", "log loss", "calibration error", title=f"{evaluation.events} events, as of each")
-    for name, quality in _ways(evaluation):
+    for name, quality in ways(evaluation):
         table.add_row(name, f"{quality.auc:.4f}", f"{quality.log_loss:.4f}", f"{quality.calibration_error:.4f}")
     table.add_row("running means", f"{evaluation.baseline_auc:.4f}", "", "")
     return table
-
-
-def _ways(evaluation: Evaluation) -> Iterator[tuple[str, Quality]]:
-    yield "as served, base threshold", evaluation.served
-    for layer, quality in zip(evaluation.exit_layers, evaluation.heads, strict=True):
-        yield f"head after layer {layer} alone", quality
-    yield "graph score alone", evaluation.graph
