@@ -126,11 +126,15 @@ def evaluate(
     data: DataFolder = None,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file to write the figures to.")] = None,
     report: Annotated[Path | None, typer.Option("--report", help="HTML page to write for readers.")] = None,
+    *,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Also score with state refreshed less often; takes several passes.")
+    ] = False,
 ) -> None:
     """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""
     from cli.offline import evaluate_bundle
 
-    evaluate_bundle(bundle, data, out, report)
+    evaluate_bundle(bundle, data, out, report, refresh=refresh)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.evaluation_report.file import write_report
-from cli.evaluation_report.words import ways
+from cli.evaluation_report.words import freshness_words, ways
 from event_data.event_log import EventLog
 from event_data.load import load_log
 from event_data.suitability import require_suitable
@@ -18,6 +18,7 @@ from models.bundle import MANIFEST, Bundle, read_manifest
 from models.bundle_store import resolve
 from runtime.errors import BundleError
 from training.evaluate import Evaluation, evaluate
+from training.freshness import with_freshness
 from training.progress import reporter_for
 from training.train import train
 
@@ -36,7 +37,9 @@ def train_bundle(log: EventLog, out: Path) -> None:
     console.print(f"last tenth of the log: {figures}")
 
 
-def evaluate_bundle(bundle: str, data: Path | None, out: Path | None, report: Path | None = None) -> None:
+def evaluate_bundle(
+    bundle: str, data: Path | None, out: Path | None, report: Path | None = None, *, refresh: bool = False
+) -> None:
     """Show how good a bundle is on the last tenth of a log.
 
     Args:
@@ -44,10 +47,13 @@ def evaluate_bundle(bundle: str, data: Path | None, out: Path | None, report: Pa
         data: the data set's folder; None for the synthetic one.
         out: file for the figures as JSON.
         report: file for a page that tells them to a reader.
+        refresh: whether to score with staler state as well.
     """
     console = Console(highlight=False)
     loaded, log = Bundle.load(resolve(bundle)), load_log(data)
     evaluation = evaluate(loaded, log, reporter_for(console))
+    if refresh:
+        evaluation = with_freshness(evaluation, loaded, log, reporter_for(console))
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(
@@ -55,6 +61,9 @@ def evaluate_bundle(bundle: str, data: Path | None, out: Path | None, report: Pa
         + "  ".join(f"{layer}: {share:.1%}" for layer, share in exits)
         + f"; token-layers executed {evaluation.token_layer_share:.1%}"
     )
+    if evaluation.freshness:
+        console.print(_freshness_table(evaluation))
+        console.print(freshness_words(evaluation))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(asdict(evaluation), indent=1) + "\n")
@@ -83,4 +92,11 @@ def _quality_table(evaluation: Evaluation) -> Table:
     for name, quality in ways(evaluation):
         table.add_row(name, f"{quality.auc:.4f}", f"{quality.log_loss:.4f}", f"{quality.calibration_error:.4f}")
     table.add_row("running means", f"{evaluation.baseline_auc:.4f}", "", "")
+    return table
+
+
+def _freshness_table(evaluation: Evaluation) -> Table:
+    table = Table("state refreshed", "AUC", "log loss")
+    for point in evaluation.freshness:
+        table.add_row(point.refreshed, f"{point.auc:.4f}", f"{point.log_loss:.4f}")
     return table

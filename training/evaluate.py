@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.baseline import running_means_auc
+from evaluation.freshness import FreshnessPoint
 from evaluation.frontier import MeasuredPoint, measured_frontier, spread_thresholds
 from evaluation.metrics import auc, expected_calibration_error, log_loss
 from evaluation.reliability import Reliability, reliability
@@ -27,6 +28,8 @@ from worker.engine.settings import EngineSettings
 
 SCORED_AT_ONCE: Final = 256
 """Examples are made and scored in groups of this size, so that memory stays bounded."""
+MOST_EVENTS: Final = 100_000
+"""Of a longer last tenth, so many of the latest are scored."""
 
 Floats = NDArray[np.float64]
 
@@ -71,6 +74,8 @@ class Evaluation:
     """Of each head, over the candidates that left there at the base threshold."""
     frontier: tuple[MeasuredPoint, ...]
     """By rising threshold, from the floor to full depth."""
+    freshness: tuple[FreshnessPoint, ...] = ()
+    """From frozen state to state as of each event; empty unless asked for."""
 
     def figures(self) -> dict[str, float]:
         """The main figures by name, for the bundle's manifest."""
@@ -88,7 +93,9 @@ class Evaluation:
         }
 
 
-def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, most_events: int = 100_000) -> Evaluation:
+def evaluate(
+    bundle: Bundle, log: EventLog, reporter: Reporter | None = None, most_events: int = MOST_EVENTS
+) -> Evaluation:
     """Score the last tenth of the log.
 
     Args:
@@ -98,7 +105,7 @@ def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, mo
         most_events: of a longer last tenth, so many of the latest are scored.
     """
     reporter = reporter or Silent()
-    first = max(log.split().validation_end, len(log.interactions) - most_events)
+    first = first_tested(log, most_events)
     history, tested = log.interactions[:first], log.interactions[first:]
     replay = Replay.for_bundle(log.items, bundle)
     replay.advance(history)
@@ -114,6 +121,11 @@ def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, mo
         scorer.score(waiting)
         advance(len(waiting))
     return scorer.evaluation(running_means_auc(history, tested))
+
+
+def first_tested(log: EventLog, most_events: int) -> int:
+    """Index of the first event to score."""
+    return max(log.split().validation_end, len(log.interactions) - most_events)
 
 
 class _Scorer:

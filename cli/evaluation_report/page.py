@@ -71,6 +71,7 @@ def _sections(evaluation: Evaluation, subject: Subject) -> list[Html]:
         _section("Where candidates leave", words.EXIT_WORDS, exit_bars(layers, evaluation.exit_shares)),
         _section("Are the rates right? Each head", words.RELIABILITY_WORDS, tag("div", *heads, class_="pictures")),
         _section("Are the rates right? Each exit", words.EXIT_RELIABILITY_WORDS, tag("div", *exits, class_="pictures")),
+        *_freshness(evaluation),
     ]
 
 
@@ -116,6 +117,18 @@ def _quality_table(evaluation: Evaluation) -> Html:
         tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names))),
         tag("tbody", *rows),
     )
+
+
+def _freshness(evaluation: Evaluation) -> list[Html]:
+    """The section on refreshes; none unless they were measured."""
+    if not evaluation.freshness:
+        return []
+    rows = [_row(point.refreshed, _auc(point.auc), f"{point.log_loss:.4f}") for point in evaluation.freshness]
+    names = ("state refreshed", "AUC", "log loss")
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
+    told = tag("p", words.freshness_words(evaluation) + ".")
+    content = joined(tag("table", head, tag("tbody", *rows)), told)
+    return [_section("What fresh state is worth", words.FRESHNESS_WORDS, content)]
 
 
 def _row(name: str, *cells: str) -> Html:

@@ -37,6 +37,11 @@ EXIT_RELIABILITY_WORDS: Final = (
     "The same, but each exit with only those events that left there at the base threshold. These are the answers "
     "that are sent. With few events the strokes are long, and the picture tells little."
 )
+FRESHNESS_WORDS: Final = (
+    "Embeddings, counts and histories can follow every event, or be computed anew only now and then, as many "
+    "systems do. The same events were scored with state as of the last refresh; intervals are of event time. "
+    "The distance from frozen to per event is what fresh state is worth to this model on this data."
+)
 
 
 def headline(evaluation: Evaluation, *, seen: bool) -> str:
@@ -65,6 +70,12 @@ def ways(evaluation: Evaluation) -> Iterator[tuple[str, Quality]]:
     for layer, quality in zip(evaluation.exit_layers, evaluation.heads, strict=True):
         yield f"head after layer {layer} alone", quality
     yield "graph score alone", evaluation.graph
+
+
+def freshness_words(evaluation: Evaluation) -> str:
+    """What state as of each event adds to frozen state."""
+    frozen, fresh = evaluation.freshness[0].auc, evaluation.freshness[-1].auc
+    return f"AUC per event against frozen: {points(fresh - frozen) if math.isfinite(fresh) else 'undefined'}"
 
 
 def points(difference: float) -> str:

@@ -12,7 +12,7 @@ def test_evaluate_writes_every_figure_that_it_prints(tiny_bundle_folder, tmp_pat
     """The JSON file holds the quality of each way of scoring, as printed, and the exits."""
     out = tmp_path / "figures" / "evaluate.json"
     report = tmp_path / "pages" / "report.html"
-    evaluate_bundle(str(tiny_bundle_folder), None, out, report)
+    evaluate_bundle(str(tiny_bundle_folder), None, out, report, refresh=True)
     figures, printed = json.loads(out.read_text()), capsys.readouterr().out
     for quality in (figures["served"], *figures["heads"], figures["graph"]):
         assert f"{quality['auc']:.4f}" in printed
@@ -20,7 +20,10 @@ def test_evaluate_writes_every_figure_that_it_prints(tiny_bundle_folder, tmp_pat
     assert f"{figures['baseline_auc']:.4f}" in printed
     assert sum(figures["exit_shares"]) == pytest.approx(1.0)
     assert_details_agree(figures)
-    assert f"{figures['served']['auc']:.4f}" in report.read_text()
+    for point in (figures["served"], *figures["freshness"]):
+        assert f"{point['auc']:.4f}" in printed
+        assert f"{point['auc']:.4f}" in report.read_text()
+    assert len(figures["freshness"]) == 5
     assert str(report) in printed.replace("\n", "")
 
 

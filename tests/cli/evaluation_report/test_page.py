@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cli.evaluation_report.html import tag
 from cli.evaluation_report.page import report_page
+from evaluation.freshness import FreshnessPoint
 from evaluation.frontier import MeasuredPoint
 from training.evaluate import Quality
 
@@ -121,6 +122,15 @@ def test_a_model_of_other_data_is_not_called_unseen(evaluation):
     text = _Page(report_page(evaluation, replace(SUBJECT, trained_on="books"))).text
     assert "not trained on" not in text
     assert "trained on other data (books)" in text
+
+
+def test_refreshes_are_told_only_if_they_were_measured(evaluation):
+    """A row for each interval, and the difference from frozen to per event in points."""
+    assert "fresh state" not in _Page(report_page(evaluation, SUBJECT)).text
+    measured = (FreshnessPoint("frozen <b>", None, 0.7747, 0.57), FreshnessPoint("per event", 0, 0.7877, 0.55))
+    page = _Page(report_page(replace(evaluation, freshness=measured), SUBJECT))
+    assert "per event against frozen: +1.30 points" in page.text
+    assert "frozen <b> 0.7747 0.5700 per event 0.7877 0.5500" in page.text
 
 
 def test_without_both_classes_the_page_says_that_ranking_cannot_be_measured(evaluation):
