@@ -147,11 +147,16 @@ def evaluate(
     data: DataFolder = None,
     click_at: ClickAt = None,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file to write the figures to.")] = None,
+    report: Annotated[Path | None, typer.Option("--report", help="HTML page to write for readers.")] = None,
+    *,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Also score with state refreshed less often; takes several passes.")
+    ] = False,
 ) -> None:
     """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""
     from cli.offline import evaluate_bundle
 
-    evaluate_bundle(bundle, data, out, click_at)
+    evaluate_bundle(bundle, data, out, report, click_at=click_at, refresh=refresh)
 
 
 @app.command()

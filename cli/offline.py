@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from cli.evaluation_report.file import write_report
+from cli.evaluation_report.words import freshness_words, ways
 from event_data.event_log import EventLog
 from event_data.load import load_log
 from event_data.suitability import require_suitable
 from models.bundle import MANIFEST, Bundle, read_manifest
 from models.bundle_store import resolve
 from runtime.errors import BundleError
-from training.evaluate import Evaluation, Quality, evaluate
+from training.evaluate import Evaluation, evaluate
+from training.freshness import with_freshness
 from training.pretrained import PretrainedOptions
 from training.progress import reporter_for
 from training.train import train
@@ -40,10 +43,30 @@ def train_bundle(log: EventLog, out: Path, pretrained: PretrainedOptions | None 
     _warn_of_no_gain(bundle.metrics, console)
 
 
-def evaluate_bundle(bundle: str, data: Path | None, out: Path | None, click_at: float | None = None) -> None:
-    """Show how good a bundle is on the last tenth of a log; write the figures as JSON if a file is given."""
+def evaluate_bundle(
+    bundle: str,
+    data: Path | None,
+    out: Path | None,
+    report: Path | None = None,
+    *,
+    click_at: float | None = None,
+    refresh: bool = False,
+) -> None:
+    """Show how good a bundle is on the last tenth of a log.
+
+    Args:
+        bundle: its address.
+        data: the data set's folder; None for the synthetic one.
+        out: file for the figures as JSON.
+        report: file for a page that tells them to a reader.
+        click_at: the rating from which one is a click; None: as the data set has it.
+        refresh: whether to score with staler state as well.
+    """
     console = Console(highlight=False)
-    evaluation = evaluate(Bundle.load(resolve(bundle)), load_log(data, click_at), reporter_for(console))
+    loaded, log = Bundle.load(resolve(bundle)), load_log(data, click_at)
+    evaluation = evaluate(loaded, log, reporter_for(console))
+    if refresh:
+        evaluation = with_freshness(evaluation, loaded, log, reporter_for(console))
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(
@@ -51,9 +74,15 @@ def evaluate_bundle(bundle: str, data: Path | None, out: Path | None, click_at: 
         + "  ".join(f"{layer}: {share:.1%}" for layer, share in exits)
         + f"; token-layers executed {evaluation.token_layer_share:.1%}"
     )
+    if evaluation.freshness:
+        console.print(_freshness_table(evaluation))
+        console.print(freshness_words(evaluation))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(asdict(evaluation), indent=1) + "\n")
+    if report is not None:
+        write_report(evaluation, loaded, log, report)
+        console.print(f"report: {report}")
 
 
 def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
@@ -95,7 +124,7 @@ def no_gain(metrics: Mapping[str, float]) -> str | None:
 
 def _quality_table(evaluation: Evaluation) -> Table:
     table = Table("scored by", "AUC", "log loss", "calibration error", title=f"{evaluation.events} events, as of each")
-    for name, quality in _ways(evaluation):
+    for name, quality in ways(evaluation):
         table.add_row(name, f"{quality.auc:.4f}", f"{quality.log_loss:.4f}", f"{quality.calibration_error:.4f}")
     table.add_row("running means", f"{evaluation.baseline_auc:.4f}", "", "")
     if evaluation.limit_auc is not None:
@@ -103,8 +132,8 @@ def _quality_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _ways(evaluation: Evaluation) -> Iterator[tuple[str, Quality]]:
-    yield "as served, base threshold", evaluation.served
-    for layer, quality in zip(evaluation.exit_layers, evaluation.heads, strict=True):
-        yield f"head after layer {layer} alone", quality
-    yield "graph score alone", evaluation.graph
+def _freshness_table(evaluation: Evaluation) -> Table:
+    table = Table("state refreshed", "AUC", "log loss")
+    for point in evaluation.freshness:
+        table.add_row(point.refreshed, f"{point.auc:.4f}", f"{point.log_loss:.4f}")
+    return table

@@ -12,10 +12,15 @@ from numpy.typing import NDArray
 
 from evaluation.auc_difference import AucDifference, auc_difference
 from evaluation.baseline import running_means_scores
+from evaluation.freshness import FreshnessPoint
+from evaluation.frontier import MeasuredPoint, measured_frontier, spread_thresholds
 from evaluation.metrics import auc, expected_calibration_error, log_loss
+from evaluation.reliability import Reliability, reliability
 from event_data.event_log import EventLog
 from models.bundle import Bundle
 from schemas.messages import Interaction
+from training.calibrate import NEVER
+from training.exit_costs import TokenCosts, confidences, exit_heads
 from training.progress import Reporter, Silent
 from training.replay import Example, Replay, replay_examples
 from training.train_exits import predict
@@ -25,6 +30,8 @@ from worker.engine.settings import EngineSettings
 
 SCORED_AT_ONCE: Final = 256
 """Examples are made and scored in groups of this size, so that memory stays bounded."""
+MOST_EVENTS: Final = 100_000
+"""Of a longer last tenth, so many of the latest are scored."""
 
 Floats = NDArray[np.float64]
 
@@ -67,6 +74,14 @@ class Evaluation:
     token_layer_share: float
     """Token-layers computed at the base threshold, as a share of those at full depth."""
     base_threshold: float
+    head_reliability: tuple[Reliability, ...]
+    """Of each head, if every candidate left there."""
+    exit_reliability: tuple[Reliability, ...]
+    """Of each head, over the candidates that left there at the base threshold."""
+    frontier: tuple[MeasuredPoint, ...]
+    """By rising threshold, from the floor to full depth."""
+    freshness: tuple[FreshnessPoint, ...] = ()
+    """From frozen state to state as of each event; empty unless asked for."""
 
     def figures(self) -> dict[str, float]:
         """The main figures by name, for the bundle's manifest."""
@@ -87,7 +102,9 @@ class Evaluation:
         }
 
 
-def evaluate(bundle: Bundle, log: EventLog, reporter: Reporter | None = None, most_events: int = 100_000) -> Evaluation:
+def evaluate(
+    bundle: Bundle, log: EventLog, reporter: Reporter | None = None, most_events: int = MOST_EVENTS
+) -> Evaluation:
     """Score the last tenth of the log.
 
     Args:
@@ -104,7 +121,7 @@ def score_last_tenth(
 ) -> tuple[Evaluation, Floats]:
     """As `evaluate`, with the scores (events,) as served, to compare with those of others event by event."""
     reporter = reporter or Silent()
-    first = max(log.split().validation_end, len(log.interactions) - most_events)
+    first = first_tested(log, most_events)
     history, tested = log.interactions[:first], log.interactions[first:]
     replay = Replay.for_bundle(log.items, bundle)
     replay.advance(history)
@@ -123,6 +140,11 @@ def score_last_tenth(
     return scorer.evaluation(tested, baseline, log.click_probabilities[first:]), scorer.served()
 
 
+def first_tested(log: EventLog, most_events: int) -> int:
+    """Index of the first event to score."""
+    return max(log.split().validation_end, len(log.interactions) - most_events)
+
+
 class _Scorer:
     """Scores examples in every way there is and keeps the answers."""
 
@@ -133,7 +155,8 @@ class _Scorer:
         )
         self._labels: list[Floats] = []
         self._graph: list[Floats] = []
-        self._heads: list[Floats] = []
+        self._logits: list[Floats] = []
+        self._costs: list[TokenCosts] = []
         self._served: list[ScoringJob] = []
 
     def score(self, examples: Sequence[Example]) -> None:
@@ -141,10 +164,8 @@ class _Scorer:
         if not examples:
             return
         calibration = self._bundle.calibration
-        logits = predict(self._bundle.model, examples)
-        self._heads.append(
-            np.stack([calibration.ctr(head, logits[:, head]) for head in range(calibration.heads)], axis=1)
-        )
+        self._logits.append(np.asarray(predict(self._bundle.model, examples), np.float64))
+        self._costs.append(TokenCosts.of(examples))
         self._graph.append(calibration.graph_ctr(np.concatenate([example.graph_features() for example in examples])))
         self._labels.append(np.concatenate([example.labels for example in examples]).astype(np.float64))
         # At the base threshold, as a worker without load answers.
@@ -164,10 +185,11 @@ class _Scorer:
             baseline: (events,) scores of the running means.
             click_probabilities: (events,) of the synthetic world, or empty.
         """
-        labels, heads, graph = map(np.concatenate, (self._labels, self._heads, self._graph))
+        labels, logits, graph = map(np.concatenate, (self._labels, self._logits, self._graph))
         served = self.served()
         left_at = np.concatenate([result.exit_layer for result in self._served])
-        layers = self._bundle.model.config.exit_layers
+        calibration, layers = self._bundle.calibration, self._bundle.model.config.exit_layers
+        heads = np.stack([calibration.ctr(head, logits[:, head]) for head in range(calibration.heads)], axis=1)
         run = sum(result.token_layers_run for result in self._served)
         return Evaluation(
             events=len(labels),
@@ -181,5 +203,16 @@ class _Scorer:
             exit_layers=layers,
             exit_shares=tuple(float((left_at == layer).mean()) for layer in layers),
             token_layer_share=run / sum(result.token_layers_full for result in self._served),
-            base_threshold=self._bundle.calibration.base_threshold,
+            base_threshold=calibration.base_threshold,
+            head_reliability=tuple(reliability(labels, heads[:, head]) for head in range(heads.shape[1])),
+            exit_reliability=tuple(reliability(labels[left_at == at], served[left_at == at]) for at in layers),
+            frontier=self._frontier(labels, logits, heads),
         )
+
+    def _frontier(self, labels: Floats, logits: Floats, ctrs: Floats) -> tuple[MeasuredPoint, ...]:
+        """From logits and calibrated click rates (events, heads) of the heads."""
+        calibration, layers = self._bundle.calibration, self._bundle.model.config.exit_layers
+        confidence, costs = confidences(calibration, logits), TokenCosts.joined(self._costs)
+        thresholds = spread_thresholds(confidence, calibration.floor_threshold, NEVER, calibration.base_threshold)
+        exits = [(threshold, exit_heads(confidence, threshold)) for threshold in thresholds]
+        return measured_frontier(labels, ctrs, exits, lambda heads: costs.share(layers, heads))

@@ -52,6 +52,18 @@ class TokenCosts:
             first_candidate=np.cumsum([0, *counts[:-1]]),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[TokenCosts]) -> TokenCosts:
+        """Of several groups of examples, one after the other."""
+        starts = np.cumsum([0, *(len(part.suffix_tokens) for part in parts[:-1])])
+        return cls(
+            suffix_tokens=np.concatenate([part.suffix_tokens for part in parts]),
+            prefix_tokens=np.concatenate([part.prefix_tokens for part in parts]),
+            first_candidate=np.concatenate(
+                [part.first_candidate + start for part, start in zip(parts, starts, strict=True)]
+            ),
+        )
+
     def share(self, exit_layers: Sequence[int], heads: NDArray[np.int64]) -> float:
         """Token-layers computed, as a share of those at full depth, counted as the engine counts them.
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from training.exit_costs import TokenCosts, answers_at, exit_heads
 
@@ -30,3 +32,22 @@ def test_a_prefix_runs_as_deep_as_its_deepest_candidate():
     executed = 5 * 3 + 10 * 3 + (1 + 3)
     assert costs.share((1, 2, 4), np.array([0, 2])) == pytest.approx(executed / (20 * 3 + 2 * 3))
     assert costs.share((1, 2, 4), np.array([2, 2])) == 1.0
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=4), min_size=1))
+def test_groups_joined_cost_what_their_parts_cost_together(groups):
+    """Rows of later groups move up by the candidates before them; only then do prefixes stay with their candidates."""
+    parts = [
+        TokenCosts(
+            np.array([suffix for suffix, _ in group for _ in range(2)]),
+            np.array([prefix for _, prefix in group]),
+            np.arange(len(group)) * 2,
+        )
+        for group in groups
+    ]
+    joined = TokenCosts.joined(parts)
+
+    everyone = [prefix for group in groups for _, prefix in group]
+    assert joined.prefix_tokens.tolist() == everyone
+    assert joined.first_candidate.tolist() == [2 * example for example in range(len(everyone))]
+    assert joined.suffix_tokens.tolist() == [suffix for group in groups for suffix, _ in group for _ in range(2)]
