@@ -37,6 +37,10 @@ table { border-collapse: collapse; width: 100%; font-size: 0.93rem; }
 th, td { text-align: right; padding: 0.3rem 0.4rem; border-bottom: 1px solid var(--line); font-weight: 400; }
 th:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--muted); font-size: 0.85rem; vertical-align: bottom; }
+@media (max-width: 520px) {
+  table, thead th { font-size: 0.8rem; }
+  th, td { padding: 0.25rem 0.15rem; }
+}
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 280px), 1fr)); gap: 1rem; }
 .wide { max-width: 480px; }
 svg { display: block; width: 100%; max-width: 600px; height: auto; }

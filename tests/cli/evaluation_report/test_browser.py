@@ -20,6 +20,13 @@ CUT_OFF = """() => [...document.querySelectorAll("svg text")].filter((text) => {
   return inner.left < outer.left - 1 || inner.right > outer.right + 1 || inner.bottom > outer.bottom + 1;
 }).map((text) => text.textContent)"""
 
+# Tables and pictures that are wider than the card they stand in.
+TOO_WIDE = """() => [...document.querySelectorAll("table, svg, .bars, p, h1, dl")].filter((part) => {
+  const card = part.closest("section, header");
+  const room = card.getBoundingClientRect().right - parseFloat(getComputedStyle(card).paddingRight);
+  return part.getBoundingClientRect().right > room + 1;
+}).map((part) => part.tagName)"""
+
 
 @pytest.fixture(scope="module")
 def chromium_path():
@@ -54,6 +61,7 @@ async def test_it_fits_the_screen_and_the_console_stays_empty(chromium_path, tmp
 
         assert await page.evaluate("document.documentElement.scrollWidth") <= width
         assert await page.evaluate(CUT_OFF) == []
+        assert await page.evaluate(TOO_WIDE) == []
         assert await page.locator("svg").count() == 6
         assert await page.locator("#bad").count() == 0
         background = await page.evaluate("getComputedStyle(document.body).backgroundColor")
