@@ -105,18 +105,27 @@ def _quality_table(evaluation: Evaluation) -> Html:
         _row(
             name,
             _auc(quality.auc),
-            f"{(quality.auc - evaluation.baseline_auc) * 100:+.1f}" if math.isfinite(quality.auc) else "–",
+            _lead(quality.auc, evaluation),
             f"{quality.log_loss:.4f}",
             f"{quality.calibration_error:.3f}",
         )
         for name, quality in words.ways(evaluation)
     ]
     rows.append(_row("running means", _auc(evaluation.baseline_auc), "", "", ""))
+    if evaluation.limit_auc is not None:
+        limit = evaluation.limit_auc
+        rows.append(_row("limit: the world's own probabilities", _auc(limit), _lead(limit, evaluation), "", ""))
     return tag(
         "table",
         tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names))),
         tag("tbody", *rows),
     )
+
+
+def _lead(auc: float, evaluation: Evaluation) -> str:
+    """Points over the running means."""
+    lead = (auc - evaluation.baseline_auc) * 100
+    return f"{lead:+.1f}" if math.isfinite(lead) else "–"
 
 
 def _freshness(evaluation: Evaluation) -> list[Html]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from cli.evaluation_report.page import Subject
+from evaluation.auc_difference import AucDifference
 from evaluation.frontier import MeasuredPoint
 from evaluation.reliability import reliability
 from training.evaluate import Evaluation, Quality
@@ -27,6 +28,8 @@ def example_evaluation():
         heads=(Quality(0.7871, 0.5503, 0.019), Quality(0.7875, 0.5499, 0.02), Quality(0.7880, 0.5495, 0.02)),
         graph=Quality(0.7594, 0.5757, 0.022),
         baseline_auc=0.7449,
+        lead=AucDifference(0.0428, 0.0381, 0.0475),
+        limit_auc=0.8539,
         exit_layers=(1, 2, 4),
         exit_shares=(0.5, 0.5, 0.0),
         token_layer_share=0.2505,

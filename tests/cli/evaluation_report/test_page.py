@@ -145,3 +145,10 @@ def test_without_both_classes_the_page_says_that_ranking_cannot_be_measured(eval
     assert "ranking cannot be measured" in text
     assert "The AUC is undefined" in text
     assert re.search(r"\bnan\b", text) is None
+
+
+def test_the_limit_of_an_invented_world_stands_beside_the_others(evaluation):
+    """A real data set has none, and no row for it."""
+    assert "the world's own probabilities" in _Page(report_page(evaluation, SUBJECT)).text
+    real = replace(evaluation, limit_auc=None)
+    assert "the world's own probabilities" not in _Page(report_page(real, SUBJECT)).text
