@@ -24,8 +24,8 @@ class TrainingState:
         step: number of steps done.
         weights: the parameters that train, by name.
         optimiser: state of the optimiser.
-        best: the parameters after the best epoch; empty before the end of the first.
-        best_loss: its validation loss.
+        best: the parameters after the best epoch; before the end of the first, those of the beginning.
+        best_loss: their validation loss.
         finished: no further epoch will improve it.
     """
 
