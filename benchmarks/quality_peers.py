@@ -28,6 +28,7 @@ from evaluation.peers.running_rates import COUNT_FEATURES, running_rates
 from event_data.event_log import EventLog
 from graph_updater.graph.base_embeddings import bundled_base
 from models.calibration import sigmoid
+from models.features import FEATURES
 from models.graph_base import GraphBase
 from models.text import Text
 from training.clicks import is_click
@@ -36,7 +37,7 @@ from training.examples import graph_end, make_examples
 from training.logistic import fit_logistic
 from training.presets import Preset
 from training.progress import Advance, Reporter
-from training.replay import Example, Replay, replay_examples, statistics_of
+from training.replay import Example, Replay, replay_examples
 from training.tokenizer import fit_tokenizer
 from training.train_graph import train_graph
 
@@ -59,8 +60,8 @@ class Statistics:
         events, rows = [], []
         for example in examples:
             events.append(example.events)
-            rows += [statistics_of(suffix) for suffix in example.prompt.suffixes]
-        return cls(np.concatenate(events), np.array(rows, np.float64))
+            rows.append(example.prompt.statistics(len(FEATURES)))
+        return cls(np.concatenate(events), np.concatenate(rows).astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from models.bundle import Bundle
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarUser, UserEvidence, Vector
 from models.features import GRAPH_FEATURES
 from models.golden import GoldenItem, GoldenRequest
-from models.prompt import Prompt, SoftKind
+from models.prompt import Prompt
 from models.prompt_batch import collate
 from runtime.errors import BundleError
 
@@ -153,10 +153,4 @@ def _cosine(left: Vector | None, right: Vector | None) -> float:
 
 
 def _graph_features(prompts: Sequence[Prompt]) -> NDArray[np.float32]:  # (candidates, len(GRAPH_FEATURES))
-    return np.stack(
-        [
-            suffix.soft_values[suffix.soft_kinds == SoftKind.STATISTICS][0][: len(GRAPH_FEATURES)]
-            for prompt in prompts
-            for suffix in prompt.suffixes
-        ]
-    )
+    return np.concatenate([prompt.statistics(len(GRAPH_FEATURES)) for prompt in prompts])

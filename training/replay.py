@@ -21,7 +21,7 @@ from graph_updater.state.updater_state import UpdaterState
 from models.bundle import Bundle
 from models.evidence import Evidence
 from models.features import FEATURES, GRAPH_FEATURES
-from models.prompt import Prompt, PromptBuilder, PromptLimits, SoftKind, TokenSequence
+from models.prompt import Prompt, PromptBuilder, PromptLimits
 from models.text import Text
 from schemas.messages import Interaction, Item
 from training.clicks import is_click
@@ -45,13 +45,7 @@ class Example:
 
     def graph_features(self) -> NDArray[np.float32]:  # (candidates, len(GRAPH_FEATURES))
         """The input of the graph score: the leading columns of each candidate's statistics."""
-        return np.stack([statistics_of(suffix)[: len(GRAPH_FEATURES)] for suffix in self.prompt.suffixes])
-
-
-def statistics_of(suffix: TokenSequence) -> NDArray[np.float32]:
-    """The values of a suffix's only statistics token."""
-    numbers: NDArray[np.float32] = suffix.soft_values[suffix.soft_kinds == SoftKind.STATISTICS][0]
-    return numbers
+        return self.prompt.statistics(len(GRAPH_FEATURES))
 
 
 class Replay:

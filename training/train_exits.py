@@ -124,7 +124,9 @@ def train_exits(
     steps = options.epochs * sum(1 for _ in batches(examples, options.batch_tokens, np.random.default_rng(seed)))
     average = copy.deepcopy(model)
     best, step = copy.deepcopy(model.state_dict()), 0
-    best_loss = log_loss(*_final_answers(model, validation, options.batch_tokens)) if model.wide else math.inf
+    best_loss = (
+        log_loss(*_final_answers(model, validation, options.batch_tokens)) if model.wide is not None else math.inf
+    )
     for _ in range(options.epochs):
         model.train()
         for batch in batches(examples, options.batch_tokens, random):

@@ -30,7 +30,7 @@ def test_the_same_word_under_two_names_is_two_values():
 
 
 def test_a_title_gives_its_longer_words_once():
-    """Articles and repetitions say nothing."""
+    """Words of one or two letters and repetitions are left out."""
     assert [word.key for word in title_words("The Station: a Station in the Dark")] == ["the", "station", "dark"]
     assert {word.name for word in title_words("Dark Station")} == {TITLE}
     assert title_words(None) == []

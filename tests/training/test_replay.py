@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from models.features import graph_features
-from training.replay import replay_examples, statistics_of
+from models.features import FEATURES, graph_features
+from training.replay import replay_examples
 
 
 def tokens_and_numbers(prompt):
@@ -66,7 +66,7 @@ def test_labels_of_a_tick_do_not_reach_the_ticks_own_prompts(log, new_replay):
     """All requests of a tick are made before any of its events is applied, also those that follow each other."""
     events = log.interactions[:64]
     whole = list(replay_examples(new_replay(), events, repeat(64)))
-    assert all(not statistics_of(suffix).any() for example in whole for suffix in example.prompt.suffixes)
+    assert all(not example.prompt.statistics(len(FEATURES)).any() for example in whole)
 
 
 def test_every_event_is_one_candidate_with_its_own_label(log, new_replay):
