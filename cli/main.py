@@ -107,16 +107,28 @@ def train(
     from_kafka: Annotated[
         bool, typer.Option("--from-kafka", help="Read the topics of items and interactions.")
     ] = False,
+    most_examples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Candidates to train on, the latest; default: 200,000, with --backbone 50,000."),
+    ] = None,
+    examples_in_memory: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of more candidates, examples are kept in Parquet files in OUT; default: 500,000."),
+    ] = None,
     pretrained: PretrainedOptions | None = None,
 ) -> None:
     """Train a model bundle from an event log: a folder's, or what the topics hold.
 
     With --backbone it starts from pre-trained weights, and the same command continues a training that was interrupted.
+    Started by `accelerate launch` or `torchrun`, several processes train it together, each on a GPU if there are any.
     """
-    from cli.offline import train_bundle
+    from cli.offline import assists_training, train_bundle
     from cli.topic_log import chosen_log
 
-    train_bundle(chosen_log(data, config, from_kafka=from_kafka, click_at=click_at), out, pretrained)
+    if assists_training(out, pretrained):
+        return
+    log = chosen_log(data, config, from_kafka=from_kafka, click_at=click_at)
+    train_bundle(log, out, pretrained, most_examples=most_examples, examples_in_memory=examples_in_memory)
 
 
 @app.command("check-data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -21,13 +21,45 @@ from models.bundle_store import resolve
 from runtime.errors import BundleError
 from training.evaluate import Evaluation, evaluate
 from training.freshness import with_freshness
+from training.from_pretrained import assist
 from training.pretrained import PretrainedOptions
+from training.processes import Processes, require_single_process
 from training.progress import reporter_for
-from training.train import train
+from training.train import preset_for, train
 
 
-def train_bundle(log: EventLog, out: Path, pretrained: PretrainedOptions | None = None) -> None:
+def assists_training(out: Path, pretrained: PretrainedOptions | None) -> bool:
+    """Whether this is one of several processes and not the main one; if so, it has taken part when this returns.
+
+    Raises:
+        CheckpointError: pre-trained weights cannot be used, or several processes were started without them.
+        MissingDependency: a package that they take is not installed.
+    """
+    if pretrained is None:
+        require_single_process()
+        return False
+    processes = Processes()
+    if not processes.is_main:
+        assist(pretrained, out, processes)
+    return not processes.is_main
+
+
+def train_bundle(
+    log: EventLog,
+    out: Path,
+    pretrained: PretrainedOptions | None = None,
+    *,
+    most_examples: int | None = None,
+    examples_in_memory: int | None = None,
+) -> None:
     """Train and save a bundle, from random or pre-trained weights; show its figures on the held-out tenth.
+
+    Args:
+        log: to train on.
+        out: folder to write.
+        pretrained: weights to start from.
+        most_examples: candidates to train on; None: the preset's number.
+        examples_in_memory: of more candidates, examples are kept in files; None: the preset's number.
 
     Raises:
         CheckpointError: pre-trained weights cannot be used.
@@ -36,7 +68,13 @@ def train_bundle(log: EventLog, out: Path, pretrained: PretrainedOptions | None 
     """
     require_suitable(log)
     console = Console(highlight=False)
-    bundle = train(log, out, reporter=reporter_for(console), pretrained=pretrained)
+    preset = preset_for(log, pretrained=pretrained is not None)
+    preset = replace(
+        preset,
+        most_examples=preset.most_examples if most_examples is None else most_examples,
+        examples_in_memory=preset.examples_in_memory if examples_in_memory is None else examples_in_memory,
+    )
+    bundle = train(log, out, preset, reporter_for(console), pretrained)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
     console.print(f"bundle {out}, model version {bundle.version}")
     console.print(f"last tenth of the log: {figures}")

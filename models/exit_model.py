@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
 from models.backbone import FAMILIES, UnsupportedBackbone, load_backbone, no_progress_bars
@@ -118,6 +120,10 @@ class ExitModel(nn.Module):
         backbone: a transformers decoder of one of `FAMILIES`, without a language-model head.
         config: exits and widths.
 
+    Attributes:
+        recompute: whether the backward pass computes each layer's activations again instead of keeping them (gradient
+            checkpointing): less memory, more time. For training; False at first.
+
     Raises:
         UnsupportedBackbone: the backbone's family is unknown, or its depth is not the last exit layer.
     """
@@ -133,6 +139,7 @@ class ExitModel(nn.Module):
                 f"the backbone's number of layers"
             )
         self.config = config
+        self.recompute = False
         self.backbone = backbone
         self.soft = SoftTokens(config, decoder.hidden_size, decoder.initializer_range)
         heads = [ExitHead(decoder.hidden_size, decoder.rms_norm_eps) for _ in config.exit_layers]
@@ -223,9 +230,8 @@ class ExitModel(nn.Module):
         exits = dict(zip(self.config.exit_layers, self.heads, strict=True))
         logits = []
         for depth, layer in enumerate(self.backbone.layers, start=1):
-            hidden = layer(
-                hidden, attention_mask=batch.mask, position_ids=batch.positions, position_embeddings=rotation
-            )
+            run = partial(layer, attention_mask=batch.mask, position_ids=batch.positions, position_embeddings=rotation)
+            hidden = checkpoint(run, hidden, use_reentrant=False) if self.recompute and self.training else run(hidden)
             if depth in exits:
                 logits.append(exits[depth](hidden.flatten(0, 1)[batch.answer_index]))
         deep = torch.stack(logits, dim=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 from random import Random
 
 import numpy as np
@@ -16,13 +16,14 @@ from models.text import Text
 from training.presets import Preset
 from training.progress import Advance, Reporter
 from training.replay import Example, Replay, replay_examples
+from training.shards import Keep, ShardedExamples, in_memory
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleSets:
     """Training examples, and two random halves of the validation part."""
 
-    train: list[Example]
+    train: ShardedExamples
     to_fit: list[Example]
     """For early stopping, and to fit the calibration."""
     to_test: list[Example]
@@ -34,8 +35,10 @@ def graph_end(log: EventLog, preset: Preset) -> int:
     return round(log.split().train_end * preset.graph_share)
 
 
-def make_examples(log: EventLog, graph: GraphBase, text: Text, preset: Preset, reporter: Reporter) -> ExampleSets:
-    """Examples of the training and the validation part.
+def make_examples(
+    log: EventLog, graph: GraphBase, text: Text, preset: Preset, reporter: Reporter, keep: Keep = in_memory
+) -> ExampleSets:
+    """Examples of the training and the validation part; `keep` says where those to train on are kept.
 
     Base embeddings know the labels of the slice they were fitted to. So examples from that slice have none: they
     teach words, histories and counts, and how to score while embeddings are missing. All later examples have the
@@ -52,8 +55,9 @@ def make_examples(log: EventLog, graph: GraphBase, text: Text, preset: Preset, r
         seeing = Replay(log.items, bundled_base(graph, text), text, preset.limits)
         blind.advance(log.interactions[:first])
         seeing.advance(log.interactions[:start])
-        train = list(_told(replay_examples(blind, log.interactions[first:start], ticks, first), advance))
-        train += _told(replay_examples(seeing, log.interactions[start : split.train_end], ticks, start), advance)
+        early = replay_examples(blind, log.interactions[first:start], ticks, first)
+        late = replay_examples(seeing, log.interactions[start : split.train_end], ticks, start)
+        train = keep(_told(chain(early, late), advance), split.train_end - first, preset.seed)
         seeing.advance(log.interactions[split.train_end : held_out_from])
         validation = log.interactions[held_out_from : split.validation_end]
         held_out = list(_told(replay_examples(seeing, validation, repeat(1), held_out_from), advance))

@@ -1,7 +1,8 @@
 """Trains soft tokens, heads and (adapters of) pre-trained weights; says the cost first, and can be continued.
 
 The order of the examples and every random number of a step depend on the seed and the number of the step alone. So a
-training that was killed and continued does the same steps as one that was not.
+training that was killed and continued does the same steps as one that was not. And several processes do the steps that
+one does with as many times the batch: each takes its share of the rows, with those rows' own random numbers.
 """
 
 from __future__ import annotations
@@ -9,63 +10,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from evaluation.metrics import log_loss
-from models.checkpoint import Checkpoint, open_checkpoint
 from models.exit_model import ExitModel
 from models.prompt_batch import collate
-from training.batches import batches
-from training.examples import ExampleSets
-from training.interrupted import StateFile, TrainingState, identity_of
-from training.presets import Preset
-from training.pretrained import PretrainedModel, PretrainedOptions
+from training.batches import Batch, planned
+from training.interrupted import StateFile, TrainingState
+from training.pretrained import PretrainedModel
+from training.processes import Processes
 from training.progress import Reporter
 from training.replay import Example
-from training.train_exits import ExitOptions, fit_wide, joint_loss, predict, schedule, with_dropout
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Pre-trained weights and what to do with them.
-
-    Args:
-        checkpoint: the weights, opened.
-        options: how to train from them.
-    """
-
-    checkpoint: Checkpoint
-    options: PretrainedOptions
-
-    @classmethod
-    def of(cls, options: PretrainedOptions) -> Start:
-        """Open the weights. Options that contradict each other are refused before anything long begins.
-
-        Raises:
-            CheckpointError: an option is wrong, or the weights cannot be used.
-            MissingDependency: a package that they take is not installed.
-        """
-        return cls(open_checkpoint(options.where, options.layers, options.number_format()), options)
-
-
-def train_from(
-    start: Start, examples: ExampleSets, embedding_dim: int, preset: Preset, folder: Path, reporter: Reporter
-) -> ExitModel:
-    """The trained model; the state of an interrupted training is kept in the folder.
-
-    Raises:
-        CheckpointError: the exits do not fit the layers, or the state is of another training.
-        MissingDependency: LoRA without the package peft.
-    """
-    options = start.options
-    job = Job(examples.train, examples.to_fit, preset.exits, preset.seed, options.save_every_minutes * 60)
-    identity = identity_of((options, preset), examples.train)
-    pretrained = PretrainedModel(start.checkpoint, options, embedding_dim)
-    return fine_tune(pretrained, job, StateFile(folder, identity), reporter)
+from training.shards import ShardedExamples
+from training.train_exits import ExitOptions, fit_wide, joint_loss, predict, schedule, with_dropout_by_row
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +34,40 @@ class Job:
 
     Args:
         train: examples to train on.
-        validation: for early stopping.
+        validation: for early stopping; only the main process needs them.
         options: hyperparameters; sizes are not read.
         seed: of shuffling and dropout.
         save_every_s: seconds between two writings of the state.
     """
 
-    train: Sequence[Example]
+    train: ShardedExamples
     validation: Sequence[Example]
     options: ExitOptions
     seed: int = 0
     save_every_s: float = 600.0
 
-    def epoch(self, number: int) -> list[list[Example]]:
-        """The batches of an epoch."""
-        return list(batches(self.train, self.options.batch_tokens, np.random.default_rng([self.seed, number])))
+    def epoch(self, number: int, processes: int = 1) -> list[Batch]:
+        """The batches of an epoch; a batch holds the shares of all processes."""
+        random = np.random.default_rng([self.seed, number])
+        return list(planned(self.train.tokens, self.options.batch_tokens * processes, random))
+
+    @property
+    def candidates(self) -> int:
+        """Number of candidates to train on."""
+        return sum(int(shard.sum()) for shard in self.train.candidates)
+
+    def candidates_of(self, batch: Batch) -> int:
+        """Number of candidates in a batch."""
+        return int(self.train.candidates[batch.shard][batch.rows].sum())
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens to train on."""
+        return sum(int(shard.sum()) for shard in self.train.tokens)
+
+    def tokens_of(self, batch: Batch) -> int:
+        """Number of tokens in a batch, without padding."""
+        return int(self.train.tokens[batch.shard][batch.rows].sum())
 
 
 def fine_tune(
@@ -96,54 +75,69 @@ def fine_tune(
     job: Job,
     state_file: StateFile,
     reporter: Reporter,
+    processes: Processes,
     after_step: Callable[[int], None] = lambda _step: None,
 ) -> ExitModel:
     """The finished model after the epoch with the lowest validation loss; stops at the first without improvement.
+
+    Every process calls it and gets the same model. The main one alone reads `state_file` and writes it.
 
     Args:
         pretrained: to train; changed in place.
         job: what to train on.
         state_file: a state in it is continued.
         reporter: is told the cost first.
+        processes: which share of each batch is this process's.
         after_step: called with the number of steps done.
 
     Raises:
         CheckpointError: the kept state is of another training, or cannot be written.
     """
-    fit_wide(pretrained.model, job.train)  # the same each time: a training that is continued begins with it as well
-    run = _Run(pretrained, job)
-    kept = state_file.read()
+    if processes.is_main:  # the same each time: a training that is continued begins with it as well
+        fit_wide(pretrained.model, job.train)
+    run = _Run(pretrained, job, processes)
+    kept = processes.from_main(_Kept(state_file.read()) if processes.is_main else None).state
     if kept is not None:
         run.continue_from(kept)
         reporter.say(f"continuing an interrupted training after step {kept.step:,}")
-    _say_cost(pretrained, job, reporter)
-    epochs = [job.epoch(number) for number in range(job.options.epochs)]
-    total, saved_s, start = sum(len(epoch) for epoch in epochs), time.monotonic(), 0
-    with reporter.step("exit heads", job.options.epochs * sum(len(example) for example in job.train)) as advance:
-        for epoch in epochs:
+    _say_size(pretrained, job, reporter)
+    _say_duration(run, job, reporter, processes)
+    epochs = range(job.options.epochs)
+    total = sum(len(job.epoch(number, processes.count)) for number in epochs)
+    saved_s, start = time.monotonic(), 0
+    with reporter.step("exit heads", job.options.epochs * job.candidates) as advance:
+        for epoch in (job.epoch(number, processes.count) for number in epochs):
             done_before = max(0, run.step - start)
-            advance(sum(len(example) for batch in epoch[:done_before] for example in batch))
+            advance(sum(map(job.candidates_of, epoch[:done_before])))
             for batch in epoch[done_before:]:
                 loss = run.train_on(batch, total)
                 if time.monotonic() - saved_s >= job.save_every_s and run.step < start + len(epoch):
-                    state_file.write(run.state())
+                    run.save(state_file)
                     saved_s = time.monotonic()
                 after_step(run.step)
-                advance(sum(len(example) for example in batch), f"loss {loss:.4f}")
+                advance(job.candidates_of(batch), f"loss {loss:.4f}")
             start += len(epoch)
             if done_before < len(epoch):
                 run.validate()
-                state_file.write(run.state())
+                run.save(state_file)
             if run.finished and run.step <= start:
                 break
     return run.best_model()
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The state of an interrupted training, if there is one."""
+
+    state: TrainingState | None
+
+
 class _Run:
     """The model, its optimiser and its best epoch so far."""
 
-    def __init__(self, pretrained: PretrainedModel, job: Job) -> None:
-        self._pretrained, self._job = pretrained, job
+    def __init__(self, pretrained: PretrainedModel, job: Job, processes: Processes) -> None:
+        self._pretrained, self._job, self._processes = pretrained, job, processes
+        self._parallel = processes.parallel(pretrained.model)
         groups = [group for group in pretrained.parameter_groups(job.options.weight_decay) if group["params"]]
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
@@ -153,18 +147,42 @@ class _Run:
         self.step = 0
         self.finished = False
 
-    def train_on(self, batch: Sequence[Example], total: int) -> float:
+    def train_on(self, batch: Batch, total: int) -> float:
         """One step; the loss before it."""
         options = self._job.options
         share = schedule(min(self.step / total, 1.0), options.warm_up)
         for group, rate in zip(self._optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
-        self._pretrained.model.train()
-        loss = _backward(self._pretrained, batch, self._job, self.step)
+        loss = self.backward(batch)
         nn.utils.clip_grad_norm_(self._pretrained.trained().values(), 1.0)
         self._optimiser.step()
         self.step += 1
         return loss
+
+    def backward(self, batch: Batch) -> float:
+        """Gradients of the batch's loss, and the loss."""
+        self._parallel.train()
+        job, processes = self._job, self._processes
+        places = range(processes.rank, len(batch.rows), processes.count)
+        # Without a row of its own, a process goes through the first with weight 0: the others wait for its gradients.
+        own = places or range(1)
+        shard = job.train.shard(batch.shard)
+        examples = [shard[int(batch.rows[place])] for place in own]
+        randoms = [np.random.default_rng([job.seed, 1, self.step, place]) for place in own]
+        prompts = with_dropout_by_row(collate([example.prompt for example in examples]), job.options, randoms)
+        labels = torch.from_numpy(np.concatenate([example.labels for example in examples])).to(processes.device)
+        mean = joint_loss(self._parallel(prompts.to(processes.device)), labels, job.options.distillation)
+        # The average of the processes' gradients is that of all candidates' mean loss, however many each process has.
+        share = len(labels) / job.candidates_of(batch) if places else 0.0
+        loss = mean * (share * processes.count)
+        self._pretrained.model.zero_grad()
+        torch.autograd.backward(loss)
+        return processes.mean(loss.detach())
+
+    def save(self, file: StateFile) -> None:
+        """Keep the state; only the main process does."""
+        if self._processes.is_main:
+            file.write(self.state())
 
     def validate(self) -> None:
         """Keep the parameters if they are the best so far; finished if not."""
@@ -175,6 +193,10 @@ class _Run:
             self._best, self._best_loss = self._weights(), loss
 
     def _validation_loss(self) -> float:
+        return self._processes.from_main(self._main_validation_loss() if self._processes.is_main else None)
+
+    def _main_validation_loss(self) -> float:
+        # Of the main process alone: others' last digits may differ, and all must decide the same.
         examples = self._job.validation
         labels = np.concatenate([example.labels for example in examples])
         logits = predict(self._pretrained.model, examples, self._job.options.batch_tokens)[:, -1]
@@ -207,36 +229,26 @@ class _Run:
                 parameter.copy_(weights[name])
 
 
-def _backward(pretrained: PretrainedModel, batch: Sequence[Example], job: Job, step: int) -> float:
-    """Gradients of the loss of a batch, and the loss."""
-    random = np.random.default_rng([job.seed, 1, step])
-    prompts = with_dropout(collate([example.prompt for example in batch]), job.options, random)
-    labels = torch.from_numpy(np.concatenate([example.labels for example in batch]))
-    loss = joint_loss(pretrained.model(prompts), labels, job.options.distillation)
-    pretrained.model.zero_grad()
-    torch.autograd.backward(loss)
-    return float(loss.detach())
-
-
-def _say_cost(pretrained: PretrainedModel, job: Job, reporter: Reporter) -> None:
-    """Say how large the training is and, after timing two real steps, how long it will take."""
-    model = pretrained.model.train()
-    parameters = sum(part.numel() for part in model.parameters())
+def _say_size(pretrained: PretrainedModel, job: Job, reporter: Reporter) -> None:
+    parameters = sum(part.numel() for part in pretrained.model.parameters())
     trained = sum(part.numel() for part in pretrained.trained().values())
-    tokens = sum(example.prompt.tokens for example in job.train)
     reporter.say(
         f"pre-trained model: {parameters / 1e6:,.1f} million parameters, {trained / 1e6:,.2f} million trained; "
-        f"{len(job.train):,} examples, {tokens / 1e6:,.2f} million tokens, up to {job.options.epochs} epochs"
+        f"{len(job.train):,} examples, {job.tokens / 1e6:,.2f} million tokens, up to {job.options.epochs} epochs"
     )
-    epoch = job.epoch(0)
+
+
+def _say_duration(run: _Run, job: Job, reporter: Reporter, processes: Processes) -> None:
+    """Say how long the training will take, after timing two real steps."""
+    epoch = job.epoch(0, processes.count)
     timed = [epoch[len(epoch) // 2], epoch[-1]]
     began_s = time.perf_counter()
     for batch in timed:
-        _backward(pretrained, batch, job, step=0)
+        run.backward(batch)
     spent_s = time.perf_counter() - began_s
-    model.zero_grad()
-    share = sum(example.prompt.tokens for batch in timed for example in batch) / max(tokens, 1)
-    reporter.say(f"its training will take {_duration(spent_s / share * job.options.epochs)} on this machine")
+    whole_s = spent_s * job.options.epochs * job.tokens / max(sum(map(job.tokens_of, timed)), 1)
+    where = "on this machine" if processes.count == 1 else f"in {processes.count} processes"
+    reporter.say(f"its training will take {_duration(whole_s)} {where}")
 
 
 def _duration(seconds: float) -> str:

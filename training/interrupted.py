@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class StateFile:
     """Keeps the state of one training in a folder.
 
     Args:
-        folder: for this file alone; made when something is written.
+        folder: for this training; made when something is written.
         identity: what the training is of: options, data. A state of another identity is refused.
     """
 
@@ -70,26 +70,26 @@ class StateFile:
         """The state that was kept; None if there is none.
 
         Raises:
-            CheckpointError: it is of other options or data, or cannot be read.
+            CheckpointError: it is of other options, data or number of processes, or cannot be read.
         """
         path = self._folder / "state.pt"
         if not path.exists():
             return None
         try:
-            content = torch.load(path, weights_only=True)  # numbers only: no code is run
+            content = torch.load(path, map_location="cpu", weights_only=True)  # numbers only: no code is run
             identity = content.pop("identity")
             state = TrainingState(**content)
         except Exception as error:  # torch raises many kinds for a file that is not its own
             raise CheckpointError(f"{path} cannot be read; delete {self._folder} to start anew") from error
         if identity != self._identity:
             raise CheckpointError(
-                f"{path} is of a training with other options or data; give those again to continue it, "
-                f"or delete {self._folder} to start anew"
+                f"{path} is of a training with other options or data, or another number of processes; give those again "
+                f"to continue it, or delete {self._folder} to start anew"
             )
         return state
 
 
-def identity_of(options: object, examples: Sequence[Example]) -> str:
+def identity_of(options: object, examples: Iterable[Example]) -> str:
     """A hash of the options of a training, and of the words and labels of its examples.
 
     Embeddings are left out: they differ in the last bits between numbers of threads, and follow from the rest.

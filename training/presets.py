@@ -28,6 +28,9 @@ class Preset:
     """Largest number of events to fit base embeddings to; the latest are taken."""
     most_examples: int = 200_000
     """Largest number of candidates to train the heads on; the latest are taken."""
+    examples_in_memory: int = field(default=500_000, repr=False)
+    """Of more candidates to train on, the examples are kept in files. It changes no result, so a training may go on
+    with another number: it is no part of what identifies one."""
     most_held_out: int = 20_000
     """Largest number of candidates to calibrate on; the latest are taken."""
     seed: int = 0

@@ -31,7 +31,7 @@ class PretrainedOptions:
     lora: int = 16
     """Rank of the adapters on attention and MLP projections; 0 trains all weights of the layers."""
     dtype: str = "auto"
-    """Format of frozen weights: float32, bfloat16, or auto: bfloat16 where the processor computes with it."""
+    """Format of frozen weights: float32, bfloat16, or auto: bfloat16 where the processor or GPU computes with it."""
     checkpointing: bool = False
     """Compute a layer's activations again in the backward pass: less memory, about a third more time."""
     rate_of_new: float = 1e-3
@@ -40,8 +40,8 @@ class PretrainedOptions:
     rate_of_full: float = 3e-5
     save_every_minutes: float = 10.0
 
-    def number_format(self) -> torch.dtype:
-        """The format of frozen weights.
+    def number_format(self, device: torch.device) -> torch.dtype:
+        """The format of frozen weights on the device that trains.
 
         Raises:
             CheckpointError: an unknown format, or bfloat16 for weights that train.
@@ -52,7 +52,7 @@ class PretrainedOptions:
             if self.dtype == "bfloat16":
                 raise CheckpointError("--dtype bfloat16 is for frozen weights, and with --lora 0 they train; omit it")
             return torch.float32
-        wanted = self.dtype == "bfloat16" or (self.dtype == "auto" and _has_bfloat16())
+        wanted = self.dtype == "bfloat16" or (self.dtype == "auto" and _has_bfloat16(device))
         return torch.bfloat16 if wanted else torch.float32
 
 
@@ -87,10 +87,9 @@ class PretrainedModel:
         # The table of word embeddings is most of a small model, and a catalogue touches few of its rows.
         backbone.embed_tokens.requires_grad_(requires_grad=False)
         backbone.norm.requires_grad_(requires_grad=False)  # the heads have norms of their own; this one is unused
-        if options.checkpointing:
-            backbone.gradient_checkpointing_enable({"use_reentrant": False})
-            # It also marks embeddings as inputs with gradients, which soft tokens could then not be put among.
-            backbone.disable_input_require_grads()
+        if self.model.wide is not None:
+            self.model.wide.requires_grad_(requires_grad=False)  # fitted before the rest, see `fit_wide`
+        self.model.recompute = options.checkpointing
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
@@ -106,10 +105,9 @@ class PretrainedModel:
             yield {"params": [part for part in chosen if part.ndim <= 1], "lr": rate, "weight_decay": 0.0}
 
     def finished(self) -> ExitModel:
-        """The model in float32 with the adapters merged into its weights: serving pays nothing for them."""
-        backbone = self.model.backbone
-        if self._options.checkpointing:
-            backbone.gradient_checkpointing_disable()
+        """The model on the CPU, in float32, with adapters merged into its weights: serving pays nothing for them."""
+        self.model.recompute = False
+        backbone = self.model.cpu().backbone
         backbone.float()
         if self._adapted is not None:
             self._adapted.merge_and_unload()
@@ -135,16 +133,23 @@ def _scale_soft_tokens(model: ExitModel) -> None:
 
 def _with_lora(backbone: nn.Module, rank: int) -> Any:  # noqa: ANN401 - peft has no types
     try:
-        from peft import LoraConfig, get_peft_model  # noqa: PLC0415 - an optional extra
+        from peft import LoraConfig, LoraModel  # noqa: PLC0415 - an optional extra
     except ImportError as error:
         raise MissingDependency(
             "LoRA takes the package peft: pip install 'exitstream[pretrained]', or train all weights with --lora 0"
         ) from error
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=_LORA_TARGETS)
-    return get_peft_model(backbone, config)  # changes the backbone in place: frozen, with adapters in float32
+    # The tuner itself, without peft's wrapper around models that it saves: it asks transformers for what is deprecated.
+    adapted = LoraModel(backbone, config, "default")  # changes the backbone in place: frozen, with adapters
+    for parameter in backbone.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return adapted
 
 
-def _has_bfloat16() -> bool:
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     try:
         flags = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from event_data.event_log import EventLog
-from models.bundle import TRAINING, Bundle, require_bundle_folder
+from models.bundle import Bundle, require_bundle_folder
 from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.golden_check import with_golden
@@ -18,11 +18,13 @@ from runtime.process.allocator import keep_freed_memory
 from training.calibrate import HeldOut, calibrate
 from training.evaluate import evaluate
 from training.examples import ExampleSets, graph_end, make_examples
-from training.fine_tune import Start, train_from
+from training.from_pretrained import Start, keep_for, train_from
 from training.golden import invented_requests
 from training.presets import DEMO, PRETRAINED, STANDARD, Preset
 from training.pretrained import PretrainedOptions
+from training.processes import Processes
 from training.progress import Reporter, Silent
+from training.shards import Keep
 from training.tokenizer import fit_tokenizer
 from training.train_exits import new_model, predict, train_exits
 from training.train_graph import train_graph
@@ -43,7 +45,8 @@ def train(
         preset: hyperparameters; None takes the preset for logs of this size.
         reporter: shows progress.
         pretrained: weights to start from; None starts from random ones. With them, a training that was interrupted
-            goes on from the state in `out/.training`.
+            goes on from the state in `out/.training`, and of several processes this is the main one (the others call
+            `training.from_pretrained.assist`).
 
     Raises:
         BundleError: the folder cannot be written.
@@ -55,14 +58,15 @@ def train(
     keep_freed_memory()
     torch.manual_seed(preset.seed)
     _report_skipped(log, reporter)
-    start = None if pretrained is None else Start.of(pretrained)
+    start = None if pretrained is None else Start.of(pretrained, Processes())
     text = fit_tokenizer(log.items, preset.vocabulary) if start is None else start.checkpoint.text
+    keep = _keep(log, preset, out, start)
     graph = _train_graph(log, text, preset, reporter)
-    examples = make_examples(log, graph, text, preset, reporter)
+    examples = make_examples(log, graph, text, preset, reporter, keep)
     if start is None:
         model = _train_exits(examples, text, graph, preset, reporter)
     else:
-        model = train_from(start, examples, graph.dim, preset, out / TRAINING, reporter)
+        model = train_from(start, examples, graph.dim, preset, out, reporter)
     calibration = _calibrate(model, examples, preset, reporter)
     bundle = Bundle(model, calibration, graph, text, preset.limits, dataset=log.name)
     bundle = replace(bundle, metrics=evaluate(bundle, log, reporter).figures())
@@ -78,6 +82,12 @@ def preset_for(log: EventLog, *, pretrained: bool = False) -> Preset:
 def _report_skipped(log: EventLog, reporter: Reporter) -> None:
     if log.skipped:
         reporter.say(f"{log.skipped} lines of {log.name} could not be read; the first: {log.first_skipped}")
+
+
+def _keep(log: EventLog, preset: Preset, out: Path, start: Start | None) -> Keep:
+    """Where training examples are kept; a missing package is told before anything long begins."""
+    processes = 1 if start is None else start.processes.count
+    return keep_for(min(preset.most_examples, log.split().train_end), preset, out, processes)
 
 
 def _train_graph(log: EventLog, text: Text, preset: Preset, reporter: Reporter) -> GraphBase:

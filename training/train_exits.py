@@ -22,12 +22,14 @@ from models.exit_model import ExitConfig, ExitHead, ExitModel
 from models.features import FEATURES
 from models.prompt import SoftKind
 from models.prompt_batch import PromptBatch, collate
-from training.batches import batches
+from training.batches import as_shards, batches, planned
 from training.logistic import fit_logistic
 from training.replay import Example
 
 WIDE_PENALTY: Final = 1.0
 """Half the cost of each squared weight of the regression on the standardised statistics."""
+_MOST_FOR_WIDE: Final = 1 << 19
+"""Candidates that the regression on the statistics is fitted to: far more than its few weights need."""
 _SMALLEST_SCALE: Final = 1e-3
 """A statistic that hardly varies in training gets no large weight for it."""
 
@@ -82,8 +84,7 @@ def fit_wide(model: ExitModel, examples: Sequence[Example]) -> None:
     """
     if model.wide is None:
         return
-    statistics = np.concatenate([example.prompt.statistics(model.config.statistics) for example in examples])
-    labels = np.concatenate([example.labels for example in examples])
+    statistics, labels = _statistics(examples, model.config.statistics)
     mean, scale = statistics.mean(axis=0), np.maximum(statistics.std(axis=0), _SMALLEST_SCALE)
     standardised = (statistics - mean) / scale
     weights = fit_logistic(np.column_stack([standardised, np.ones(len(labels))]), labels, WIDE_PENALTY)
@@ -95,6 +96,18 @@ def fit_wide(model: ExitModel, examples: Sequence[Example]) -> None:
         if isinstance(head, ExitHead):
             nn.init.zeros_(head.linear.weight)
             nn.init.zeros_(head.linear.bias)
+
+
+def _statistics(examples: Sequence[Example], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Statistics (candidates, count) and labels (candidates,) of the first examples; of shards these are any."""
+    statistics, labels, candidates = [], [], 0
+    for example in examples:
+        statistics.append(example.prompt.statistics(count))
+        labels.append(example.labels)
+        candidates += len(example)
+        if candidates >= _MOST_FOR_WIDE:
+            break
+    return np.concatenate(statistics), np.concatenate(labels)
 
 
 def train_exits(
@@ -121,7 +134,8 @@ def train_exits(
     random = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(_parameter_groups(model, options), betas=(0.9, 0.98))
     rates = [group["lr"] for group in optimiser.param_groups]
-    steps = options.epochs * sum(1 for _ in batches(examples, options.batch_tokens, np.random.default_rng(seed)))
+    plan = planned(as_shards(examples).tokens, options.batch_tokens, np.random.default_rng(seed))
+    steps = options.epochs * sum(1 for _ in plan)
     average = copy.deepcopy(model)
     best, step = copy.deepcopy(model.state_dict()), 0
     best_loss = (
@@ -157,9 +171,10 @@ def predict(model: ExitModel, examples: Sequence[Example], batch_tokens: int = 1
     place = {id(example): at for at, example in enumerate(examples)}
     logits = np.empty((rows[-1], len(model.heads)), np.float32)
     model.eval()
+    device = next(model.parameters()).device
     with torch.inference_mode():
         for batch in batches(examples, batch_tokens):
-            answers = model(collate([example.prompt for example in batch])).numpy()
+            answers = model(collate([example.prompt for example in batch]).to(device)).cpu().numpy()
             where = np.concatenate([np.arange(rows[at], rows[at + 1]) for at in (place[id(e)] for e in batch)])
             logits[where] = answers
     return logits
@@ -226,9 +241,23 @@ def with_dropout(batch: PromptBatch, options: ExitOptions, random: np.random.Gen
 
     Statistics, where answers are read, stay as they are.
     """
-    embedded = batch.soft_kinds != SoftKind.STATISTICS
-    dropped = torch.from_numpy(random.random(len(batch.soft_kinds)) < options.embedding_dropout) & embedded
-    words = torch.from_numpy(random.random(tuple(batch.token_ids.shape)) < options.word_dropout)
+    soft = torch.from_numpy(random.random(len(batch.soft_kinds)))
+    return _dropped(batch, options, soft, torch.from_numpy(random.random(tuple(batch.token_ids.shape))))
+
+
+def with_dropout_by_row(
+    batch: PromptBatch, options: ExitOptions, randoms: Sequence[np.random.Generator]
+) -> PromptBatch:
+    """The same with a generator per row: what a row loses does not depend on the rows beside it."""
+    length = batch.token_ids.shape[1]
+    draws = torch.from_numpy(np.stack([random.random(length) for random in randoms]))  # (rows, length)
+    return _dropped(batch, options, draws.flatten()[batch.soft_index], draws)
+
+
+def _dropped(batch: PromptBatch, options: ExitOptions, soft_draws: Tensor, word_draws: Tensor) -> PromptBatch:
+    """Without what has a number from [0, 1) below its share: (soft,) for soft tokens, (rows, length) for words."""
+    dropped = (soft_draws < options.embedding_dropout) & (batch.soft_kinds != SoftKind.STATISTICS)
+    words = word_draws < options.word_dropout
     return replace(
         batch,
         soft_values=batch.soft_values.masked_fill(dropped[:, None], 0.0),

@@ -14,13 +14,17 @@ from models.prompt_batch import collate
 from models.text import item_text
 from runtime.errors import CheckpointError
 from training.examples import make_examples
-from training.fine_tune import Job, fine_tune
+from training.fine_tune import Job
+from training.fine_tune import fine_tune as fine_tune_in
 from training.interrupted import StateFile
 from training.presets import PRETRAINED
 from training.pretrained import PretrainedModel, PretrainedOptions
+from training.processes import Processes
 from training.progress import Silent
 from training.train import train
 from training.train_graph import train_graph
+
+CPU = torch.device("cpu")
 
 
 class Killed(Exception):
@@ -54,7 +58,12 @@ def new_model(folder, **options):
     """A model ready to train; the same at every call."""
     wanted = PretrainedOptions(str(folder), layers=2, lora=options.pop("lora", 2), dtype="float32", **options)
     torch.manual_seed(5)
-    return PretrainedModel(open_checkpoint(wanted.where, wanted.layers, wanted.number_format()), wanted, 8)
+    return PretrainedModel(open_checkpoint(wanted.where, wanted.layers, wanted.number_format(CPU)), wanted, 8)
+
+
+def fine_tune(pretrained, job, kept, reporter, after_step=lambda _step: None):
+    """The trained model, of this process alone."""
+    return fine_tune_in(pretrained, job, kept, reporter, Processes(), after_step)
 
 
 def job_of(examples, small, save_every_s=0.0):
@@ -125,10 +134,25 @@ def test_gradient_checkpointing_changes_no_weight(folder, examples, small, tmp_p
         torch.testing.assert_close(weight, other.state_dict()[name], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("on", "training", "computed"), [(False, True, 1), (True, True, 2), (True, False, 1)])
+def test_gradient_checkpointing_computes_layers_again_in_training(folder, examples, on, training, computed):
+    """Twice in a training step, once when nothing is learned, and once without it."""
+    model, calls = new_model(folder, checkpointing=on).model.train(training), []
+    model.backbone.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    model(collate([example.prompt for example in examples.to_fit[:2]])).sum().backward()
+    assert len(calls) == computed
+
+
+@pytest.mark.filterwarnings("error::FutureWarning")
+def test_nothing_deprecated_is_used(folder, examples, small, tmp_path):
+    """What libraries will take away would fail here before it does at a user's."""
+    fine_tune(new_model(folder, checkpointing=True), job_of(examples, small, 600), StateFile(tmp_path, "x"), Silent())
+
+
 def test_frozen_weights_may_be_bfloat16(folder, examples, small, tmp_path):
     """What trains is float32 beside them, and so is the result."""
     options = PretrainedOptions(str(folder), layers=2, lora=2, dtype="bfloat16")
-    pretrained = PretrainedModel(open_checkpoint(options.where, 2, options.number_format()), options, 8)
+    pretrained = PretrainedModel(open_checkpoint(options.where, 2, options.number_format(CPU)), options, 8)
     assert {part.dtype for part in pretrained.trained().values()} == {torch.float32}
     assert pretrained.model.backbone.embed_tokens.weight.dtype == torch.bfloat16
     model = fine_tune(pretrained, job_of(examples, small, 600), StateFile(tmp_path, "x"), Silent())
@@ -150,7 +174,7 @@ def test_soft_tokens_start_at_the_scale_of_words(folder):
 def test_a_state_of_other_options_is_refused(folder, examples, small, tmp_path):
     """The line says that there is one, and what to do."""
     fine_tune(new_model(folder), job_of(examples, small), StateFile(tmp_path, "these"), Silent())
-    with pytest.raises(CheckpointError, match=r"other options or data; give those again .* or delete"):
+    with pytest.raises(CheckpointError, match=r"other options or data, .*; give those again .* or delete"):
         StateFile(tmp_path, "those").read()
 
 

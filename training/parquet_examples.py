@@ -1,0 +1,216 @@
+"""Writes training examples to Parquet files, a file per shard, and reads them back one file at a time.
+
+A row is an example. Its prompt's parts (the prefix, then the suffixes) stand one after the other in each list, and
+`part_tokens` and `part_soft` tell how long each part is. Numbers come back bit by bit as they were.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.prompt import Prompt, TokenSequence
+from runtime.errors import CheckpointError, MissingDependency
+from training.replay import Example
+from training.shards import Keep, ShardedExamples, shard_count, with_shard_numbers
+
+COLUMNS: Final = {
+    "labels": np.float32,
+    "events": np.int64,
+    "part_tokens": np.int32,
+    "part_soft": np.int32,
+    "token_ids": np.int32,
+    "soft_positions": np.int32,
+    "soft_kinds": np.int8,
+    "soft_values": np.float32,
+}
+"""Lists of numbers: one list per example in each."""
+_WIDTH: Final = "soft_width"
+"""Key of the files' metadata: columns of `soft_values`, which are flattened."""
+_CANDIDATES_PER_GROUP: Final = 1_024
+"""Examples are written in groups of so many candidates; a group per shard is in memory meanwhile."""
+
+
+def parquet_in(folder: Path) -> Keep:
+    """A `Keep` that writes examples to a folder, in place of any that lie there.
+
+    It raises a `CheckpointError` if the folder cannot be written.
+
+    Raises:
+        MissingDependency: pyarrow is not installed.
+    """
+    _pyarrow()
+
+    def keep(examples: Iterable[Example], candidates: int, seed: int) -> ShardedExamples:
+        shards: list[_ShardWriter] = []
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            shards += [_ShardWriter(folder / f"shard-{number:05}.parquet") for number in range(shard_count(candidates))]
+            for number, example in with_shard_numbers(examples, candidates, seed):
+                shards[number].add(example)
+            for shard in shards:
+                shard.close()
+        except OSError as error:
+            raise CheckpointError(f"cannot keep the training examples in {folder}: {error}") from error
+        return read_examples(folder)
+
+    return keep
+
+
+def read_examples(folder: Path) -> ShardedExamples:
+    """The examples that were written to a folder; one shard at a time is in memory.
+
+    Raises:
+        CheckpointError: there are none, or they cannot be read.
+        MissingDependency: pyarrow is not installed.
+    """
+    files = sorted(folder.glob("shard-*.parquet"))
+    if not files:
+        raise CheckpointError(f"there are no training examples in {folder}")
+    sizes = [_sizes(path) for path in files]
+    return ShardedExamples(lambda number: ParquetShard(files[number]), *map(list, zip(*sizes, strict=True)))
+
+
+class ParquetShard(Sequence[Example]):
+    """The examples of a file. Its numbers are in memory as a whole; each example is made when it is asked for.
+
+    Args:
+        path: the file.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        table = _read(path, list(COLUMNS))
+        self._width = int(table.schema.metadata[_WIDTH.encode()])
+        self._values = {name: _values(table, name) for name in COLUMNS}
+        self._starts = {name: _starts(table, name) for name in COLUMNS}
+        self._rows: int = table.num_rows
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - an index or a slice, one example or several
+        if isinstance(place, slice):
+            return [self[row] for row in range(*place.indices(len(self)))]
+        row = range(len(self))[place]
+        part = {name: self._of(name, row) for name in COLUMNS}
+        soft_values = self._rows_of_soft_values(row)
+        tokens = np.cumsum([0, *part["part_tokens"]])
+        soft = np.cumsum([0, *part["part_soft"]])
+        prefix, *suffixes = [
+            TokenSequence(
+                part["token_ids"][first:end],
+                part["soft_positions"][first_soft:end_soft],
+                part["soft_kinds"][first_soft:end_soft],
+                soft_values[first_soft:end_soft],
+            )
+            for (first, end), (first_soft, end_soft) in zip(pairwise(tokens), pairwise(soft), strict=True)
+        ]
+        return Example(Prompt(prefix, suffixes), part["labels"], part["events"])
+
+    def _of(self, name: str, row: int) -> NDArray[Any]:
+        starts = self._starts[name]
+        return self._values[name][starts[row] : starts[row + 1]]
+
+    def _rows_of_soft_values(self, row: int) -> NDArray[Any]:  # (soft, width)
+        return self._of("soft_values", row).reshape(-1, self._width)
+
+
+class _ShardWriter:
+    """Writes one file, a group of examples at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[Example] = []
+        self._candidates = 0
+        self._file: Any = None
+
+    def add(self, example: Example) -> None:
+        self._waiting.append(example)
+        self._candidates += len(example)
+        if self._candidates >= _CANDIDATES_PER_GROUP:
+            self._write()
+
+    def close(self) -> None:
+        if self._waiting:
+            self._write()
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self) -> None:
+        pyarrow = _pyarrow()
+        width = self._waiting[0].prompt.prefix.soft_values.shape[1]
+        table = pyarrow.table({name: _column(name, self._waiting) for name in COLUMNS}, metadata={_WIDTH: str(width)})
+        if self._file is None:
+            self._file = pyarrow.parquet.ParquetWriter(
+                self._path, table.schema, compression="zstd", use_dictionary=False
+            )
+        self._file.write_table(table)
+        self._waiting, self._candidates = [], 0
+
+
+def _column(name: str, examples: Sequence[Example]) -> Any:  # noqa: ANN401 - a pyarrow array, untyped here
+    pyarrow = _pyarrow()
+    lists = [_numbers(name, example) for example in examples]
+    starts = np.cumsum([0, *map(len, lists)], dtype=np.int32)
+    return pyarrow.ListArray.from_arrays(starts, np.concatenate(lists).astype(COLUMNS[name], copy=False))
+
+
+def _numbers(name: str, example: Example) -> NDArray[Any]:
+    """One example's numbers in a column."""
+    if name in {"labels", "events"}:
+        told: NDArray[Any] = getattr(example, name)
+        return told
+    parts = (example.prompt.prefix, *example.prompt.suffixes)
+    if name == "part_tokens":
+        return np.array([len(part) for part in parts])
+    if name == "part_soft":
+        return np.array([len(part.soft_kinds) for part in parts])
+    return np.concatenate([getattr(part, name).ravel() for part in parts])
+
+
+def _sizes(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens (examples,) and candidates (examples,) of a file."""
+    table = _read(path, ["labels", "part_tokens"])
+    of_parts = np.cumsum(np.concatenate([[0], _values(table, "part_tokens")]), dtype=np.int64)
+    return np.diff(of_parts[_starts(table, "part_tokens")]), np.diff(_starts(table, "labels")).astype(np.int64)
+
+
+def _read(path: Path, columns: list[str]) -> Any:  # noqa: ANN401 - a pyarrow table, untyped here
+    pyarrow = _pyarrow()
+    try:
+        return pyarrow.parquet.read_table(path, columns=columns).combine_chunks()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def _values(table: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - as above
+    # A copy, because PyTorch wants arrays that may be written to, and Arrow's may not.
+    return np.array(table[name].chunk(0).flatten().to_numpy(zero_copy_only=False), COLUMNS[name])
+
+
+def _starts(table: Any, name: str) -> NDArray[np.int64]:  # noqa: ANN401 - as above
+    """Where each example's list begins in `_values`, and the end of the last: (examples + 1,)."""
+    offsets = table[name].chunk(0).offsets.to_numpy()
+    return np.asarray(offsets - offsets[0], np.int64)
+
+
+def _pyarrow() -> Any:  # noqa: ANN401 - a module without types
+    try:
+        import pyarrow  # noqa: ICN001, PLC0415 - an optional dependency, named in full
+        import pyarrow.parquet  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise MissingDependency(
+            "examples that outgrow memory, or are shared by several processes, take pyarrow: "
+            "pip install 'exitstream[pretrained]'"
+        ) from error
+    return pyarrow
