@@ -44,8 +44,7 @@ def batches(
     """
     sharded = as_shards(examples)
     for batch in planned(sharded.tokens, batch_tokens, random):
-        shard = sharded.shard(batch.shard)
-        yield [shard[row] for row in batch.rows.tolist()]
+        yield [sharded.shard(batch.shard)[row] for row in batch.rows.tolist()]
 
 
 def as_shards(examples: Sequence[Example]) -> ShardedExamples:

@@ -242,6 +242,8 @@ def _say_duration(run: _Run, job: Job, reporter: Reporter, processes: Processes)
     """Say how long the training will take, after timing two real steps."""
     epoch = job.epoch(0, processes.count)
     timed = [epoch[len(epoch) // 2], epoch[-1]]
+    if processes.device.type == "cuda":
+        run.backward(timed[0])  # the first step on a GPU loads its kernels, and tells little about the next
     began_s = time.perf_counter()
     for batch in timed:
         run.backward(batch)

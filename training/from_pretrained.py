@@ -78,7 +78,7 @@ def train_from(
         MissingDependency: LoRA without the package peft.
     """
     identity = identity_of((start.options, preset, start.processes.count), examples.train)
-    start.processes.from_main(_Told(preset, embedding_dim, _lengths(examples.train)))
+    start.processes.from_main(_Told(preset, embedding_dim, lengths_of(examples.train)))
     job = Job(examples.train, examples.to_fit, preset.exits, preset.seed, start.options.save_every_minutes * 60)
     return _fine_tuned(start, job, embedding_dim, StateFile(out / TRAINING, identity), reporter)
 
@@ -92,14 +92,27 @@ def assist(options: PretrainedOptions, out: Path, processes: Processes) -> None:
     """
     start = Start.of(options, processes)
     told: _Told = processes.from_main(None)
-    examples = read_examples(_examples_in(out))
-    if _lengths(examples) != told.lengths:
+    job = Job(shared_examples(out, told.lengths), (), told.preset.exits, told.preset.seed)
+    _fine_tuned(start, job, told.embedding_dim, StateFile(out / TRAINING, ""), Silent())
+
+
+def shared_examples(out: Path, lengths: str) -> ShardedExamples:
+    """The examples that the main process has written.
+
+    Args:
+        out: the bundle's folder.
+        lengths: of the main process's examples, as `lengths_of` tells them.
+
+    Raises:
+        CheckpointError: they are not there.
+    """
+    folder = _examples_in(out)
+    if not folder.exists() or lengths_of(examples := read_examples(folder)) != lengths:
         raise CheckpointError(
-            f"the training examples in {out} are not those of the main process; "
+            f"{folder} does not hold the training examples of the main process; "
             "--out must name a folder that all machines share"
         )
-    job = Job(examples, (), told.preset.exits, told.preset.seed)
-    _fine_tuned(start, job, told.embedding_dim, StateFile(out / TRAINING, ""), Silent())
+    return examples
 
 
 def _fine_tuned(start: Start, job: Job, embedding_dim: int, state_file: StateFile, reporter: Reporter) -> ExitModel:
@@ -113,7 +126,7 @@ def _examples_in(out: Path) -> Path:
     return out / TRAINING / "examples"
 
 
-def _lengths(examples: ShardedExamples) -> str:
+def lengths_of(examples: ShardedExamples) -> str:
     """A hash of the examples' lengths: enough to tell other examples from the right ones."""
     digest = hashlib.sha256()
     for shard in (*examples.tokens, *examples.candidates):

@@ -7,10 +7,11 @@ A row is an example. Its prompt's parts (the prefix, then the suffixes) stand on
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,30 +39,38 @@ _CANDIDATES_PER_GROUP: Final = 1_024
 
 
 def parquet_in(folder: Path) -> Keep:
-    """A `Keep` that writes examples to a folder, in place of any that lie there.
-
-    It raises a `CheckpointError` if the folder cannot be written.
+    """A `Keep` that writes examples to a folder, in place of any that lie there. The folder is made at once, so that
+    what is in the way is told before there are examples.
 
     Raises:
+        CheckpointError: the folder cannot be written; the `Keep` raises it too.
         MissingDependency: pyarrow is not installed.
     """
     _pyarrow()
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
     def keep(examples: Iterable[Example], candidates: int, seed: int) -> ShardedExamples:
         shards: list[_ShardWriter] = []
-        try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
+        with _writing(folder):
+            shutil.rmtree(folder)
+            folder.mkdir()
             shards += [_ShardWriter(folder / f"shard-{number:05}.parquet") for number in range(shard_count(candidates))]
             for number, example in with_shard_numbers(examples, candidates, seed):
                 shards[number].add(example)
             for shard in shards:
                 shard.close()
-        except OSError as error:
-            raise CheckpointError(f"cannot keep the training examples in {folder}: {error}") from error
         return read_examples(folder)
 
     return keep
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"cannot keep the training examples in {folder}: {error}") from error
 
 
 def read_examples(folder: Path) -> ShardedExamples:
@@ -89,21 +98,18 @@ class ParquetShard(Sequence[Example]):
     """
 
     def __init__(self, path: Path) -> None:
-        table = _read(path, list(COLUMNS))
-        self._width = int(table.schema.metadata[_WIDTH.encode()])
-        self._values = {name: _values(table, name) for name in COLUMNS}
-        self._starts = {name: _starts(table, name) for name in COLUMNS}
-        self._rows: int = table.num_rows
+        self._lists = _read(path, COLUMNS)
+        self._width = _width(path)
 
     def __len__(self) -> int:
-        return self._rows
+        return len(self._lists["labels"].starts) - 1
 
     def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - an index or a slice, one example or several
         if isinstance(place, slice):
             return [self[row] for row in range(*place.indices(len(self)))]
         row = range(len(self))[place]
-        part = {name: self._of(name, row) for name in COLUMNS}
-        soft_values = self._rows_of_soft_values(row)
+        part = {name: lists.of(row) for name, lists in self._lists.items()}
+        soft_values = part["soft_values"].reshape(-1, self._width)
         tokens = np.cumsum([0, *part["part_tokens"]])
         soft = np.cumsum([0, *part["part_soft"]])
         prefix, *suffixes = [
@@ -116,13 +122,6 @@ class ParquetShard(Sequence[Example]):
             for (first, end), (first_soft, end_soft) in zip(pairwise(tokens), pairwise(soft), strict=True)
         ]
         return Example(Prompt(prefix, suffixes), part["labels"], part["events"])
-
-    def _of(self, name: str, row: int) -> NDArray[Any]:
-        starts = self._starts[name]
-        return self._values[name][starts[row] : starts[row + 1]]
-
-    def _rows_of_soft_values(self, row: int) -> NDArray[Any]:  # (soft, width)
-        return self._of("soft_values", row).reshape(-1, self._width)
 
 
 class _ShardWriter:
@@ -180,28 +179,42 @@ def _numbers(name: str, example: Example) -> NDArray[Any]:
 
 def _sizes(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tokens (examples,) and candidates (examples,) of a file."""
-    table = _read(path, ["labels", "part_tokens"])
-    of_parts = np.cumsum(np.concatenate([[0], _values(table, "part_tokens")]), dtype=np.int64)
-    return np.diff(of_parts[_starts(table, "part_tokens")]), np.diff(_starts(table, "labels")).astype(np.int64)
+    lists = _read(path, ["labels", "part_tokens"])
+    tokens = np.cumsum(np.concatenate([[0], lists["part_tokens"].values]), dtype=np.int64)
+    return np.diff(tokens[lists["part_tokens"].starts]), np.diff(lists["labels"].starts)
 
 
-def _read(path: Path, columns: list[str]) -> Any:  # noqa: ANN401 - a pyarrow table, untyped here
+class _Lists(NamedTuple):
+    """A column: one list of numbers per example."""
+
+    values: NDArray[Any]  # (numbers,) of all examples
+    starts: NDArray[np.int64]  # (examples + 1,)
+
+    def of(self, row: int) -> NDArray[Any]:
+        """An example's numbers."""
+        return self.values[self.starts[row] : self.starts[row + 1]]
+
+
+def _read(path: Path, columns: Iterable[str]) -> dict[str, _Lists]:
+    """Columns of a file, one after the other, so that Arrow holds a copy of one at most."""
     pyarrow = _pyarrow()
+    lists = {}
     try:
-        return pyarrow.parquet.read_table(path, columns=columns).combine_chunks()
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for name in columns:
+                chunks = file.read([name])[name].chunks
+                # Concatenating copies: PyTorch wants arrays that may be written to, and Arrow's may not.
+                values = np.concatenate([chunk.flatten().to_numpy() for chunk in chunks], dtype=COLUMNS[name])
+                lengths = np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in chunks])
+                lists[name] = _Lists(values, np.cumsum(np.concatenate([[0], lengths]), dtype=np.int64))
     except (OSError, pyarrow.ArrowException) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    pyarrow.default_memory_pool().release_unused()  # Arrow would keep several files' worth of freed memory
+    return lists
 
 
-def _values(table: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - as above
-    # A copy, because PyTorch wants arrays that may be written to, and Arrow's may not.
-    return np.array(table[name].chunk(0).flatten().to_numpy(zero_copy_only=False), COLUMNS[name])
-
-
-def _starts(table: Any, name: str) -> NDArray[np.int64]:  # noqa: ANN401 - as above
-    """Where each example's list begins in `_values`, and the end of the last: (examples + 1,)."""
-    offsets = table[name].chunk(0).offsets.to_numpy()
-    return np.asarray(offsets - offsets[0], np.int64)
+def _width(path: Path) -> int:
+    return int(_pyarrow().parquet.read_schema(path).metadata[_WIDTH.encode()])
 
 
 def _pyarrow() -> Any:  # noqa: ANN401 - a module without types

@@ -17,7 +17,7 @@ from runtime.errors import CheckpointError, MissingDependency
 
 _PATIENCE: Final = timedelta(days=7)
 """How long processes wait for each other: for hours while the main one makes the examples. A launcher ends all of them
-when one ends early, so nobody waits for a process that is gone."""
+when one fails, so nobody waits for a process that is gone."""
 
 T = TypeVar("T")
 

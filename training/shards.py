@@ -7,7 +7,6 @@ shards, and the examples within each, mixes well although only one shard is in m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
 from itertools import chain
 from typing import Final, overload
 
@@ -38,7 +37,8 @@ class ShardedExamples(Sequence[Example]):
         tokens: Sequence[NDArray[np.int64]],
         candidates: Sequence[NDArray[np.int64]],
     ) -> None:
-        self._open = lru_cache(maxsize=1)(open_shard)  # so that one shard is in memory, not all
+        self._open = open_shard
+        self._opened: tuple[int, Sequence[Example]] | None = None
         self.tokens, self.candidates = tuple(tokens), tuple(candidates)
         self._starts = np.cumsum([0, *(len(shard) for shard in tokens)])
 
@@ -51,7 +51,10 @@ class ShardedExamples(Sequence[Example]):
 
     def shard(self, number: int) -> Sequence[Example]:
         """The examples of a shard."""
-        return self._open(number)
+        if self._opened is None or self._opened[0] != number:
+            self._opened = None  # first, so that two are not in memory
+            self._opened = number, self._open(number)
+        return self._opened[1]
 
     def __len__(self) -> int:
         return int(self._starts[-1])

@@ -59,8 +59,8 @@ def train(
     torch.manual_seed(preset.seed)
     _report_skipped(log, reporter)
     start = None if pretrained is None else Start.of(pretrained, Processes())
-    text = fit_tokenizer(log.items, preset.vocabulary) if start is None else start.checkpoint.text
     keep = _keep(log, preset, out, start)
+    text = fit_tokenizer(log.items, preset.vocabulary) if start is None else start.checkpoint.text
     graph = _train_graph(log, text, preset, reporter)
     examples = make_examples(log, graph, text, preset, reporter, keep)
     if start is None:

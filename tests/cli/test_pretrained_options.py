@@ -1,6 +1,7 @@
 """`exitstream train --backbone`, from a tiny checkpoint to the explanation of a score."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from event_data.load import load_log
-from models.bundle import Bundle
+from models.bundle import TRAINING, Bundle
 from models.golden_check import check_golden
 from models.text import item_text
 from runtime.errors import CheckpointError
@@ -42,9 +43,10 @@ def test_a_bundle_of_a_checkpoint_trains_loads_and_explains_itself_in_words(data
     log = load_log(data)
     titles = [item_text(item.title, item.attributes) for item in log.items]
     checkpoint, out = write_checkpoint(tmp_path / "checkpoint", titles), tmp_path / "bundle"
-    options = ("--layers", 2, "--exit-after", "1,2", "--lora", 2)
+    options = ("--layers", 2, "--exit-after", "1,2", "--lora", 2, "--most-examples", 700, "--examples-in-memory", 0)
     told = _run("train", "--data", data, "--out", out, "--backbone", checkpoint, *options)
     assert "million trained" in told
+    assert re.search(r"exit heads: 1,400 (to do|of)|1,?400/1,?400", told), "700 candidates in two epochs"
     assert "its training will take about" in told
     assert told.index("will take") < told.index("exit heads")
     bundle = Bundle.load(out)
@@ -58,6 +60,16 @@ def test_a_bundle_of_a_checkpoint_trains_loads_and_explains_itself_in_words(data
     (tmp_path / "request.json").write_text(json.dumps(request))
     shown = _run("score", tmp_path / "request.json", "--bundle", out, "--data", data)
     assert title in " ".join(shown.split())
+
+
+@pytest.mark.slow
+def test_examples_that_may_not_stay_in_memory_go_to_the_bundles_folder(data, tmp_path):
+    """Where they cannot be written, the line says so and where."""
+    out = tmp_path / "bundle"
+    out.mkdir()
+    (out / TRAINING).write_text("no folder")
+    with pytest.raises(CheckpointError, match=r"cannot keep the training examples in .*bundle/\.training/examples"):
+        _run("train", "--data", data, "--out", out, "--most-examples", 50, "--examples-in-memory", 49)
 
 
 def test_options_of_a_backbone_without_one_are_refused(tmp_path):

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,12 @@ from models.text import item_text
 from runtime.errors import CheckpointError
 from training.examples import make_examples
 from training.fine_tune import fine_tune
+from training.from_pretrained import keep_for, lengths_of, shared_examples
 from training.interrupted import StateFile
-from training.parquet_examples import parquet_in
+from training.parquet_examples import parquet_in, read_examples
 from training.processes import Processes, require_single_process
 from training.progress import Silent
+from training.shards import in_memory
 from training.train import train
 from training.train_graph import train_graph
 
@@ -88,6 +91,24 @@ def test_two_processes_that_were_stopped_go_on(together, tmp_path):
     continued = torch.load(together / "continued.pt")
     for name, weight in whole.state_dict().items():
         torch.testing.assert_close(continued[name], weight, atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_a_machine_that_does_not_see_the_examples_says_so(folder, tmp_path):
+    """Neither an empty folder nor older examples are trained on."""
+    with pytest.raises(CheckpointError, match="all machines share"):
+        shared_examples(tmp_path, "x")
+    kept = keep_for(10, training_process.preset(), tmp_path, processes=2)(read_examples(folder / "train"), 10, 0)
+    assert len(shared_examples(tmp_path, lengths_of(kept))) == len(kept) > 0
+    with pytest.raises(CheckpointError, match="all machines share"):
+        shared_examples(tmp_path, lengths_of(read_examples(folder / "validation")))
+
+
+def test_examples_are_kept_in_files_where_they_are_many_or_others_read_them(tmp_path):
+    """Otherwise in memory."""
+    preset = replace(training_process.preset(), examples_in_memory=10)
+    assert keep_for(10, preset, tmp_path, processes=1) is in_memory
+    assert keep_for(11, preset, tmp_path, processes=1) is not in_memory
+    assert keep_for(10, preset, tmp_path, processes=2) is not in_memory
 
 
 def test_several_processes_without_a_backbone_are_refused(monkeypatch):
