@@ -26,6 +26,9 @@ def pretrained_options(
     ] = "",
     lora: Annotated[int, typer.Option(min=0, help="Rank of the LoRA adapters; 0 trains the layers in full.")] = 16,
     dtype: Annotated[str, typer.Option(help="Format of frozen weights: auto, float32 or bfloat16.")] = "auto",
+    save_as: Annotated[
+        str, typer.Option(help="Format of layers and words in the bundle: float32, or bfloat16 for half the size.")
+    ] = "float32",
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Less memory for activations, more time.")
     ] = False,
@@ -38,14 +41,16 @@ def pretrained_options(
     from training.pretrained import PretrainedOptions  # noqa: PLC0415 - torch, only when the command runs
 
     if backbone is None:
-        if layers is not None or exit_after or checkpointing:
-            raise CheckpointError("--layers, --exit-after and --checkpointing are for pre-trained weights: --backbone")
+        if layers is not None or exit_after or checkpointing or save_as != "float32":
+            raise CheckpointError(
+                "--layers, --exit-after, --save-as and --checkpointing are for pre-trained weights: give --backbone"
+            )
         return None
     try:
         exits = tuple(int(part) for part in exit_after.split(",") if part.strip())
     except ValueError as error:
         raise CheckpointError(f"--exit-after {exit_after} is no list of layers; give for example 4,8,12") from error
-    return PretrainedOptions(backbone, layers, exits, lora, dtype, checkpointing)
+    return PretrainedOptions(backbone, layers, exits, lora, dtype, save_as, checkpointing)
 
 
 def with_pretrained_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -140,6 +140,7 @@ class ExitModel(nn.Module):
             )
         self.config = config
         self.recompute = False
+        self._saved_as: torch.dtype | None = None
         self.backbone = backbone
         self.soft = SoftTokens(config, decoder.hidden_size, decoder.initializer_range)
         heads = [ExitHead(decoder.hidden_size, decoder.rms_norm_eps) for _ in config.exit_layers]
@@ -171,11 +172,21 @@ class ExitModel(nn.Module):
         """
         return cls(load_backbone(path_or_hub_name, lora, dtype), config)
 
+    def round_backbone(self, dtype: torch.dtype) -> None:
+        """Round the backbone's weights to what `dtype` can hold, and save them in it from now on. In memory they keep
+        their format; and constants, such as the angles of positions, all their digits.
+        """
+        self._saved_as = dtype
+        with torch.no_grad():
+            for weight in self.backbone.parameters():
+                weight.copy_(weight.to(dtype))
+
     def save(self, folder: Path) -> None:
         """Write `backbone/` (in the format of transformers), `exits.safetensors` and `exits.json`."""
         folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: part.to(self._saved_as or part.dtype) for name, part in self.backbone.state_dict().items()}
         with no_progress_bars():
-            self.backbone.save_pretrained(folder / "backbone", max_shard_size=_ONE_FILE)
+            self.backbone.save_pretrained(folder / "backbone", state_dict=weights, max_shard_size=_ONE_FILE)
         ours = {name: part.contiguous() for name, part in self.state_dict().items() if not _is_backbone(name)}
         save_file(ours, str(folder / "exits.safetensors"))
         (folder / "exits.json").write_text(json.dumps(asdict(self.config), indent=1))

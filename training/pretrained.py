@@ -32,6 +32,8 @@ class PretrainedOptions:
     """Rank of the adapters on attention and MLP projections; 0 trains all weights of the layers."""
     dtype: str = "auto"
     """Format of frozen weights: float32, bfloat16, or auto: bfloat16 where the processor or GPU computes with it."""
+    saved_as: str = "float32"
+    """Format of the layers and words in the bundle: float32, or bfloat16 for a file of half the size."""
     checkpointing: bool = False
     """Compute a layer's activations again in the backward pass: less memory, about a third more time."""
     rate_of_new: float = 1e-3
@@ -44,8 +46,10 @@ class PretrainedOptions:
         """The format of frozen weights on the device that trains.
 
         Raises:
-            CheckpointError: an unknown format, or bfloat16 for weights that train.
+            CheckpointError: an unknown format, also of what is saved, or bfloat16 for weights that train.
         """
+        if self.saved_as not in {"float32", "bfloat16"}:
+            raise CheckpointError(f"--save-as {self.saved_as} is unknown; give float32 or bfloat16")
         if self.dtype not in {"auto", "float32", "bfloat16"}:
             raise CheckpointError(f"--dtype {self.dtype} is unknown; give auto, float32 or bfloat16")
         if not self.lora:
@@ -105,13 +109,17 @@ class PretrainedModel:
             yield {"params": [part for part in chosen if part.ndim <= 1], "lr": rate, "weight_decay": 0.0}
 
     def finished(self) -> ExitModel:
-        """The model on the CPU, in float32, with adapters merged into its weights: serving pays nothing for them."""
+        """The model on the CPU, in float32, with adapters merged into its weights: serving pays nothing for them. With
+        `saved_as`, its numbers are those that the file will hold.
+        """
         self.model.recompute = False
         backbone = self.model.cpu().backbone
         backbone.float()
         if self._adapted is not None:
             self._adapted.merge_and_unload()
         backbone.config.dtype = torch.float32
+        if self._options.saved_as == "bfloat16":
+            self.model.round_backbone(torch.bfloat16)  # now: what is calibrated and evaluated is what will be loaded
         return self.model.requires_grad_(requires_grad=True).eval()
 
 

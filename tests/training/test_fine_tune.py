@@ -9,6 +9,7 @@ from tiny_checkpoint import write_checkpoint
 
 from models.bundle import TRAINING, Bundle
 from models.checkpoint import open_checkpoint
+from models.exit_model import ExitModel
 from models.golden_check import check_golden
 from models.prompt_batch import collate
 from models.text import item_text
@@ -157,6 +158,27 @@ def test_frozen_weights_may_be_bfloat16(folder, examples, small, tmp_path):
     assert pretrained.model.backbone.embed_tokens.weight.dtype == torch.bfloat16
     model = fine_tune(pretrained, job_of(examples, small, 600), StateFile(tmp_path, "x"), Silent())
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_bundle_may_hold_bfloat16(folder, tmp_path):
+    """The finished model has the very numbers that are loaded from half as large a file; positions lose no digit."""
+    sizes = {}
+    for saved_as in ("float32", "bfloat16"):
+        model = new_model(folder, saved_as=saved_as).finished()
+        model.save(tmp_path / saved_as)
+        sizes[saved_as] = (tmp_path / saved_as / "backbone" / "model.safetensors").stat().st_size
+        loaded = ExitModel.load(tmp_path / saved_as)
+        assert all(torch.equal(part, loaded.state_dict()[name]) for name, part in model.state_dict().items())
+        assert {part.dtype for part in loaded.parameters()} == {torch.float32}
+        assert torch.equal(model.backbone.rotary_emb.inv_freq, loaded.backbone.rotary_emb.inv_freq)
+    assert sizes["bfloat16"] < 0.6 * sizes["float32"]
+
+
+def test_an_unknown_format_is_told_before_anything_is_read():
+    """Of frozen weights, and of those that are saved."""
+    for options, name in (({"dtype": "int4"}, "--dtype int4"), ({"saved_as": "int4"}, "--save-as int4")):
+        with pytest.raises(CheckpointError, match=f"{name} is unknown"):
+            PretrainedOptions("x", **options).number_format(CPU)
 
 
 def test_soft_tokens_start_at_the_scale_of_words(folder):
