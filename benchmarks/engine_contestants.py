@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from models.backbone import as_transformers
 from models.bundle import Bundle
 from models.exit_model import ExitModel
 from models.prompt import Prompt
@@ -39,8 +40,9 @@ class Naive:
     """transformers at full depth: a request is a batch, every candidate a padded row of its own."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._model = copy.deepcopy(bundle.model)
-        self._model.backbone.norm = nn.Identity()  # the final head has its own
+        self._model = bundle.model
+        self._backbone = as_transformers(copy.deepcopy(bundle.model.backbone))
+        self._backbone.norm = nn.Identity()  # the final head has its own
         self._calibration = bundle.calibration
 
     @torch.inference_mode()
@@ -51,7 +53,7 @@ class Naive:
 
     def _request(self, prompt: Prompt) -> Tensor:  # (candidates,)
         vectors, visible = padded_rows(self._model, prompt)
-        hidden = self._model.backbone(inputs_embeds=vectors, attention_mask=visible, use_cache=False).last_hidden_state
+        hidden = self._backbone(inputs_embeds=vectors, attention_mask=visible, use_cache=False).last_hidden_state
         answers = hidden[torch.arange(len(hidden)), visible.sum(dim=1) - 1]
         logits: Tensor = self._model.heads[-1](answers)
         return logits

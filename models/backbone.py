@@ -1,4 +1,4 @@
-"""Loads decoders of the supported families from Hugging Face checkpoints and merges LoRA adapters."""
+"""Decoders in the classes of transformers: from Hugging Face checkpoints, LoRA adapters merged, or from bundles."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import msgspec
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose decoder layers `worker.engine` computes."""
+from models.decoder import Decoder
+from models.decoder_config import FAMILIES, UnsupportedBackbone
 
 _WEIGHTS_ONLY: Final = {"attn_implementation": "sdpa", "trust_remote_code": False, "use_safetensors": True}
 """No checkpoint brings code along: neither in Python files of its own nor in pickled weights."""
-
-
-class UnsupportedBackbone(ValueError):
-    """The checkpoint is of an unsupported family, or does not fit the exits or the adapter."""
 
 
 def load_backbone(path_or_hub_name: str, lora: str | None, dtype: torch.dtype) -> PreTrainedModel:
@@ -40,6 +37,15 @@ def load_backbone(path_or_hub_name: str, lora: str | None, dtype: torch.dtype) -
         if lora is not None:
             return _merged_with_adapter(path_or_hub_name, lora, dtype)
         return AutoModel.from_pretrained(path_or_hub_name, dtype=dtype, **_WEIGHTS_ONLY)
+
+
+def as_transformers(decoder: Decoder) -> PreTrainedModel:
+    """A bundle's decoder as transformers computes it, with the same weights in memory."""
+    told = {name: part for name, part in msgspec.to_builtins(decoder.config).items() if name != "model_type"}
+    config = AutoConfig.for_model(decoder.config.model_type, **told)
+    model: PreTrainedModel = AutoModel.from_config(config, attn_implementation="sdpa")
+    model.load_state_dict(decoder.state_dict(), assign=True)
+    return model.eval()
 
 
 def _merged_with_adapter(path_or_hub_name: str, lora: str, dtype: torch.dtype) -> PreTrainedModel:

@@ -19,7 +19,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from models.backbone import FAMILIES, no_progress_bars
+from models.backbone import no_progress_bars
+from models.decoder_config import FAMILIES
 from models.text import Text
 from runtime.errors import CheckpointError, MissingDependency
 

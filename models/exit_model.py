@@ -1,7 +1,8 @@
-"""The exit transformer: a Hugging Face decoder with soft tokens as input and a click logit after several layers.
+"""The exit transformer: a decoder with soft tokens as input and a click logit after several layers.
 
-`ExitModel.forward` is the reference: transformers' own layers on a padded batch with a tree-shaped mask. Training uses
-it, and `worker.engine`, which computes the same without padding, is tested against it.
+`ExitModel.forward` is the reference: plain layers on a padded batch with a tree-shaped mask. Training uses it, and
+`worker.engine`, which computes the same without padding, is tested against it. The layers are transformers' own where
+a model is made or comes from a checkpoint, those of `models.decoder` where it comes from a bundle.
 """
 
 from __future__ import annotations
@@ -11,21 +12,25 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
-from models.backbone import FAMILIES, UnsupportedBackbone, load_backbone, no_progress_bars
+from models.decoder_config import FAMILIES, UnsupportedBackbone, read_decoder_config
 from models.features import FEATURES, FIRST_FEATURES
 from models.prompt import SoftKind
 from models.prompt_batch import PromptBatch
-from models.saved_backbone import check_finite, load_saved_backbone, read_decoder_config
+from models.saved_backbone import check_finite, load_saved_backbone
 from models.tensor_file import check_shapes, declared_shapes
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    from models.decoder import Decoder
 
 _ONE_FILE: Final = "1000TB"
 """Weights are never split into several files: a bundle's files are known by name."""
@@ -117,7 +122,7 @@ class ExitModel(nn.Module):
     """A decoder with soft tokens and exit heads.
 
     Args:
-        backbone: a transformers decoder of one of `FAMILIES`, without a language-model head.
+        backbone: a decoder of one of `FAMILIES`, without a language-model head.
         config: exits and widths.
 
     Attributes:
@@ -128,7 +133,7 @@ class ExitModel(nn.Module):
         UnsupportedBackbone: the backbone's family is unknown, or its depth is not the last exit layer.
     """
 
-    def __init__(self, backbone: PreTrainedModel, config: ExitConfig) -> None:
+    def __init__(self, backbone: PreTrainedModel | Decoder, config: ExitConfig) -> None:
         super().__init__()
         decoder = backbone.config
         if decoder.model_type not in FAMILIES:
@@ -141,7 +146,7 @@ class ExitModel(nn.Module):
         self.config = config
         self.recompute = False
         self._saved_as: torch.dtype | None = None
-        self.backbone = backbone
+        self.backbone: Any = backbone  # which parts its layers have depends on the family
         self.soft = SoftTokens(config, decoder.hidden_size, decoder.initializer_range)
         heads = [ExitHead(decoder.hidden_size, decoder.rms_norm_eps) for _ in config.exit_layers]
         heads[-1].norm.load_state_dict(backbone.norm.state_dict())
@@ -153,6 +158,8 @@ class ExitModel(nn.Module):
     @classmethod
     def from_config(cls, decoder: PretrainedConfig, config: ExitConfig) -> ExitModel:
         """A model with random weights."""
+        from transformers import AutoModel  # noqa: PLC0415 - see `models.decoder`
+
         return cls(AutoModel.from_config(decoder, attn_implementation="sdpa"), config)
 
     @classmethod
@@ -170,6 +177,8 @@ class ExitModel(nn.Module):
         Raises:
             UnsupportedBackbone: the checkpoint is of another family, or the adapter does not fit it.
         """
+        from models.backbone import load_backbone  # noqa: PLC0415 - imports transformers
+
         return cls(load_backbone(path_or_hub_name, lora, dtype), config)
 
     def round_backbone(self, dtype: torch.dtype) -> None:
@@ -185,8 +194,7 @@ class ExitModel(nn.Module):
         """Write `backbone/` (in the format of transformers), `exits.safetensors` and `exits.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: part.to(self._saved_as or part.dtype) for name, part in self.backbone.state_dict().items()}
-        with no_progress_bars():
-            self.backbone.save_pretrained(folder / "backbone", state_dict=weights, max_shard_size=_ONE_FILE)
+        self.backbone.save_pretrained(folder / "backbone", state_dict=weights, max_shard_size=_ONE_FILE)
         ours = {name: part.contiguous() for name, part in self.state_dict().items() if not _is_backbone(name)}
         save_file(ours, str(folder / "exits.safetensors"))
         (folder / "exits.json").write_text(json.dumps(asdict(self.config), indent=1))

@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from models.backbone import UnsupportedBackbone
+from models.decoder_config import UnsupportedBackbone
 from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
 from models.prompt import Prompt, SoftKind, TokenSequence

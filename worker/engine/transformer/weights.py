@@ -13,13 +13,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from models.backbone import UnsupportedBackbone
+from models.decoder_config import UnsupportedBackbone
 from models.exit_model import ExitHead, ExitModel
 from worker.engine.settings import Precision
 from worker.engine.transformer.linear import Linear, pack_linear
 
 HfModule: TypeAlias = Any
-"""A module of transformers: which parts it has depends on the family, which its types do not tell."""
+"""A module of transformers, or one of `models.decoder`: which parts it has depends on the family, which its types do
+not tell.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +140,13 @@ def rotation_table(rotary: HfModule, positions: int, device: torch.device) -> Te
 
 def _shape(model: ExitModel) -> Shape:
     config = model.backbone.config
-    attention = model.backbone.layers[0].self_attn
+    layer = model.backbone.layers[0]
     return Shape(
         hidden=config.hidden_size,
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
-        head_dim=attention.head_dim,
+        head_dim=layer.self_attn.head_dim,
         epsilon=config.rms_norm_eps,
         max_positions=_max_positions(model),
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
-from models.backbone import UnsupportedBackbone
+from models.decoder_config import UnsupportedBackbone
 from models.exit_model import ExitModel
 from models.prompt import Prompt
 from models.prompt_batch import collate
