@@ -56,6 +56,7 @@ class Options:
         seeds: number of trainings.
         rounds: timed rounds of full depth and of exits.
         peers_only: measure no model of ours.
+        sentences: whether the sentence encoder, which reads every title, is among the peers.
         folder: where trained bundles are kept.
     """
 
@@ -65,6 +66,7 @@ class Options:
     seeds: int = 1
     rounds: int = 7
     peers_only: bool = False
+    sentences: bool = True
 
 
 def main() -> None:
@@ -81,6 +83,7 @@ def main() -> None:
             seeds=arguments.seeds,
             rounds=3 if arguments.quick else 7,
             peers_only=arguments.peers_only,
+            sentences=not arguments.quick,
         )
         figures = measure(log, options, reporter_for(Console(stderr=True)))
     except ExitstreamError as error:
@@ -110,7 +113,7 @@ def measure(log: EventLog, options: Options, reporter: Reporter) -> dict[str, An
         figures |= means_of(runs) | {"runs": runs}
         graph, text, preset = bundle.graph, bundle.text, replace(preset, limits=bundle.limits)
     parts = statistics_parts(log, graph, text, preset, reporter)
-    return figures | {"peers": peer_figures(log, parts, reporter, ours)}
+    return figures | {"peers": peer_figures(log, parts, reporter, ours, options.sentences)}
 
 
 def log_figures(log: EventLog) -> dict[str, Any]:

@@ -5,14 +5,15 @@
 - `rates_attributes_*`: these and those of the item's attributes, overall and with the user.
 - `statistics_*`: the statistics that our own model reads, from the examples that it is trained on.
 - `statistics_attributes_*`: both together.
+- those of `benchmarks.quality_learned_peers`: networks, LightGCN, a sentence encoder.
 
-Each but the first as logistic regression and as trees. All peers see exactly the events whose examples ours sees, and
-every feature is as of its event.
+`*` stands for logistic regression and trees. All peers see exactly the events whose examples ours sees, and every
+feature is as of its event.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from typing import Any, Final
@@ -21,9 +22,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.quality_learned_peers import (
+    SENTENCES,
+    WAYS,
+    PeerData,
+    PeerScores,
+    learned_scores,
+    sentence_scores,
+)
 from evaluation.auc_difference import auc_difference
 from evaluation.baseline import running_means_scores
-from evaluation.peers.fitting import Fitted, Part, fit_logistic_regression, fit_trees
+from evaluation.peers.fitting import Part, fit_logistic_regression
 from evaluation.peers.running_rates import COUNT_FEATURES, running_rates
 from event_data.event_log import EventLog
 from graph_updater.graph.base_embeddings import bundled_base
@@ -99,33 +108,56 @@ def statistics_parts(
 
 
 def peer_figures(
-    log: EventLog, statistics: StatisticsParts, reporter: Reporter, ours: Floats | None = None
+    log: EventLog, statistics: StatisticsParts, reporter: Reporter, ours: Floats | None = None, sentences: bool = True
 ) -> dict[str, Any]:
-    """AUC, log loss, calibration error and chosen settings of each peer on the test part; and, given our own scores
-    (tests,), our AUC minus the peer's.
+    """AUC, log loss, calibration error and chosen settings of each peer on the test part, or why it was skipped; and,
+    given our own scores (tests,), our AUC minus the peer's.
     """
-    scored = peer_scores(log, statistics, reporter)
+    scored, skipped = peer_scores(log, statistics, reporter, sentences)
     tested = [log.interactions[place] for place in statistics.test.events]
     labels = np.array([is_click(event) for event in tested])
     users = [event.user_id for event in tested]
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = {name: {"skipped": reason} for name, reason in skipped.items()}
     for name, (predicted, settings) in scored.items():
         quality = figures_of(Quality.of(labels.astype(np.float64), predicted))
         lead = {} if ours is None else {"ours_minus": asdict(auc_difference(labels, ours, predicted, users))}
-        figures[name] = quality | {"settings": settings} | lead
+        figures[name] = quality | {"settings": dict(settings)} | lead
     return figures
 
 
 def peer_scores(
-    log: EventLog, statistics: StatisticsParts, reporter: Reporter
-) -> dict[str, tuple[Floats, dict[str, float]]]:
-    """Each peer's probabilities (tests,) on the test part, and its settings."""
+    log: EventLog, statistics: StatisticsParts, reporter: Reporter, sentences: bool = True
+) -> tuple[PeerScores, dict[str, str]]:
+    """Each peer's probabilities (tests,) on the test part with its settings; and why peers were skipped.
+
+    Args:
+        log: all events.
+        statistics: of our own examples; they say which events belong to which part.
+        reporter: shows progress.
+        sentences: whether the sentence encoder takes part.
+    """
     labels = np.array([is_click(event) for event in log.interactions])
     parts = statistics.train, statistics.validation, statistics.test
-    scores: dict[str, tuple[Floats, dict[str, float]]] = {}
-    scores["running_means"] = _running_means(log, statistics, labels), {}
+    scores: PeerScores = {"running_means": (_running_means(log, statistics, labels), {})}
     with reporter.step("rates as of each event", len(PRIOR_WEIGHTS)) as advance:
         rates, prior_weight = _best_rates(log, parts, labels, advance)
+    scores |= _on_columns(parts, rates, labels, prior_weight, reporter)
+    data = PeerData(log, labels, rates, prior_weight, *(part.events for part in parts))
+    scores |= learned_scores(data, reporter)
+    if not sentences:
+        return scores, dict.fromkeys(SENTENCES, "left out of a quick run")
+    encoded, skipped = sentence_scores(data, reporter)
+    return scores | encoded, skipped
+
+
+def _on_columns(
+    parts: tuple[Statistics, Statistics, Statistics],
+    rates: Floats,
+    labels: NDArray[np.bool_],
+    prior_weight: float,
+    reporter: Reporter,
+) -> PeerScores:
+    """Logistic regression and trees on rates and statistics."""
     counts = rates[:, : len(COUNT_FEATURES)]
     columns: dict[str, list[Floats]] = {
         "rates": [counts[part.events] for part in parts],
@@ -133,14 +165,14 @@ def peer_scores(
         "statistics": [part.values for part in parts],
         "statistics_attributes": [np.hstack([part.values, rates[part.events]]) for part in parts],
     }
-    ways: Mapping[str, Callable[[Part, Part], Fitted]] = {"logistic": fit_logistic_regression, "trees": fit_trees}
-    with reporter.step("peers", len(columns) * len(ways)) as advance:
+    scores: PeerScores = {}
+    with reporter.step("peers", len(columns) * len(WAYS)) as advance:
         for name, features in columns.items():
             train, validation, test = (
                 Part(one, labels[part.events]) for one, part in zip(features, parts, strict=True)
             )
             prior = {} if name == "statistics" else {"prior_weight": prior_weight}
-            for way, fit in ways.items():
+            for way, fit in WAYS.items():
                 fitted = fit(train, validation)
                 scores[f"{name}_{way}"] = fitted.predict(test.features), {**fitted.settings, **prior}
                 advance(1, f"{name}_{way}")
