@@ -38,15 +38,15 @@ class RankingOptions:
 
     dim: int = 64
     layers: int = 3
-    steps: int = 1_500
+    steps: int = 130
     minutes: float = 90.0
     """Training ends after this time, or after `steps`, whichever is first; the learning rate falls accordingly."""
     users_per_step: int = 512
     more_items_per_step: int = 2_048
     """Drawn at random from the catalogue, besides the items of the step's users."""
-    learning_rate: float = 2e-3
-    temperature: float = 0.1
-    regularisation: float = 1.0
+    learning_rate: float = 5e-3
+    temperature: float = 0.025
+    regularisation: float = 0.0
     """Weight of the mean squared length of the base embeddings in the loss."""
     initial_length: float = 0.1
     """Mean length of the base embeddings at the start."""

@@ -145,7 +145,9 @@ def test_only_items_of_the_slice_are_fitted(log, graph, preset):
 def test_a_graph_fitted_to_rank_serves_like_any_other(text):
     """Embeddings come from clicks alone, and a new user is of the circle that they click with."""
     events = interactions(60, 12, lambda user, item: user % 2 == item % 2 and (user + item) % 5)
-    ranking = RankingOptions(dim=8, steps=60, users_per_step=30, learning_rate=0.02)
+    ranking = RankingOptions(
+        dim=8, steps=60, users_per_step=30, learning_rate=0.02, temperature=0.1, regularisation=1.0
+    )
     graph = train_graph(events, [], text, GraphOptions(ranking=ranking))
     assert (graph.dim, graph.layers) == (8, ranking.layers)
     users, items = embeddings_after(graph, interactions(1, 12, lambda _, item: item in {0, 2}))
