@@ -88,7 +88,7 @@ def embeddings_alone(log: EventLog, preset: Preset, reporter: Reporter) -> tuple
     text = fit_tokenizer(log.items, preset.vocabulary)
     end = graph_end(log, preset)
     slice_ = log.interactions[max(0, end - preset.most_graph_events) : end]
-    with reporter.step("graph: base embeddings", preset.graph.steps) as advance:
+    with reporter.step("graph: base embeddings", preset.graph.most_steps) as advance:
         return train_graph(slice_, log.items, text, preset.graph, advance), text
 
 

@@ -91,7 +91,7 @@ def _keep(log: EventLog, preset: Preset, out: Path, start: Start | None) -> Keep
 
 
 def _train_graph(log: EventLog, text: Text, preset: Preset, reporter: Reporter) -> GraphBase:
-    with reporter.step("graph: base embeddings", preset.graph.steps) as advance:
+    with reporter.step("graph: base embeddings", preset.graph.most_steps) as advance:
         end = graph_end(log, preset)
         slice_ = log.interactions[max(0, end - preset.most_graph_events) : end]
         return train_graph(slice_, log.items, text, preset.graph, advance)

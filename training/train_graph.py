@@ -24,6 +24,7 @@ from models.lightgcn import both_directions, propagate
 from models.text import Text
 from schemas.messages import Interaction, Item
 from training.clicks import is_click
+from training.rank_items import RankingOptions, fit_to_rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,15 @@ class GraphOptions:
     text_regularisation: float = 3.0
     """Ridge penalty of the map from words to base embeddings."""
     initial_std: float = 0.1
+    ranking: RankingOptions | None = None
+    """For a log whose users' clicks are known and not what else they saw: fit the embeddings to rank each user's clicks
+    before the rest of the catalogue, with these hyperparameters. None predicts which impressions are clicked.
+    """
+
+    @property
+    def most_steps(self) -> int:
+        """Largest number of optimisation steps."""
+        return self.steps if self.ranking is None else self.ranking.steps
 
 
 def train_graph(
@@ -58,8 +68,11 @@ def train_graph(
         on_step: called after each optimisation step.
     """
     slice_ = _index(interactions)
-    alphas = [1 / (options.layers + 1)] * (options.layers + 1)
-    base = _fit(slice_, alphas, options, on_step)
+    if options.ranking is None:
+        alphas = [1 / (options.layers + 1)] * (options.layers + 1)
+        base = _fit(slice_, alphas, options, on_step)
+    else:
+        alphas, base, _ = fit_to_rank(slice_.clicks(), options.ranking, on_step)
     tokens = {item.item_id: text.encode_item(item) for item in items}
     word_vectors, word_bias = _map_from_words(
         [tokens.get(item_id, []) for item_id in slice_.item_ids], base, text.vocabulary_size, options
@@ -81,6 +94,12 @@ class _Slice(NamedTuple):
     user_nodes: Tensor  # (interactions,)
     item_rows: Tensor  # (interactions,)
     labels: Tensor  # (interactions,) float32
+
+    def clicks(self) -> csr_matrix:
+        """(users, items), nonzero where the user clicked the item."""
+        clicked = self.labels > 0
+        places = self.user_nodes[clicked].numpy(), self.item_rows[clicked].numpy()
+        return csr_matrix((np.ones(len(places[0]), np.float32), places), shape=(self.users, len(self.item_ids)))
 
 
 def _index(interactions: Sequence[Interaction]) -> _Slice:

@@ -10,6 +10,7 @@ from event_data.synthetic import synthetic_log
 from models.lightgcn import both_directions, propagate
 from schemas.messages import Interaction
 from training.examples import graph_end
+from training.rank_items import RankingOptions
 from training.tokenizer import fit_tokenizer
 from training.train_graph import GraphOptions, train_graph
 
@@ -139,3 +140,22 @@ def test_only_items_of_the_slice_are_fitted(log, graph, preset):
     """All other items get theirs from their text, as in serving."""
     met = {event.item_id for event in log.interactions[: graph_end(log, preset)]}
     assert set(graph.item_ids) == met
+
+
+def test_a_graph_fitted_to_rank_serves_like_any_other(text):
+    """Embeddings come from clicks alone, and a new user is of the circle that they click with."""
+    events = interactions(60, 12, lambda user, item: user % 2 == item % 2 and (user + item) % 5)
+    ranking = RankingOptions(
+        dim=8, steps=60, users_per_step=30, learning_rate=0.02, temperature=0.1, regularisation=1.0
+    )
+    graph = train_graph(events, [], text, GraphOptions(ranking=ranking))
+    assert (graph.dim, graph.layers) == (8, ranking.layers)
+    users, items = embeddings_after(graph, interactions(1, 12, lambda _, item: item in {0, 2}))
+    affinity = {item: float(users["u0"] @ z) for item, z in items.items()}
+    assert min(affinity[f"i{item}"] for item in range(0, 12, 2)) > max(affinity[f"i{item}"] for item in range(1, 12, 2))
+
+
+def test_steps_are_those_of_the_objective():
+    """What a progress bar counts up to."""
+    assert GraphOptions(steps=7).most_steps == 7
+    assert GraphOptions(steps=7, ranking=RankingOptions(steps=9)).most_steps == 9
