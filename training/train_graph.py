@@ -1,9 +1,9 @@
 """Trains LightGCN's base embeddings on an early slice of the log: they must not know the labels of later examples.
 
-All layers have the same weight. Users have no base embedding, so that z of a user comes from clicked items alone and
-the model is inductive. In every step each user keeps a random share of their interactions as history. The clicks among
-them are the edges of the graph; the loss is computed on the rest. So no prediction is made from its own edge, and short
-histories are trained as well as long ones.
+All layers have the same weight unless asked otherwise. Users have no base embedding, so that z of a user comes from
+clicked items alone and the model is inductive. In every step each user keeps a random share of their interactions as
+history. The clicks among them are the edges of the graph; the loss is computed on the rest. So no prediction is made
+from its own edge, and short histories are trained as well as long ones.
 """
 
 from __future__ import annotations
@@ -39,6 +39,16 @@ class GraphOptions:
     text_regularisation: float = 3.0
     """Ridge penalty of the map from words to base embeddings."""
     initial_std: float = 0.1
+    average: bool = True
+    """Whether z is the mean over all layers, as LightGCN has it; False takes each node's last layer alone."""
+
+    def alphas(self) -> list[float]:
+        """The weight of each layer in z. Users have no base embedding, so every second layer of a node is zero: the
+        last one of a user and that of an item are the last two.
+        """
+        if self.average:
+            return [1 / (self.layers + 1)] * (self.layers + 1)
+        return [float(layer >= self.layers - 1) for layer in range(self.layers + 1)]
 
 
 def train_graph(
@@ -58,7 +68,7 @@ def train_graph(
         on_step: called after each optimisation step.
     """
     slice_ = _index(interactions)
-    alphas = [1 / (options.layers + 1)] * (options.layers + 1)
+    alphas = options.alphas()
     base = _fit(slice_, alphas, options, on_step)
     tokens = {item.item_id: text.encode_item(item) for item in items}
     word_vectors, word_bias = _map_from_words(
