@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import overload_tables, quality_tables, tables
+from benchmarks import ablation_tables, overload_tables, quality_tables, tables
 from benchmarks.harness import exit_on_error
+from benchmarks.promise import promise_table
 from runtime.errors import ExitstreamError
 
 ROOT: Final = Path(__file__).parents[1]
@@ -30,6 +31,9 @@ SOURCES: Final = {
     "evaluate-synthetic": "`exitstream evaluate --out …`",
     "quality-ml-100k": "`benchmarks.quality --data …`",
     "quality-book-crossing": "`benchmarks.quality --data … --click-at 8`",
+    "ablations-ml-100k": "`benchmarks.ablations --data …`",
+    "learning-curve": "`benchmarks.learning_curve`",
+    "promise": "`benchmarks.promise`",
     "graph": "`benchmarks.graph`",
     "graph-quality": "`benchmarks.graph_quality --data …`",
     "graph-drift": "`benchmarks.graph --drift`",
@@ -51,6 +55,11 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "peers_ml_100k": (quality_tables.peers, ("quality-ml-100k",)),
     "peers_book_crossing": (quality_tables.peers, ("quality-book-crossing",)),
     "graph_quality": (quality_tables.graph, ("graph-quality",)),
+    "ablations_ml_100k": (ablation_tables.ablations, ("ablations-ml-100k",)),
+    "graph_evidence_ml_100k": (ablation_tables.graph_evidence, ("ablations-ml-100k",)),
+    "criteria_ml_100k": (ablation_tables.criteria, ("ablations-ml-100k",)),
+    "learning_curve": (ablation_tables.learning_curve, ("learning-curve",)),
+    "promise": (promise_table, ("promise",)),
     "graph": (tables.graph, ("graph",)),
     "graph_drift": (tables.graph_drift, ("graph-drift",)),
     "freshness": (tables.freshness, ("freshness",)),

@@ -31,6 +31,12 @@ def add_bundle(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--bundle", type=Path, help="a trained bundle; without: one is trained once under out/")
 
 
+def add_backbone(arguments: argparse.ArgumentParser) -> None:
+    """`--backbone` and `--layers`, for what compares pre-trained weights with a random start."""
+    arguments.add_argument("--backbone", help="also start from these weights: a Hugging Face folder, GGUF, or smollm2")
+    arguments.add_argument("--layers", type=int, help="decoder layers of them to keep, from the first")
+
+
 def add_broker(arguments: argparse.ArgumentParser) -> None:
     """`--broker`, for what needs Kafka."""
     arguments.add_argument("--broker", default="docker", help="docker (a container), embedded, or host:port of a Kafka")

@@ -49,7 +49,7 @@ def make_examples(
     first = max(0, split.train_end - preset.most_examples)
     start = max(first, fitted_until)
     held_out_from = max(split.train_end, split.validation_end - preset.most_held_out)
-    ticks = _tick_lengths(preset)
+    ticks = tick_lengths(preset)
     with reporter.step("examples by replay", split.validation_end - first) as advance:
         blind = Replay(log.items, _without_embeddings(graph), text, preset.limits)
         seeing = Replay(log.items, bundled_base(graph, text), text, preset.limits)
@@ -70,7 +70,7 @@ def _told(examples: Iterator[Example], advance: Advance) -> Iterator[Example]:
         advance(len(example))
 
 
-def _tick_lengths(preset: Preset) -> Iterator[int]:
+def tick_lengths(preset: Preset) -> Iterator[int]:
     """Random tick lengths: some histories are up to date, others a few events behind, as in serving."""
     random = Random(preset.seed)
     while True:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,15 @@ class Example:
     def graph_features(self) -> NDArray[np.float32]:  # (candidates, len(GRAPH_FEATURES))
         """The input of the graph score: the leading columns of each candidate's statistics."""
         return self.prompt.statistics(len(GRAPH_FEATURES))
+
+
+class PastRequest(NamedTuple):
+    """Who was shown what, and the outcome."""
+
+    user_id: str
+    item_ids: Sequence[str]
+    labels: NDArray[np.float32]  # (candidates,) 1 for a click
+    events: NDArray[np.int64]  # (candidates,) indices into the log
 
 
 class Replay:
@@ -124,12 +133,21 @@ def replay_examples(
         tick_lengths: number of events per tick. With 1, every prompt is as of its event.
         first_event: index in the log of the first event.
     """
+    for asked in replay_requests(replay, interactions, tick_lengths, first_event):
+        yield Example(replay.prompt(asked.user_id, asked.item_ids), asked.labels, asked.events)
+
+
+def replay_requests(
+    replay: Replay, interactions: Sequence[Interaction], tick_lengths: Iterator[int], first_event: int = 0
+) -> Iterator[PastRequest]:
+    """As `replay_examples`, without prompts: each request is given while the replay is as of its time."""
     start = 0
     while start < len(interactions):
         tick = interactions[start : start + next(tick_lengths)]
         for places in _by_user(tick):
-            yield Example(
-                prompt=replay.prompt(tick[places[0]].user_id, [tick[place].item_id for place in places]),
+            yield PastRequest(
+                user_id=tick[places[0]].user_id,
+                item_ids=[tick[place].item_id for place in places],
                 labels=np.array([is_click(tick[place]) for place in places], np.float32),
                 events=np.array(places, np.int64) + (first_event + start),
             )

@@ -1,9 +1,9 @@
 """Trains LightGCN's base embeddings on an early slice of the log: they must not know the labels of later examples.
 
-All layers have the same weight. Users have no base embedding, so that z of a user comes from clicked items alone and
-the model is inductive. In every step each user keeps a random share of their interactions as history. The clicks among
-them are the edges of the graph; the loss is computed on the rest. So no prediction is made from its own edge, and short
-histories are trained as well as long ones.
+All layers have the same weight unless asked otherwise. Users have no base embedding, so that z of a user comes from
+clicked items alone and the model is inductive. In every step each user keeps a random share of their interactions as
+history. The clicks among them are the edges of the graph; the loss is computed on the rest. So no prediction is made
+from its own edge, and short histories are trained as well as long ones.
 """
 
 from __future__ import annotations
@@ -50,6 +50,17 @@ class GraphOptions:
         """Largest number of optimisation steps."""
         return self.steps if self.ranking is None else self.ranking.steps
 
+    average: bool = True
+    """Whether z is the mean over all layers, as LightGCN has it; False takes each node's last layer alone."""
+
+    def alphas(self) -> list[float]:
+        """The weight of each layer in z. Users have no base embedding, so every second layer of a node is zero: the
+        last one of a user and that of an item are the last two.
+        """
+        if self.average:
+            return [1 / (self.layers + 1)] * (self.layers + 1)
+        return [float(layer >= self.layers - 1) for layer in range(self.layers + 1)]
+
 
 def train_graph(
     interactions: Sequence[Interaction],
@@ -69,7 +80,7 @@ def train_graph(
     """
     slice_ = _index(interactions)
     if options.ranking is None:
-        alphas = [1 / (options.layers + 1)] * (options.layers + 1)
+        alphas = options.alphas()
         base = _fit(slice_, alphas, options, on_step)
     else:
         alphas, base, _ = fit_to_rank(slice_.clicks(), options.ranking, on_step)

@@ -159,3 +159,17 @@ def test_steps_are_those_of_the_objective():
     """What a progress bar counts up to."""
     assert GraphOptions(steps=7).most_steps == 7
     assert GraphOptions(steps=7, ranking=RankingOptions(steps=9)).most_steps == 9
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_without_the_mean_each_node_has_its_last_layer_alone(layers):
+    """A layer further away than that is zero, because users begin with nothing."""
+    alphas = GraphOptions(layers=layers, average=False).alphas()
+    edges = both_directions(torch.tensor([0, 0, 1]), torch.tensor([2, 3, 3]))
+    base = torch.tensor([[0.0], [0.0], [1.0], [-3.0]])  # two users, two items
+    alone = [
+        propagate(base, edges, None, [float(at == layer) for at in range(layers + 1)]) for layer in range(layers + 1)
+    ]
+    expected = torch.where(alone[layers] != 0, alone[layers], alone[layers - 1])
+    torch.testing.assert_close(propagate(base, edges, None, alphas), expected)
+    assert GraphOptions(layers=layers).alphas() == pytest.approx([1 / (layers + 1)] * (layers + 1))

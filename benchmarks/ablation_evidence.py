@@ -1,0 +1,186 @@
+"""What can be left out of the evidence, and where else it can come from: the log is replayed once, and the prompts of
+every variant are made from what was found then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.nearest_past import NearestPast, text_similarities
+from event_data.event_log import EventLog
+from graph_updater.graph.base_embeddings import bundled_base
+from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, UserEvidence
+from models.graph_base import GraphBase
+from models.prompt import PromptLimits
+from models.text import Text
+from schemas.messages import Interaction
+from training.examples import graph_end, tick_lengths
+from training.presets import Preset
+from training.progress import Advance, Reporter
+from training.replay import PastRequest, Replay, replay_requests
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which evidence a variant has. Click rates and counts of user and candidate are in all of them."""
+
+    words: str
+    """What a table calls it."""
+    past: Literal["none", "latest", "text", "graph"] = "none"
+    """Which of the user's past items stand beside a candidate; with any, the latest ones are in the prefix too."""
+    users: bool = False
+    """What the nearest users did with the candidate and, if none met it, how the nearest items fare."""
+    embeddings: bool = True
+    """The graph's embeddings of user and items, as soft tokens and as affinity."""
+    shared: bool = False
+    """How items that share its attributes and words fare, overall and with this user."""
+
+
+CHOICES: Final = {
+    "nothing": Choice("neither retrieval nor graph", embeddings=False),
+    "latest": Choice("last K", past="latest", embeddings=False),
+    "text": Choice("text similarity", past="text", embeddings=False),
+    "embeddings": Choice("no retrieval, graph embeddings"),
+    "text_embeddings": Choice("text similarity, graph embeddings", past="text"),
+    "graph_history": Choice("GCN history", past="graph"),
+    "graph_users": Choice("GCN similar users", users=True),
+    "graph_both": Choice("GCN history and similar users", past="graph", users=True),
+    "shipped": Choice("these and what items share (as shipped)", past="graph", users=True, shared=True),
+}
+
+
+class Recorded(NamedTuple):
+    """One past request, its outcome, and all evidence of its time."""
+
+    request: PastRequest
+    evidence: Evidence
+    by_text: Sequence[Sequence[PastItem]]
+    """For each candidate the user's past items nearest to it in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The parts of a log, as `training.examples` has them, and the last tenth."""
+
+    train: list[Recorded]
+    to_fit: list[Recorded]
+    to_test: list[Recorded]
+    last_tenth: list[Recorded]
+
+
+def record(
+    log: EventLog, graph: GraphBase, text: Text, preset: Preset, most_tested: int, reporter: Reporter
+) -> Records:
+    """All evidence of every request, found once.
+
+    Only requests after the slice that the graph's base embeddings are fitted to are trained on, so that all variants
+    have the same ones, all of them with embeddings.
+    """
+    split, events = log.split(), log.interactions
+    replay = Replay(log.items, bundled_base(graph, text), text, preset.limits)
+    finder = _Finder(replay, NearestPast(replay.tables, text_similarities(replay.tables, log.items)), preset.limits)
+    starts = (
+        max(graph_end(log, preset), split.train_end - preset.most_examples),
+        max(split.train_end, split.validation_end - preset.most_held_out),
+        max(split.validation_end, len(events) - most_tested),
+    )
+    ends = split.train_end, split.validation_end, len(events)
+    lengths = tick_lengths(preset), repeat(1), repeat(1)
+    parts: list[list[Recorded]] = []
+    done = 0
+    with reporter.step("evidence by replay", sum(ends) - sum(starts)) as advance:
+        for start, end, ticks in zip(starts, ends, lengths, strict=True):
+            replay.advance(events[done:start])
+            parts.append(list(finder.found(events[start:end], ticks, start, advance)))
+            done = end
+    train, held_out, last_tenth = parts
+    order = np.random.default_rng(preset.seed).permutation(len(held_out))
+    to_fit, to_test = ([held_out[place] for place in part] for part in np.array_split(order, 2))
+    return Records(train, to_fit, to_test, last_tenth)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    replay: Replay
+    by_text: NearestPast
+    limits: PromptLimits
+
+    def found(
+        self, events: Sequence[Interaction], ticks: Iterator[int], first: int, advance: Advance
+    ) -> Iterator[Recorded]:
+        for request in replay_requests(self.replay, events, ticks, first):
+            evidence = self.replay.evidence(request.user_id, request.item_ids)
+            near = self.by_text.of(request.user_id, request.item_ids, self.limits.past_items)
+            yield Recorded(request, evidence, near)
+            advance(len(request.labels))
+
+
+def chosen(recorded: Recorded, choice: Choice, limits: PromptLimits) -> Evidence:
+    """The evidence that a variant has."""
+    found = recorded.evidence
+    recent = found.user.recent if choice.past != "none" or choice.users else ()
+    evidence = Evidence(
+        user=msgspec.structs.replace(found.user, recent=recent),
+        candidates=[
+            msgspec.structs.replace(
+                candidate,
+                past=past,
+                similar_users=candidate.similar_users if choice.users else (),
+                similar_items=candidate.similar_items if choice.users else (),
+                shared=candidate.shared if choice.shared else None,
+                attributes=candidate.attributes if choice.shared else (),
+            )
+            for candidate, past in zip(found.candidates, _past(recorded, choice, limits), strict=True)
+        ],
+    )
+    return evidence if choice.embeddings else _without_embeddings(evidence)
+
+
+def _past(recorded: Recorded, choice: Choice, limits: PromptLimits) -> Sequence[Sequence[PastItem]]:
+    """For each candidate."""
+    found = recorded.evidence
+    if choice.past == "graph":
+        return [candidate.past for candidate in found.candidates]
+    if choice.past == "text":
+        return recorded.by_text
+    if choice.past == "none":
+        return [()] * len(found.candidates)
+    # The latest first, all of the same weight.
+    latest = [msgspec.structs.replace(past, similarity=1.0) for past in reversed(found.user.recent)]
+    return [latest[: limits.past_items]] * len(found.candidates)
+
+
+def _without_embeddings(evidence: Evidence) -> Evidence:
+    return Evidence(
+        user=_blind_user(evidence.user), candidates=[_blind_candidate(candidate) for candidate in evidence.candidates]
+    )
+
+
+def _blind_user(user: UserEvidence) -> UserEvidence:
+    return msgspec.structs.replace(user, embedding=None, recent=[_blind_past(past) for past in user.recent])
+
+
+def _blind_candidate(candidate: CandidateEvidence) -> CandidateEvidence:
+    return msgspec.structs.replace(
+        candidate, item=_blind(candidate.item), past=[_blind_past(past) for past in candidate.past]
+    )
+
+
+def _blind_past(past: PastItem) -> PastItem:
+    return msgspec.structs.replace(past, item=_blind(past.item))
+
+
+def _blind(item: ItemFacts) -> ItemFacts:
+    return msgspec.structs.replace(item, embedding=None)
+
+
+def request_events(records: Sequence[Recorded]) -> NDArray[np.int64]:
+    """Indices (candidates,) into the log."""
+    return np.concatenate([one.request.events for one in records])
