@@ -9,6 +9,9 @@ CLICK_AT ?=
 BROKER ?= embedded
 # KEEP=1: the demo goes on with its traffic after the report, with the live page open, until Ctrl-C.
 KEEP ?=
+# BACKBONE: pre-trained weights for the demo's model, e.g. smollm2 (docs/pretrained.md); LAYERS: how many of its layers.
+BACKBONE ?=
+LAYERS ?=
 # Further arguments for every pip install, e.g. PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu".
 PIP_ARGS ?=
 
@@ -27,7 +30,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@exec $(BIN)/exitstream demo --broker $(BROKER) $(if $(DATA),--data $(DATA)) $(if $(CLICK_AT),--click-at $(CLICK_AT)) $(if $(KEEP),--keep)
+	@exec $(BIN)/exitstream demo --broker $(BROKER) $(if $(DATA),--data $(DATA)) $(if $(CLICK_AT),--click-at $(CLICK_AT)) $(if $(KEEP),--keep) \
+		$(if $(BACKBONE),--backbone $(BACKBONE)) $(if $(LAYERS),--layers $(LAYERS))
 
 # Everything CI checks. Fast checks come first.
 test: install lint types contracts docs

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Final
@@ -30,10 +30,12 @@ from loadgen.player import Player
 from loadgen.processes import Processes, Program
 from loadgen.report import Report, make_report
 from loadgen.worker_metrics import WorkerFigures, read_figures
+from models.bundle import read_manifest
 from programs.topics import TopicSettings
 from runtime.errors import ExitstreamError
 from runtime.kafka import create_missing_topics
 from runtime.settings import KafkaSettings
+from training.pretrained import PretrainedOptions
 
 READY_PATIENCE_S: Final = 120.0
 FETCH_MAX_WAIT_MS: Final = 5
@@ -42,6 +44,10 @@ HISTORY_PATIENCE_S: Final = 180.0
 EMBEDDED_BYTES: Final = 15_000_000
 """The most history for the embedded broker: it keeps 5 MB per partition, and keys are spread unevenly."""
 BYTES_PER_EVENT: Final = 130
+RATE: Final = 20.0
+RATE_PRETRAINED: Final = 2.0
+LAYERS_PRETRAINED: Final = 6
+"""Of pre-trained weights, where nothing else is asked for: two cores can train and serve so many."""
 OUTCOME_WAIT_S: Final = 5
 """Replayed users act a quarter of a second after they asked."""
 
@@ -53,10 +59,12 @@ class DemoOptions:
     data: Path | None
     broker: str
     requests: int
-    rate: float
+    rate: float | None
+    """Requests per second; None: `RATE`, on pre-trained weights `RATE_PRETRAINED`."""
     folder: Path
     keep: bool = False
     click_at: float | None = None
+    pretrained: PretrainedOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +98,43 @@ def run_demo(options: DemoOptions) -> None:
     console = Console(highlight=False)
     log = load_log(options.data, options.click_at)
     _check_size(log, options.broker)
-    folder = options.folder / log.name
+    folder = options.folder / _name(log, options.pretrained)
     steps = Steps(console)
     with steps.timed("model"):
-        bundle = reuse_or_train(log, folder / "bundle", console)
+        bundle = reuse_or_train(log, folder / "bundle", console, _few_layers(options.pretrained))
+    rate = options.rate or (RATE if options.pretrained is None else RATE_PRETRAINED)
     with open_broker(options.broker) as bootstrap, _programs(bootstrap, bundle, folder) as processes:
         kafka = KafkaSettings(bootstrap_servers=bootstrap, fetch_max_wait_ms=FETCH_MAX_WAIT_MS)
-        player = Player(kafka, TopicSettings(), make_plan(log, options.requests), options.rate)
+        player = Player(kafka, TopicSettings(), make_plan(log, options.requests), rate)
         report, figures = asyncio.run(_play(steps, player, processes))
         _tell(report, figures, steps, folder)
         if options.keep:
             _keep_playing(player, processes, console)
 
 
+def _name(log: EventLog, pretrained: PretrainedOptions | None) -> str:
+    """Of the demo's folder: bundles on other weights or of other depth are kept apart."""
+    if pretrained is None:
+        return log.name
+    return f"{log.name}-{Path(pretrained.where).name}-{pretrained.layers or LAYERS_PRETRAINED}"
+
+
+def _few_layers(pretrained: PretrainedOptions | None) -> PretrainedOptions | None:
+    if pretrained is None or pretrained.layers is not None:
+        return pretrained
+    return replace(pretrained, layers=LAYERS_PRETRAINED)
+
+
 def _tell(report: Report, figures: WorkerFigures, steps: Steps, folder: Path) -> None:
     """Shows the report and writes it into the folder."""
-    show_report(report, figures, steps.console)
-    result = {**msgspec.to_builtins(report), "worker": msgspec.to_builtins(figures), "seconds": steps.seconds}
+    trained = read_manifest(folder / "bundle").metrics
+    show_report(report, figures, steps.console, trained)
+    result = {
+        **msgspec.to_builtins(report),
+        "worker": msgspec.to_builtins(figures),
+        "seconds": steps.seconds,
+        "trained": dict(trained),
+    }
     (folder / "report.json").write_text(json.dumps(result, indent=1))
     steps.console.print(f"[dim]report: {folder}/report.json, logs: {folder}/logs[/dim]")
 

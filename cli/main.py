@@ -79,21 +79,28 @@ def run() -> None:
 
 
 @app.command()
+@with_pretrained_options
 def demo(
     data: DataFolder = None,
     click_at: ClickAt = None,
     broker: Annotated[str, typer.Option(help="embedded, docker, or host:port of a running Kafka.")] = "embedded",
     requests: Annotated[int, typer.Option(min=1, help="Impression requests to replay.")] = 600,
-    rate: Annotated[float, typer.Option(min=0.1, help="Requests per second.")] = 20.0,
+    rate: Annotated[
+        float | None, typer.Option(min=0.1, help="Requests per second; default: 20, with --backbone 2.")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where the bundle, the logs and the report are kept.")] = Path(".demo"),
     keep: Annotated[
         bool, typer.Option("--keep", help="After the report, go on with the traffic until Ctrl-C.")
     ] = False,
+    pretrained: PretrainedOptions | None = None,
 ) -> None:
-    """Train (once), start broker, updater and worker, replay a data set in time order and report."""
+    """Train (once), start broker, updater and worker, replay a data set in time order and report.
+
+    With --backbone the model starts from pre-trained weights: their first six layers, unless --layers says otherwise.
+    """
     from cli.demo import DemoOptions, run_demo
 
-    options = DemoOptions(data, broker, requests, rate, folder, keep=keep, click_at=click_at)
+    options = DemoOptions(data, broker, requests, rate, folder, keep=keep, click_at=click_at, pretrained=pretrained)
     run_demo(options)
 
 

@@ -22,6 +22,7 @@ from runtime.errors import BundleError
 from training.evaluate import Evaluation, evaluate
 from training.freshness import with_freshness
 from training.from_pretrained import assist
+from training.presets import DEMO_PRETRAINED
 from training.pretrained import PretrainedOptions
 from training.processes import Processes, require_single_process
 from training.progress import reporter_for
@@ -123,8 +124,10 @@ def evaluate_bundle(
         console.print(f"report: {report}")
 
 
-def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
-    """The bundle in the folder if it is valid and was trained on this log; otherwise train one there."""
+def reuse_or_train(log: EventLog, folder: Path, console: Console, pretrained: PretrainedOptions | None = None) -> Path:
+    """The bundle in the folder if it is valid and was trained on this log; otherwise train one there, from few examples
+    where it starts from pre-trained weights.
+    """
     if (folder / MANIFEST).exists():
         try:
             Bundle.load(folder)
@@ -134,7 +137,8 @@ def reuse_or_train(log: EventLog, folder: Path, console: Console) -> Path:
         except BundleError as error:
             console.print(f"{error}; training again")
     require_suitable(log)
-    bundle = train(log, folder, reporter=reporter_for(console))
+    preset = None if pretrained is None else DEMO_PRETRAINED
+    bundle = train(log, folder, preset, reporter_for(console), pretrained)
     _warn_of_no_gain(bundle.metrics, console)
     return folder
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from models.prompt import PromptLimits
@@ -33,6 +33,8 @@ class Preset:
     with another number: it is no part of what identifies one."""
     most_held_out: int = 20_000
     """Largest number of candidates to calibrate on; the latest are taken."""
+    most_tested: int = 100_000
+    """Largest number of candidates to evaluate on at the end; the latest are taken."""
     seed: int = 0
 
 
@@ -58,3 +60,12 @@ PRETRAINED: Final = Preset(
 )
 """For pre-trained weights: titles are shown, because words are what such weights know, and of fewer past items. The
 sizes in `exits` are the checkpoint's own. Its graph is trained as that of a log of the same size without them."""
+DEMO_PRETRAINED: Final = replace(
+    PRETRAINED,
+    graph=DEMO.graph,
+    exits=replace(PRETRAINED.exits, epochs=1),
+    most_examples=6_000,
+    most_held_out=2_000,
+    most_tested=2_000,
+)
+"""For the demo on pre-trained weights: few examples, so that it ends."""

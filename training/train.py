@@ -69,7 +69,7 @@ def train(
         model = train_from(start, examples, graph.dim, preset, out, reporter)
     calibration = _calibrate(model, examples, preset, reporter)
     bundle = Bundle(model, calibration, graph, text, preset.limits, dataset=log.name)
-    bundle = replace(bundle, metrics=evaluate(bundle, log, reporter).figures())
+    bundle = replace(bundle, metrics=evaluate(bundle, log, reporter, preset.most_tested).figures())
     return with_golden(bundle, invented_requests(log.items, preset.seed)).save(out)
 
 
