@@ -52,7 +52,7 @@ def heads_words(trained: Mapping[str, float]) -> str:
     means, limit = trained.get("auc_running_means"), trained.get("auc_limit")
     if means is None or limit is None or limit <= means:
         return told
-    way = (trained["auc_full_depth"] - means) / (limit - means)
+    way = max(0.0, (trained["auc_full_depth"] - means) / (limit - means))
     return f"{told}; limit of this invented world {limit:.4f}, {way:.0%} of the way from running means"
 
 
