@@ -107,6 +107,12 @@ def train(
     from_kafka: Annotated[
         bool, typer.Option("--from-kafka", help="Read the topics of items and interactions.")
     ] = False,
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            help="Words of the prompt: terse, words, or a .toml or .json file. Default: terse; words with --backbone."
+        ),
+    ] = None,
     pretrained: PretrainedOptions | None = None,
 ) -> None:
     """Train a model bundle from an event log: a folder's, or what the topics hold.
@@ -116,7 +122,7 @@ def train(
     from cli.offline import train_bundle
     from cli.topic_log import chosen_log
 
-    train_bundle(chosen_log(data, config, from_kafka=from_kafka, click_at=click_at), out, pretrained)
+    train_bundle(chosen_log(data, config, from_kafka=from_kafka, click_at=click_at), out, pretrained, prompt)
 
 
 @app.command("check-data")

@@ -23,20 +23,33 @@ from training.evaluate import Evaluation, evaluate
 from training.freshness import with_freshness
 from training.pretrained import PretrainedOptions
 from training.progress import reporter_for
-from training.train import train
+from training.prompt_file import with_prompt
+from training.train import preset_for, train
 
 
-def train_bundle(log: EventLog, out: Path, pretrained: PretrainedOptions | None = None) -> None:
+def train_bundle(
+    log: EventLog, out: Path, pretrained: PretrainedOptions | None = None, prompt: str | None = None
+) -> None:
     """Train and save a bundle, from random or pre-trained weights; show its figures on the held-out tenth.
+
+    Args:
+        log: what to train on.
+        out: folder to write.
+        pretrained: weights to start from; None: random ones.
+        prompt: a built-in template or a file; None: as the preset has it.
 
     Raises:
         CheckpointError: pre-trained weights cannot be used.
         DatasetError: the log is not enough to train on.
         MissingDependency: a package that they take is not installed.
+        PromptTemplateError: the prompt is unknown, or its file malformed.
     """
+    preset = preset_for(log, pretrained=pretrained is not None)
+    if prompt is not None:
+        preset = with_prompt(preset, prompt)
     require_suitable(log)
     console = Console(highlight=False)
-    bundle = train(log, out, reporter=reporter_for(console), pretrained=pretrained)
+    bundle = train(log, out, preset, reporter_for(console), pretrained)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
     console.print(f"bundle {out}, model version {bundle.version}")
     console.print(f"last tenth of the log: {figures}")
