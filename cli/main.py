@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.bundles.app import app as bundle_app
+from cli.preset_options import PresetChanges, with_preset_options
 from cli.pretrained_options import with_pretrained_options
 from runtime.errors import ExitstreamError
 
@@ -106,6 +107,7 @@ def demo(
 
 @app.command()
 @with_pretrained_options
+@with_preset_options
 def train(
     out: Annotated[Path, typer.Option("--out", help="Folder to write the bundle to.")],
     data: DataFolder = None,
@@ -114,14 +116,7 @@ def train(
     from_kafka: Annotated[
         bool, typer.Option("--from-kafka", help="Read the topics of items and interactions.")
     ] = False,
-    most_examples: Annotated[
-        int | None,
-        typer.Option(min=1, help="Candidates to train on, the latest; default: 200,000, with --backbone 50,000."),
-    ] = None,
-    examples_in_memory: Annotated[
-        int | None,
-        typer.Option(min=0, help="Of more candidates, examples are kept in Parquet files in OUT; default: 500,000."),
-    ] = None,
+    changes: PresetChanges = PresetChanges(),  # noqa: B008 - frozen
     pretrained: PretrainedOptions | None = None,
 ) -> None:
     """Train a model bundle from an event log: a folder's, or what the topics hold.
@@ -135,7 +130,7 @@ def train(
     if assists_training(out, pretrained):
         return
     log = chosen_log(data, config, from_kafka=from_kafka, click_at=click_at)
-    train_bundle(log, out, pretrained, most_examples=most_examples, examples_in_memory=examples_in_memory)
+    train_bundle(log, out, pretrained, changes)
 
 
 @app.command("check-data")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cli.evaluation_report.file import write_report
 from cli.evaluation_report.words import freshness_words, ways
+from cli.preset_options import PresetChanges
 from event_data.event_log import EventLog
 from event_data.load import load_log
 from event_data.suitability import require_suitable
@@ -49,32 +50,26 @@ def train_bundle(
     log: EventLog,
     out: Path,
     pretrained: PretrainedOptions | None = None,
-    *,
-    most_examples: int | None = None,
-    examples_in_memory: int | None = None,
+    changes: PresetChanges | None = None,
 ) -> None:
     """Train and save a bundle, from random or pre-trained weights; show its figures on the held-out tenth.
 
     Args:
         log: to train on.
         out: folder to write.
-        pretrained: weights to start from.
-        most_examples: candidates to train on; None: the preset's number.
-        examples_in_memory: of more candidates, examples are kept in files; None: the preset's number.
+        pretrained: weights to start from; None: random ones.
+        changes: of the preset.
 
     Raises:
         CheckpointError: pre-trained weights cannot be used.
         DatasetError: the log is not enough to train on.
         MissingDependency: a package that they take is not installed.
+        PromptTemplateError: the prompt is unknown, or its file malformed.
     """
+    preset = preset_for(log, pretrained=pretrained is not None)
+    preset = (changes or PresetChanges()).of(preset)
     require_suitable(log)
     console = Console(highlight=False)
-    preset = preset_for(log, pretrained=pretrained is not None)
-    preset = replace(
-        preset,
-        most_examples=preset.most_examples if most_examples is None else most_examples,
-        examples_in_memory=preset.examples_in_memory if examples_in_memory is None else examples_in_memory,
-    )
     bundle = train(log, out, preset, reporter_for(console), pretrained)
     figures = ", ".join(f"{name} {value:.4f}" for name, value in bundle.metrics.items() if name != "events")
     console.print(f"bundle {out}, model version {bundle.version}")

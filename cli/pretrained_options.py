@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.option_group import with_group
 from runtime.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -55,22 +54,4 @@ def pretrained_options(
 
 def with_pretrained_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the options of `pretrained_options` in place of its parameter `pretrained`."""
-    names = list(inspect.signature(pretrained_options).parameters)
-
-    @wraps(command)
-    def with_options(**values: Any) -> None:  # noqa: ANN401 - the values of any option
-        command(pretrained=pretrained_options(**{name: values.pop(name) for name in names}), **values)
-
-    hints: dict[str, Any] = {}
-    parameters: list[inspect.Parameter] = []
-    for function in (command, pretrained_options):
-        known = get_type_hints(function, localns={"PretrainedOptions": object}, include_extras=True)
-        for name, parameter in inspect.signature(function).parameters.items():
-            if name != "pretrained":
-                hints[name] = known[name]
-                kind = inspect.Parameter.KEYWORD_ONLY
-                parameters.append(parameter.replace(annotation=known[name], kind=kind))
-    with_options.__annotations__ = hints | {"return": None}
-    with_options.__dict__["__signature__"] = inspect.Signature(parameters)
-    del with_options.__wrapped__
-    return with_options
+    return with_group("pretrained", pretrained_options)(command)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text as Styled
 
@@ -120,7 +121,14 @@ def _name(item: ItemFacts, explanation: Explanation) -> str:
 
 
 def _print_prompt(console: Console, name: str, prompt: str) -> None:
-    console.print(Styled(f"{name}: ", style="dim") + _plain(prompt))
+    """In one line with its name; one that has several lines, below it."""
+    lines = prompt.split("\n")
+    if len(lines) == 1:
+        console.print(Styled(f"{name}: ", style="dim") + _plain(prompt))
+        return
+    console.print(Styled(f"{name}:", style="dim"))
+    for line in lines:
+        console.print(Padding(_plain(line), (0, 0, 0, 4)))
 
 
 def _neighbours(evidence: CandidateEvidence, explanation: Explanation) -> Table:

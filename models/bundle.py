@@ -8,6 +8,7 @@
     graph.safetensors      base embeddings of items, layer weights, the map from words to embeddings
     items.json             the items' ids, in the order of their base embeddings
     calibration.json
+    prompt.json            the words around the evidence in a prompt (models.prompt_template)
     golden.json            requests with the scores that the bundle gave when it was saved (models.golden)
 
 The model version is a hash of the hashes: bundles of the same version give the same scores.
@@ -34,6 +35,7 @@ from models.bundle_manifest import (
     FORMAT_VERSION,
     GOLDEN,
     MANIFEST,
+    PROMPT,
     file_entry,
     model_version,
     read_manifest,
@@ -46,6 +48,7 @@ from models.exit_model import ExitModel
 from models.golden import GoldenRequest, read_golden, write_golden
 from models.graph_base import GraphBase
 from models.prompt import PromptBuilder, PromptLimits
+from models.prompt_template import TERSE, PromptTemplate, read_template, write_template
 from models.text import Text
 from runtime.clock import Clock, SystemClock
 from runtime.errors import BundleError
@@ -70,6 +73,7 @@ class Bundle:
         metrics: figures of the evaluation at the end of training.
         version: the model version; empty until saved or loaded.
         golden: requests with this bundle's scores (`models.golden_check`); none in bundles of an earlier release.
+        template: the words of a prompt.
     """
 
     model: ExitModel
@@ -81,6 +85,7 @@ class Bundle:
     metrics: Mapping[str, float] = field(default_factory=dict)
     version: str = ""
     golden: tuple[GoldenRequest, ...] = ()
+    template: PromptTemplate = TERSE
 
     @cached_property
     def space(self) -> str:
@@ -89,7 +94,7 @@ class Bundle:
 
     def prompt_builder(self) -> PromptBuilder:
         """The prompt builder that this model was trained with."""
-        return PromptBuilder(self.text, self.graph.dim, self.limits, self.model.config.statistics)
+        return PromptBuilder(self.text, self.graph.dim, self.limits, self.model.config.statistics, self.template)
 
     def save(self, folder: Path, clock: Clock | None = None) -> Bundle:
         """Write the folder. An existing bundle is replaced only once the new one is complete.
@@ -135,6 +140,8 @@ class Bundle:
             calibration = ExitCalibration.from_json((folder / "calibration.json").read_text())
         with reading(folder, "the model (backbone, exits.json, exits.safetensors)"):
             model = ExitModel.load(folder, dtype)
+        with reading(folder, PROMPT):
+            template = read_template(folder / PROMPT) if PROMPT in manifest.files else TERSE
         with reading(folder, MANIFEST):
             bundle = cls(
                 model=model,
@@ -146,6 +153,7 @@ class Bundle:
                 metrics=manifest.metrics,
                 version=manifest.model_version,
                 golden=read_golden(folder) if GOLDEN in manifest.files else (),
+                template=template,
             )
         with reading(folder, "how its parts fit each other"):
             bundle.check_parts()
@@ -176,6 +184,7 @@ class Bundle:
         arrays = {name: np.ascontiguousarray(getattr(self.graph, name)) for name in GRAPH_ARRAYS}
         save_file(arrays, str(folder / "graph.safetensors"))
         (folder / "items.json").write_text(json.dumps(list(self.graph.item_ids), ensure_ascii=True))
+        write_template(self.template, folder / PROMPT)
         if self.golden:
             write_golden(folder, self.golden)
 

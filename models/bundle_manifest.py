@@ -18,12 +18,13 @@ import msgspec
 
 from runtime.errors import BundleError
 
-FORMAT_VERSION: Final = 3
-"""2 added the golden requests, 3 the statistics of attributes: earlier programs could not read such bundles. This one
-reads all three.
+FORMAT_VERSION: Final = 4
+"""2 added the golden requests, 3 the statistics of attributes, 4 the prompt's template: earlier programs could not read
+such bundles. This one reads all four.
 """
 MANIFEST: Final = "bundle.json"
 GOLDEN: Final = "golden.json"
+PROMPT: Final = "prompt.json"
 FILES: Final = frozenset(
     {
         "backbone/config.json",
@@ -37,9 +38,9 @@ FILES: Final = frozenset(
     }
 )
 """The files that every bundle has besides its manifest."""
-ALL_FILES: Final = FILES | {GOLDEN}
-"""All that a bundle may have: bundles of format 1 have no golden requests. There are no others: none that holds code,
-none outside the folder.
+ALL_FILES: Final = FILES | {GOLDEN, PROMPT}
+"""All that a bundle may have: those of format 1 have no golden requests, those up to format 3 no template. There are no
+others: none that holds code, none outside the folder.
 """
 MAX_MANIFEST_BYTES: Final = 1_048_576
 _REMEDY: Final = "copy it again or retrain it"

@@ -1,31 +1,32 @@
 """Builds prompts from evidence, for training and serving alike, so that there is no skew between them.
 
 A prompt is a prefix shared by all candidates (the user and their history) and one suffix per candidate (its evidence,
-the candidate itself, the question). Words come from the tokenizer. A soft token is a position whose input vector is not
-looked up but projected from numbers: an embedding, or a candidate's statistics. The answer is read at the last token of
-a suffix. The positions of a suffix continue those of the prefix.
+the candidate itself, the question). Its words are those of a `PromptTemplate`. A soft token is a position whose input
+vector is not looked up but projected from numbers: an embedding, or a candidate's statistics. The answer is read at the
+last token of a suffix. The positions of a suffix continue those of the prefix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import lru_cache
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evidence import AttributeEvidence, CandidateEvidence, Evidence, ItemFacts, PastItem, UserEvidence, Vector
+from models.evidence import CandidateEvidence, Evidence, ItemFacts, UserEvidence, Vector
 from models.features import FEATURES, SHARED_FEATURES, evidence_features, graph_features
+from models.prompt_limits import PromptLimits
+from models.prompt_lines import SOFT, TITLE, ItemLine, Line, PromptLines, Tokens
+from models.prompt_selection import Selection, title_shown
+from models.prompt_template import TERSE, PromptTemplate
 from models.text import Text
 
-_SENTENCES_KEPT: Final = 4_096
-"""Of attributes, as tokens: there are few names, and few numbers in a history."""
-_NAME_CHARACTERS: Final = 24
+__all__ = ["Prompt", "PromptBuilder", "PromptLimits", "SoftItem", "SoftKind", "TokenSequence"]
 
 
 class SoftKind(IntEnum):
@@ -34,24 +35,6 @@ class SoftKind(IntEnum):
     USER = 0
     ITEM = 1
     STATISTICS = 2
-
-
-@dataclass(frozen=True, slots=True)
-class PromptLimits:
-    """How much evidence goes into a prompt: numbers of entries, and of tokens per title."""
-
-    recent_items: int = 16
-    title_tokens: int = 8
-    candidate_title_tokens: int = 16
-    past_items: int = 12
-    """Past items of the user per candidate, most similar first; all count in its statistics."""
-    past_items_shown: int = 4
-    """How many of them appear in the prompt."""
-    similar_users: int = 12
-    similar_users_shown: int = 4
-    similar_items: int = 3
-    attributes_shown: int = 0
-    """Values of the candidate's attributes that the user has met, told in words; the rarest first."""
 
 
 class TokenSequence(msgspec.Struct, frozen=True, gc=False):
@@ -112,16 +95,27 @@ class PromptBuilder:
         embedding_dim: dimension of users' and items' embeddings.
         limits: how much evidence goes into a prompt.
         statistics: how many of the `FEATURES` the model reads.
+        template: the words around the evidence.
+
+    Raises:
+        PromptTemplateError: the limits of tokens leave no room for the template's own words and a candidate's title.
     """
 
-    def __init__(self, text: Text, embedding_dim: int, limits: PromptLimits, statistics: int = len(FEATURES)) -> None:
+    def __init__(
+        self,
+        text: Text,
+        embedding_dim: int,
+        limits: PromptLimits,
+        statistics: int = len(FEATURES),
+        template: PromptTemplate = TERSE,
+    ) -> None:
         self.limits = limits
         self.soft_width = max(embedding_dim, statistics)
         self._embedding_dim = embedding_dim
         self.statistics = statistics
-        self._words = {phrase: text.encode(phrase) for phrase in PHRASES}
-        self._start = text.start_tokens
-        self._encode = lru_cache(maxsize=_SENTENCES_KEPT)(text.encode)
+        self._empty_headings = template.empty_headings
+        self._lines = PromptLines(template, text.encode, text.start_tokens)
+        self._selection = Selection(template, self._lines, limits)
 
     def build(self, evidence: Evidence) -> Prompt:
         """The prompt of one request, with one suffix per candidate in the order of the evidence."""
@@ -135,16 +129,18 @@ class PromptBuilder:
 
     def soft_items(self, evidence: Evidence) -> list[list[SoftItem]]:
         """What the item tokens of a prompt stand for: those of the prefix, then those of each suffix."""
-        limits = self.limits
-        recent = [SoftItem(past.item, limits.title_tokens) for past in evidence.user.recent[-limits.recent_items :]]
-        return [recent] + [
-            [
-                *(SoftItem(past.item, 0) for past in candidate.past[: limits.past_items_shown]),
-                *(SoftItem(near.item, 0) for near in candidate.similar_items[: limits.similar_items]),
-                SoftItem(candidate.item, limits.candidate_title_tokens),
-            ]
-            for candidate in evidence.candidates
-        ]
+        lines, limits = self._lines, self.limits
+        recent = self._selection.recent(evidence.user)
+        told = [_soft_items([(lines.past[one.positive], one.item) for one in recent], limits.title_tokens)]
+        for candidate in evidence.candidates:
+            shown = self._selection.of(candidate)
+            past = [(lines.similar_past[one.positive], one.item) for one in shown.past]
+            near = [(lines.similar_item, one.item) for one in shown.similar_items]
+            told.append(
+                _soft_items([*past, *near], limits.similar_title_tokens)
+                + _soft_items([(lines.candidate, candidate.item)], limits.candidate_title_tokens)
+            )
+        return told
 
     def _statistics(self, evidence: Evidence) -> NDArray[np.float32]:  # (candidates, statistics)
         items = [candidate.item for candidate in evidence.candidates]
@@ -163,57 +159,46 @@ class PromptBuilder:
         return whole[:, : self.statistics]
 
     def _prefix(self, sequences: _SequenceBuilder, user: UserEvidence) -> None:
-        sequences.words(self._start)
-        sequences.words(self._words["user"])
-        sequences.soft(SoftKind.USER, user.embedding)
-        sequences.words(self._words["history"])
-        for past in user.recent[-self.limits.recent_items :]:
-            self._past_item(sequences, past, self.limits.title_tokens)
+        lines, width = self._lines, self.limits.title_tokens
+        sequences.words(lines.opening)
+        sequences.line(lines.user, SoftKind.USER, user.embedding)
+        recent = self._selection.recent(user)
+        if recent or self._empty_headings:
+            sequences.words(lines.history)
+        for past in recent:
+            sequences.item(lines.past[past.positive], past.item, width)
         sequences.end()
 
     def _suffix(
         self, sequences: _SequenceBuilder, candidate: CandidateEvidence, statistics: NDArray[np.float32]
     ) -> None:
-        sequences.words(self._words["similar"])
-        for past in candidate.past[: self.limits.past_items_shown]:
-            self._past_item(sequences, past, 0)
-        for near in candidate.similar_items[: self.limits.similar_items]:
-            self._item(sequences, near.item, 0)
-        sequences.words(self._words["others"])
-        for voter in candidate.similar_users[: self.limits.similar_users_shown]:
-            sequences.words(self._answer(voter.positive))
-        for sentence in attribute_sentences(candidate.attributes, self.limits.attributes_shown):
-            sequences.words(self._encode(sentence))
-        sequences.words(self._words["candidate"])
-        self._item(sequences, candidate.item, self.limits.candidate_title_tokens)
-        sequences.words(self._words["click"])
-        # Last, where the answer is read: the heads of the first layers see the most telling evidence directly.
-        sequences.soft(SoftKind.STATISTICS, statistics)
+        lines, limits = self._lines, self.limits
+        shown = self._selection.of(candidate)
+        if shown.past or shown.similar_items or self._empty_headings:
+            sequences.words(lines.similar)
+        for past in shown.past:
+            sequences.item(lines.similar_past[past.positive], past.item, limits.similar_title_tokens)
+        for near in shown.similar_items:
+            sequences.item(lines.similar_item, near.item, limits.similar_title_tokens)
+        if shown.votes or self._empty_headings:
+            sequences.words(lines.others)
+        for vote in shown.votes:
+            sequences.words(vote)
+        for attribute in shown.attributes:
+            sequences.words(attribute)
+        sequences.item(lines.candidate, candidate.item, limits.candidate_title_tokens)
+        sequences.line(lines.question, SoftKind.STATISTICS, statistics)
         sequences.end()
 
-    def _past_item(self, sequences: _SequenceBuilder, past: PastItem, title_tokens: int) -> None:
-        self._item(sequences, past.item, title_tokens)
-        sequences.words(self._answer(past.positive))
 
-    def _item(self, sequences: _SequenceBuilder, item: ItemFacts, title_tokens: int) -> None:
-        sequences.soft(SoftKind.ITEM, item.embedding)
-        if title_tokens:
-            sequences.words(item.title_tokens[:title_tokens])
-
-    def _answer(self, positive: bool) -> Sequence[int]:
-        return self._words["yes"] if positive else self._words["no"]
-
-
-def attribute_sentences(attributes: Sequence[AttributeEvidence], most: int) -> list[str]:
-    """What the user did with the values of a candidate's attributes, a sentence each, the rarest value first."""
-    met = sorted((one for one in attributes if one.user_impressions), key=lambda one: one.impressions)
-    return [
-        f"same {one.name[:_NAME_CHARACTERS]}: yes {one.user_positives} of {one.user_impressions}" for one in met[:most]
-    ]
-
-
-PHRASES: Final = ("user", "history", "similar", "others", "candidate", "click", "yes", "no")
-"""The fixed words of the prompt. Tokenizers are trained on them too, so that each is one token."""
+def _soft_items(shown: Sequence[tuple[ItemLine, ItemFacts]], title_tokens: int) -> list[SoftItem]:
+    """Those of lines that have a soft token."""
+    told = []
+    for lines, item in shown:
+        line = lines.about(title_shown(item, title_tokens))
+        if SOFT in line.pieces:
+            told.append(SoftItem(item, title_tokens if TITLE in line.pieces else 0))
+    return told
 
 
 class _SequenceBuilder:
@@ -227,8 +212,23 @@ class _SequenceBuilder:
         self._values: list[Vector | None] = []
         self._ends: list[tuple[int, int]] = []  # numbers of tokens and of soft tokens up to the end of each sequence
 
-    def words(self, token_ids: Sequence[int]) -> None:
+    def words(self, token_ids: Tokens) -> None:
         self._token_ids.extend(token_ids)
+
+    def item(self, lines: ItemLine, item: ItemFacts, title_tokens: int) -> None:
+        """Add an item's line with as much of its title."""
+        title = item.title_tokens[:title_tokens] if title_tokens else ()
+        self.line(lines.with_title if title else lines.without_title, SoftKind.ITEM, item.embedding, title)
+
+    def line(self, line: Line, kind: SoftKind, numbers: Vector | None, title: Tokens = ()) -> None:
+        """Add a line with what its slots stand for."""
+        for piece in line.pieces:
+            if piece is SOFT:
+                self.soft(kind, numbers)
+            elif piece is TITLE:
+                self._token_ids.extend(title)
+            else:
+                self._token_ids.extend(piece)
 
     def soft(self, kind: SoftKind, numbers: Vector | None) -> None:
         """Add a soft token; None, for an id without embedding, becomes zeros."""
@@ -253,41 +253,3 @@ class _SequenceBuilder:
             TokenSequence(token_ids[start:end], positions[first:last] - start, kinds[first:last], values[first:last])
             for (start, first), (end, last) in pairwise([(0, 0), *self._ends])
         ]
-
-
-def render(prompt: TokenSequence, text: Text, items: Sequence[SoftItem] = ()) -> str:
-    """A sequence as readable text: words decoded, soft tokens in angle brackets by what they stand for.
-
-    Args:
-        prompt: a prefix or a suffix.
-        text: the tokenizer.
-        items: what its item tokens stand for (`PromptBuilder.soft_items`). Such a token is shown as ⟨its title⟩, or
-            ⟨its id⟩ if it has none; as ⟨item⟩ where the words of the title follow, or without `items`.
-    """
-    names = iter(items)
-    soft = {
-        int(position): f"⟨{_soft_name(SoftKind(kind), names, text)}⟩"
-        for position, kind in zip(prompt.soft_positions, prompt.soft_kinds, strict=True)
-    }
-    pieces: list[str] = []
-    run: list[int] = []
-    for position, token in enumerate(prompt.token_ids.tolist()):
-        if position in soft:
-            pieces += [text.decode(run), soft[position]]
-            run = []
-        else:
-            run.append(token)
-    pieces.append(text.decode(run))
-    return " ".join(piece.strip() for piece in pieces if piece.strip())
-
-
-def _soft_name(kind: SoftKind, items: Iterator[SoftItem], text: Text) -> str:
-    shown = next(items, None) if kind is SoftKind.ITEM else None
-    if shown is None or (shown.title_tokens and shown.item.title_tokens):
-        return kind.name.lower()
-    return title_of(shown.item, text) or shown.item.item_id
-
-
-def title_of(item: ItemFacts, text: Text) -> str:
-    """An item's catalogue text as far as the model may read it; empty if there is none."""
-    return text.decode(item.title_tokens).strip()

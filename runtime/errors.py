@@ -4,6 +4,7 @@
     ├── SettingsError              a setting is unknown, malformed or contradicts another
     ├── BundleError                a model bundle is missing, corrupt, or of another version
     ├── CheckpointError            pre-trained weights cannot be read, or do not fit the options of their training
+    ├── PromptTemplateError        the words of a prompt are no template, or longer than the prompt may be
     ├── DatasetError               a data set is not there, unknown, or mostly unreadable
     ├── SnapshotError              a snapshot cannot be written, or was asked for and cannot be read
     ├── MissingDependency          an optional package that this command needs is not installed
@@ -45,6 +46,10 @@ class BundleError(ExitstreamError):
 
 class CheckpointError(ExitstreamError):
     """Pre-trained weights are missing or unsupported, or an interrupted training does not fit its options."""
+
+
+class PromptTemplateError(ExitstreamError):
+    """A prompt's template is malformed, or its fixed words leave no room. Names the text and the placeholder."""
 
 
 class DatasetError(ExitstreamError):

@@ -51,8 +51,8 @@ def make_examples(
     held_out_from = max(split.train_end, split.validation_end - preset.most_held_out)
     ticks = tick_lengths(preset)
     with reporter.step("examples by replay", split.validation_end - first) as advance:
-        blind = Replay(log.items, _without_embeddings(graph), text, preset.limits)
-        seeing = Replay(log.items, bundled_base(graph, text), text, preset.limits)
+        blind = Replay(log.items, _without_embeddings(graph), text, preset.limits, template=preset.template)
+        seeing = Replay(log.items, bundled_base(graph, text), text, preset.limits, template=preset.template)
         blind.advance(log.interactions[:first])
         seeing.advance(log.interactions[:start])
         early = replay_examples(blind, log.interactions[first:start], ticks, first)

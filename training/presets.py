@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from models.prompt import PromptLimits
+from models.prompt_template import TERSE, WORDS, PromptTemplate
 from training.calibrate import CalibrationOptions
 from training.train_exits import ExitOptions
 from training.train_graph import GraphOptions
@@ -16,6 +17,8 @@ class Preset:
     """All hyperparameters of a training run."""
 
     limits: PromptLimits = field(default_factory=PromptLimits)
+    template: PromptTemplate = TERSE
+    """The words of a prompt."""
     graph: GraphOptions = field(default_factory=GraphOptions)
     exits: ExitOptions = field(default_factory=ExitOptions)
     calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
@@ -54,6 +57,7 @@ STANDARD: Final = Preset(
 )
 """For real data sets: about fifteen minutes for MovieLens 100K on two cores."""
 PRETRAINED: Final = Preset(
+    template=WORDS,
     limits=PromptLimits(recent_items=8, title_tokens=16, candidate_title_tokens=24, attributes_shown=2),
     exits=ExitOptions(epochs=2, batch_tokens=4_096, word_dropout=0.0),
     most_examples=50_000,

@@ -22,6 +22,7 @@ from models.bundle import Bundle
 from models.evidence import Evidence
 from models.features import FEATURES, GRAPH_FEATURES
 from models.prompt import Prompt, PromptBuilder, PromptLimits
+from models.prompt_template import TERSE, PromptTemplate
 from models.text import Text
 from schemas.messages import Interaction, Item
 from training.clicks import is_click
@@ -68,6 +69,7 @@ class Replay:
         text: the tokenizer.
         limits: how much evidence goes into a prompt.
         statistics: how many of the features the model reads.
+        template: the words of a prompt.
     """
 
     def __init__(
@@ -77,11 +79,12 @@ class Replay:
         text: Text,
         limits: PromptLimits,
         statistics: int = len(FEATURES),
+        template: PromptTemplate = TERSE,
     ) -> None:
         self._state = UpdaterState(GraphConfig(), base)
         self._tables = Tables(text, base.dim)
         self._retriever = Retriever(self._tables, limits)
-        self._builder = PromptBuilder(text, base.dim, limits, statistics)
+        self._builder = PromptBuilder(text, base.dim, limits, statistics, template)
         for item in items:
             self._tables.put_item(item)
         self._state.apply_items(items)
@@ -91,7 +94,7 @@ class Replay:
     def for_bundle(cls, items: Sequence[Item], bundle: Bundle) -> Replay:
         """A replay whose prompts are those that a trained model reads."""
         base = bundled_base(bundle.graph, bundle.text)
-        return cls(items, base, bundle.text, bundle.limits, bundle.model.config.statistics)
+        return cls(items, base, bundle.text, bundle.limits, bundle.model.config.statistics, bundle.template)
 
     @property
     def tables(self) -> Tables:

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from models.prompt import PHRASES
+from models.prompt_lines import fixed_texts
+from models.prompt_template import TERSE, PromptTemplate
 from models.text import Text, item_text
 from schemas.messages import Item
 
 PHRASE_WEIGHT: Final = 1_000
-"""How often each fixed word of the prompt is repeated in the training text: enough to become one token."""
+"""How often each fixed text of the prompt is repeated in the training text: enough for its words to become tokens."""
 
 
-def fit_tokenizer(items: Sequence[Item], vocabulary: int) -> Text:
-    """A tokenizer of at most `vocabulary` tokens, trained on the catalogue and the fixed words of the prompt."""
+def fit_tokenizer(
+    items: Sequence[Item], vocabulary: int, template: PromptTemplate = TERSE, *, with_attributes: bool = False
+) -> Text:
+    """A tokenizer of at most `vocabulary` tokens, trained on the catalogue and the fixed words of the prompt.
+
+    Args:
+        items: the catalogue.
+        vocabulary: most tokens.
+        template: the words of the prompt.
+        with_attributes: whether prompts tell of attributes.
+    """
     texts = [item_text(item.title, item.attributes) for item in items]
-    return Text.train([*texts, *PHRASES * PHRASE_WEIGHT], vocabulary)
+    phrases = fixed_texts(template, with_attributes=with_attributes)
+    return Text.train([*texts, *phrases * PHRASE_WEIGHT], vocabulary)

@@ -13,6 +13,7 @@ from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.golden_check import with_golden
 from models.graph_base import GraphBase
+from models.prompt import PromptBuilder
 from models.text import Text
 from runtime.process.allocator import keep_freed_memory
 from training.calibrate import HeldOut, calibrate
@@ -52,6 +53,7 @@ def train(
         BundleError: the folder cannot be written.
         CheckpointError: pre-trained weights cannot be used, or the kept state is of another training.
         MissingDependency: a package that they take is not installed.
+        PromptTemplateError: the prompt's limits of tokens leave no room for its own words.
     """
     preset, reporter = preset or preset_for(log, pretrained=pretrained is not None), reporter or Silent()
     require_bundle_folder(out)
@@ -60,7 +62,8 @@ def train(
     _report_skipped(log, reporter)
     start = None if pretrained is None else Start.of(pretrained, Processes())
     keep = _keep(log, preset, out, start)
-    text = fit_tokenizer(log.items, preset.vocabulary) if start is None else start.checkpoint.text
+    text = _fit_tokenizer(log, preset) if start is None else start.checkpoint.text
+    PromptBuilder(text, preset.graph.dim, preset.limits, template=preset.template)  # limits too low for it: told now
     graph = _train_graph(log, text, preset, reporter)
     examples = make_examples(log, graph, text, preset, reporter, keep)
     if start is None:
@@ -68,7 +71,7 @@ def train(
     else:
         model = train_from(start, examples, graph.dim, preset, out, reporter)
     calibration = _calibrate(model, examples, preset, reporter)
-    bundle = Bundle(model, calibration, graph, text, preset.limits, dataset=log.name)
+    bundle = Bundle(model, calibration, graph, text, preset.limits, dataset=log.name, template=preset.template)
     bundle = replace(bundle, metrics=evaluate(bundle, log, reporter, preset.most_tested).figures())
     return with_golden(bundle, invented_requests(log.items, preset.seed)).save(out)
 
@@ -77,6 +80,12 @@ def preset_for(log: EventLog, *, pretrained: bool = False) -> Preset:
     """The preset for logs of this size."""
     usual = DEMO if len(log.interactions) < 50_000 else STANDARD
     return replace(PRETRAINED, graph=usual.graph) if pretrained else usual
+
+
+def _fit_tokenizer(log: EventLog, preset: Preset) -> Text:
+    return fit_tokenizer(
+        log.items, preset.vocabulary, preset.template, with_attributes=preset.limits.attributes_shown > 0
+    )
 
 
 def _report_skipped(log: EventLog, reporter: Reporter) -> None:

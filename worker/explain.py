@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from models.bundle import Bundle
 from models.evidence import CandidateEvidence, Evidence, UserEvidence
 from models.features import Features
-from models.prompt import Prompt, render, title_of
+from models.prompt import Prompt
+from models.prompt_rendering import render, title_of
 from models.text import Text
 from schemas.messages import ImpressionRequest
 from worker.engine.engine import ScoringEngine

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Final
 
+import msgspec
 import numpy as np
 
 from models.bundle import Bundle
@@ -92,6 +93,8 @@ def _facts(bundle: Bundle, manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "propagation layers", str(bundle.graph.layers)
     for name, limit in sorted(manifest.prompt_limits.items()):
         yield f"prompt: {name}", str(limit)
+    for name, text in msgspec.structs.asdict(bundle.template).items():
+        yield f"prompt words: {name}", str(text)
     for field in fields(calibration):
         value = getattr(calibration, field.name)
         if isinstance(value, float):

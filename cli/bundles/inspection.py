@@ -88,6 +88,7 @@ class Inspection:
     heads: tuple[Head, ...]
     graph: Graph
     exits: Exits
+    prompt_template: str
     prompt_limits: Mapping[str, int]
     metrics: Mapping[str, float]
     golden_requests: int
@@ -126,6 +127,7 @@ def inspected(folder: Path) -> Inspection:
             calibration.floor_threshold,
             calibration.frontier,
         ),
+        prompt_template=bundle.template.name,
         prompt_limits=manifest.prompt_limits,
         metrics=manifest.metrics,
         golden_requests=len(bundle.golden),

@@ -85,7 +85,9 @@ def _lines(facts: Inspection) -> Iterator[str]:
         f"graph: {graph.items} items with trained embeddings of {graph.embedding_dim}, "
         f"{graph.propagation_layers} propagation layers"
     )
-    yield "prompt: " + ", ".join(f"{name} {limit}" for name, limit in sorted(facts.prompt_limits.items()))
+    yield f"prompt: {facts.prompt_template}, " + ", ".join(
+        f"{name} {limit}" for name, limit in sorted(facts.prompt_limits.items())
+    )
     yield (
         f"exits: {exits.criterion} confidence, threshold {exits.base_threshold:.3f} without load, never below "
         f"{exits.floor_threshold:.3f}; answers within {exits.tolerance:g} in log-odds count as the same"

@@ -12,8 +12,9 @@ from cli.main import app
 from event_data.load import load_log
 from models.bundle import TRAINING, Bundle
 from models.golden_check import check_golden
+from models.prompt_template import WORDS
 from models.text import item_text
-from runtime.errors import CheckpointError
+from runtime.errors import CheckpointError, PromptTemplateError
 
 
 def _run(*words):
@@ -60,6 +61,19 @@ def test_a_bundle_of_a_checkpoint_trains_loads_and_explains_itself_in_words(data
     (tmp_path / "request.json").write_text(json.dumps(request))
     shown = _run("score", tmp_path / "request.json", "--bundle", out, "--data", data)
     assert title in " ".join(shown.split())
+    assert bundle.template == WORDS
+    assert "    Will they like it? ⟨statistics⟩" in [line.rstrip() for line in shown.splitlines()]
+
+
+def test_a_prompt_that_cannot_be_is_told_before_anything_long(data, tmp_path):
+    """A file's placeholder, and limits that its own words exceed."""
+    prompt = tmp_path / "prompt.toml"
+    prompt.write_text('question = "{mood}{statistics}"')
+    with pytest.raises(PromptTemplateError, match=r"prompt\.toml: question .*no \{mood\}"):
+        _run("train", "--data", data, "--out", tmp_path / "bundle", "--prompt", prompt)
+    prompt.write_text("[limits]\nprefix_tokens = 4")
+    with pytest.raises(PromptTemplateError, match="prefix_tokens 4 is too low"):
+        _run("train", "--data", data, "--out", tmp_path / "bundle", "--prompt", prompt)
 
 
 @pytest.mark.slow

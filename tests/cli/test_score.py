@@ -14,7 +14,7 @@ from schemas.messages import ImpressionRequest
 from worker.explain import CandidateExplanation, Explanation, HeadAnswer
 
 
-def _shown(title: str) -> str:
+def _shown(title: str, suffix: str = "similar ⟨{}⟩ yes") -> str:
     item, past = ItemFacts("i7", impressions=10, positives=2), ItemFacts("i3")
     candidate = CandidateExplanation(
         item_id="i7",
@@ -24,7 +24,7 @@ def _shown(title: str) -> str:
             attributes=[AttributeEvidence("author", title, 90, 40, 8, 7)],
         ),
         statistics=np.zeros(len(FEATURES), np.float32),
-        suffix=f"similar ⟨{title}⟩ yes",
+        suffix=suffix.replace("{}", title),
         heads=[HeadAnswer(1, 0.3, 0.5), HeadAnswer(2, 0.4, 1.0)],
         exit_at=1,
         graph_ctr=0.2,
@@ -58,6 +58,14 @@ def test_statistics_and_reasons_are_spelled_out():
     told = " ".join(shown.split())
     assert "0.40, because the user clicked 7 of 8 with author The Iron Lighthouse and the user clicked 1 of 1" in told
     assert "40 clicks in 90 impressions; this user 7 in 8" in shown
+
+
+def test_a_prompt_of_several_lines_stands_below_its_name():
+    """One of a single line stands beside it."""
+    lines = [line.rstrip() for line in _shown("Iron", 'Similar:\n⟨item⟩ "{}" liked\nLiked? ⟨statistics⟩').splitlines()]
+    start = lines.index("prompt, its own:")
+    assert lines[start + 1 : start + 4] == ["    Similar:", '    ⟨item⟩ "Iron" liked', "    Liked? ⟨statistics⟩"]
+    assert "prompt, shared: user ⟨user⟩ history" in lines
 
 
 def test_a_title_is_never_interpreted():

@@ -9,6 +9,9 @@ import torch
 from bundle_forgery import sign
 
 from models.bundle import MANIFEST, Bundle
+from models.bundle_manifest import PROMPT
+from models.evidence import CandidateEvidence, Evidence, ItemFacts, UserEvidence
+from models.prompt_template import TERSE, WORDS
 from runtime.errors import BundleError
 
 
@@ -46,6 +49,43 @@ def test_the_version_depends_on_content_alone(tiny_bundle, tmp_path):
     assert again.version == tiny_bundle.version
     shorter = replace(tiny_bundle, limits=replace(tiny_bundle.limits, recent_items=1)).save(tmp_path / "shorter")
     assert len({tiny_bundle.version, other.version, shorter.version}) == 3
+
+
+def test_a_bundle_carries_the_words_of_its_prompts(tiny_bundle, tmp_path):
+    """Prompts, scores and version depend on them."""
+    other = replace(tiny_bundle, template=WORDS).save(tmp_path / "words")
+    loaded = Bundle.load(tmp_path / "words")
+    assert loaded.template == WORDS
+    assert loaded.version == other.version != tiny_bundle.version
+    evidence = Evidence(UserEvidence("u"), [CandidateEvidence(ItemFacts("i1"))])
+    first, second = (bundle.prompt_builder().build(evidence) for bundle in (tiny_bundle, loaded))
+    assert first.tokens < second.tokens
+
+
+def test_bundles_of_earlier_formats_have_the_terse_prompt(folder):
+    """Up to format 3 there was no other, and no file that told it."""
+    (folder / PROMPT).unlink()
+    edit_manifest(folder, format_version=3)
+    sign(folder)
+    assert Bundle.load(folder).template == TERSE
+
+
+def test_a_template_that_is_none_is_told_by_its_placeholder(folder):
+    """In one line with the bundle and the file."""
+    content = json.loads((folder / PROMPT).read_text()) | {"candidate": "{item.__class__}{title}"}
+    (folder / PROMPT).write_text(json.dumps(content))
+    sign(folder)
+    with pytest.raises(BundleError, match=r"prompt\.json.*candidate .*brace that is no placeholder"):
+        Bundle.load(folder)
+
+
+def test_limits_that_leave_no_room_for_the_words_are_refused(folder):
+    """A bundle's numbers are no more trusted than its words."""
+    limits = json.loads((folder / MANIFEST).read_text())["prompt_limits"] | {"suffix_tokens": 3}
+    edit_manifest(folder, prompt_limits=limits)
+    sign(folder)
+    with pytest.raises(BundleError, match="suffix_tokens 3 is too low"):
+        Bundle.load(folder)
 
 
 def test_nothing_is_pickled(folder):

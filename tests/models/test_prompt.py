@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import astuple
@@ -17,12 +18,16 @@ from models.evidence import (
     UserEvidence,
 )
 from models.features import FEATURES, FIRST_FEATURES, SHARED_FEATURES, evidence_features, graph_features
-from models.prompt import PHRASES, PromptBuilder, PromptLimits, SoftKind, attribute_sentences, render
+from models.prompt import PromptBuilder, PromptLimits, SoftKind
+from models.prompt_lines import fixed_texts
+from models.prompt_rendering import render
+from models.prompt_template import TERSE, WORDS
 from models.text import START_TOKEN, Text
 
 DIM = 4
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
-TEXT = Text.train(["Silent Galaxy", "Crooked Alibi", " ".join(NUMBERS), *PHRASES * 50], 600)
+PHRASES = [text for template in (TERSE, WORDS) for text in fixed_texts(template, with_attributes=True)]
+TEXT = Text.train(["Silent Galaxy", "Crooked Alibi", " ".join(NUMBERS), *PHRASES * 50], 700)
 LIMITS = PromptLimits(
     recent_items=3,
     title_tokens=2,
@@ -57,6 +62,54 @@ def test_prefix_and_suffix_read_as_laid_out():
     assert render(prompt.suffixes[0], TEXT) == (
         "similar ⟨item⟩ no others yes candidate ⟨item⟩ Crooked Alibi click ⟨statistics⟩"
     )
+
+
+def test_a_prompt_in_words_reads_like_a_text():
+    """A line each; titles in quotes, which go with them; headings only above something.
+
+    Our own tokenizers begin every text with a space; those of checkpoints do not.
+    """
+    user = UserEvidence(
+        "u", recent=[PastItem(item("a", "Silent Galaxy"), positive=True), PastItem(item("b"), positive=False)]
+    )
+    candidate = CandidateEvidence(
+        item("c", "Crooked Alibi"),
+        past=[PastItem(item("a", "Silent Galaxy"), positive=False, similarity=0.9)],
+        similar_users=[SimilarUser("v", 0.8, positive=True), SimilarUser("w", 0.7, positive=False)],
+        attributes=[AttributeEvidence("author", "Ann", 40, 30, 3, 2)],
+    )
+    evidence = Evidence(user, [candidate, CandidateEvidence(item("d"))])
+    limits = replace(LIMITS, attributes_shown=1, similar_title_tokens=1)
+    in_words = PromptBuilder(TEXT, DIM, limits, template=WORDS)
+    prompt, shown = in_words.build(evidence), in_words.soft_items(evidence)
+    told = [render(part, TEXT, items) for part, items in zip((prompt.prefix, *prompt.suffixes), shown, strict=True)]
+    assert told[0].splitlines() == [
+        *("Judge from what the user liked before whether they will like the next item.", "User: ⟨user⟩", "History:"),
+        *('⟨item⟩ " Silent Galaxy ": liked', "⟨b⟩ : disliked"),
+    ]
+    assert told[1].splitlines() == [
+        *("Similar:", '⟨item⟩ " Silent " disliked', "similar users: 1 of 2 liked it", "same author: liked 2 of 3"),
+        *('Next: ⟨item⟩ " Crooked Alibi "', "Will they like it? ⟨statistics⟩"),
+    ]
+    assert told[2].splitlines() == ["Next: ⟨d⟩", "Will they like it? ⟨statistics⟩"]
+
+
+def test_a_prompt_of_words_alone_has_one_soft_token():
+    """A template may leave embeddings out; the statistics stay where the answer is read."""
+    words_alone = msgspec.structs.replace(
+        WORDS,
+        **{name: getattr(WORDS, name).replace("{item}", "") for name in ("past", "similar_past", "candidate")},
+        user="",
+    )
+    evidence = Evidence(
+        UserEvidence("u", recent=[PastItem(item("a", "Silent Galaxy"), positive=True)]),
+        [CandidateEvidence(item("c", "Crooked Alibi"), [PastItem(item("a"), positive=True)])],
+    )
+    in_words = PromptBuilder(TEXT, DIM, LIMITS, template=words_alone)
+    prompt = in_words.build(evidence)
+    assert prompt.prefix.soft_values.shape == (0, len(FEATURES))
+    assert prompt.suffixes[0].soft_kinds.tolist() == [SoftKind.STATISTICS]
+    assert in_words.soft_items(evidence) == [[], []]
 
 
 def test_soft_tokens_carry_their_numbers():
@@ -233,14 +286,13 @@ def test_what_the_user_did_with_an_attributes_values_is_told_in_words():
         AttributeEvidence("author", "Ann", 40, 30, 3, 2),
         AttributeEvidence("genre", "Crime", 400, 200),
     ]
-    told = ["same author: yes 2 of 3", "same language: yes 7 of 12"]
-    assert attribute_sentences(attributes, 2) == told
-    assert attribute_sentences(attributes, 1) == told[:1]
     evidence = Evidence(UserEvidence("u"), [CandidateEvidence(item("c"), attributes=attributes)])
-    shown = builder(replace(LIMITS, attributes_shown=1)).build(evidence)
-    assert told[0] in render(shown.suffixes[0], TEXT)
-    assert told[1] not in render(shown.suffixes[0], TEXT)
-    assert "same" not in render(builder().build(evidence).suffixes[0], TEXT)
+    told = "same author: yes 2 of 3 same language: yes 7 of 12"
+    for most, expected in ((0, ""), (1, told[: told.index(" same")]), (2, told), (3, told)):
+        (suffix,) = builder(replace(LIMITS, attributes_shown=most)).build(evidence).suffixes
+        assert render(suffix, TEXT) == " ".join(
+            f"similar others {expected} candidate ⟨item⟩ click ⟨statistics⟩".split()
+        )
 
 
 def test_a_model_reads_the_statistics_that_it_was_trained_on():

@@ -7,6 +7,8 @@ import pytest
 
 from models.features import GRAPH_FEATURES
 from models.prompt import SoftKind
+from models.prompt_rendering import render
+from models.prompt_template import WORDS
 from training.examples import graph_end, make_examples
 from training.progress import Silent
 
@@ -38,6 +40,15 @@ def test_training_examples_cover_the_training_part_once(log, sets):
     """Every event of the first 80 % is in one training example, no later one is."""
     places = np.concatenate([example.events for example in sets.train])
     assert sorted(places.tolist()) == list(range(log.split().train_end))
+
+
+def test_examples_are_told_in_the_words_of_the_preset(log, graph, text, preset):
+    """Of training and validation alike: the bundle will carry the same words."""
+    short = replace(log, interactions=log.interactions[:120])
+    sets = make_examples(short, graph, text, replace(preset, template=WORDS), Silent())
+    for example in (*sets.train, *sets.to_fit, *sets.to_test):
+        assert render(example.prompt.prefix, text).startswith("Judge from what the user liked")
+        assert render(example.prompt.suffixes[0], text).endswith("Will they like it? ⟨statistics⟩")
 
 
 def test_held_out_halves_are_disjoint_and_made_as_of_each_event(log, sets):

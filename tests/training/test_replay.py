@@ -1,5 +1,6 @@
 """Examples by replay never see the future."""
 
+from dataclasses import replace
 from itertools import repeat
 
 import msgspec
@@ -9,7 +10,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from models.features import FEATURES, graph_features
-from training.replay import replay_examples
+from models.prompt_template import WORDS
+from schemas.messages import Item
+from training.replay import Replay, replay_examples
 
 
 def tokens_and_numbers(prompt):
@@ -152,3 +155,11 @@ def test_graph_features_are_what_the_worker_computes_without_a_prompt(log, new_r
             np.array([(item.impressions, item.positives) for item in shown], np.float32),
         )
         np.testing.assert_array_equal(example.graph_features(), expected)
+
+
+def test_a_replay_for_a_bundle_makes_its_prompts(tiny_bundle):
+    """In the bundle's words and limits, token by token those that its worker makes."""
+    bundle = replace(tiny_bundle, template=WORDS)
+    replay = Replay.for_bundle([Item(item_id="i1", title="title number 1")], bundle)
+    expected = bundle.prompt_builder().build(replay.evidence("u", ["i1"]))
+    assert tokens_and_numbers(replay.prompt("u", ["i1"])) == tokens_and_numbers(expected)

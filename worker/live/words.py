@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, UserEvidence
-from models.prompt import render
+from models.prompt_rendering import render
 from worker.engine.scoring_job import MADE_BY
 from worker.job import Job
 from worker.model import ServingModel

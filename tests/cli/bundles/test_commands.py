@@ -18,6 +18,7 @@ from models.bundle_manifest import GOLDEN
 from models.bundle_store import current_version
 from models.bundle_store.store import PROMOTIONS, VERSIONS
 from models.graph_base import GraphBase
+from models.prompt_template import WORDS
 from models.text import Text
 from runtime.errors import BundleError
 
@@ -186,6 +187,15 @@ def test_diff_tells_what_changed(tiny_bundle_folder, other_folder):
     assert "items gone: 1 (i19)" in told
     assert "full depth" in told
     assert "prompt: past_items" not in told
+
+
+def test_diff_tells_other_words(tiny_bundle, tiny_bundle_folder, tmp_path):
+    """Text by text; line breaks do not break the table."""
+    replace(tiny_bundle, template=WORDS).save(tmp_path / "words")
+    told = exitstream("diff", tiny_bundle_folder, tmp_path / "words")
+    assert re.search(r"prompt words: positive *│ *yes *│ *liked ", told)
+    assert re.search(r"prompt words: history *│ *history *│ *History:\\n ", told)
+    assert "prompt: words, " in exitstream("inspect", tmp_path / "words")
 
 
 def test_diff_measures_how_far_scores_are_apart(tiny_bundle, tiny_bundle_folder, tmp_path):

@@ -1,0 +1,31 @@
+"""How much evidence goes into a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLimits:
+    """How much evidence goes into a prompt: numbers of entries, and of tokens per title and in all."""
+
+    recent_items: int = 16
+    title_tokens: int = 8
+    candidate_title_tokens: int = 16
+    past_items: int = 12
+    """Past items of the user per candidate, most similar first; all count in its statistics."""
+    past_items_shown: int = 4
+    """How many of them appear in the prompt."""
+    similar_users: int = 12
+    similar_title_tokens: int = 0
+    """Of the titles of past and similar items beside a candidate, where the template shows them."""
+    similar_users_shown: int = 4
+    """How many of them are told one by one; a sentence that counts them counts all. 0 tells of none."""
+    similar_items: int = 3
+    attributes_shown: int = 0
+    """Values of the candidate's attributes that the user has met, told in words; the rarest first."""
+    prefix_tokens: int = 0
+    """Most tokens of the part that all candidates share: the oldest of the recent items are left out. 0: no limit."""
+    suffix_tokens: int = 0
+    """Most tokens of each candidate's part: the past items least similar to it are left out, then the similar items,
+    the similar users, the attributes. 0: no limit."""

@@ -1,0 +1,53 @@
+"""A prompt as a person reads it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from models.evidence import ItemFacts
+from models.prompt import SoftItem, SoftKind, TokenSequence
+from models.text import Text
+
+_AROUND_LINE_BREAK: Final = re.compile(r" *\n *")
+
+
+def render(prompt: TokenSequence, text: Text, items: Sequence[SoftItem] = ()) -> str:
+    """A sequence as readable text: words decoded, soft tokens in angle brackets by what they stand for. Line breaks of
+    the template stay.
+
+    Args:
+        prompt: a prefix or a suffix.
+        text: the tokenizer.
+        items: what its item tokens stand for (`PromptBuilder.soft_items`). Such a token is shown as ⟨its title⟩, or
+            ⟨its id⟩ if it has none; as ⟨item⟩ where the words of the title follow, or without `items`.
+    """
+    names = iter(items)
+    soft = {
+        int(position): f"⟨{_soft_name(SoftKind(kind), names, text)}⟩"
+        for position, kind in zip(prompt.soft_positions, prompt.soft_kinds, strict=True)
+    }
+    pieces: list[str] = []
+    run: list[int] = []
+    for position, token in enumerate(prompt.token_ids.tolist()):
+        if position in soft:
+            pieces += [text.decode(run), soft[position]]
+            run = []
+        else:
+            run.append(token)
+    pieces.append(text.decode(run))
+    whole = " ".join(stripped for piece in pieces if (stripped := piece.strip(" ")))
+    return _AROUND_LINE_BREAK.sub("\n", whole).strip()
+
+
+def _soft_name(kind: SoftKind, items: Iterator[SoftItem], text: Text) -> str:
+    shown = next(items, None) if kind is SoftKind.ITEM else None
+    if shown is None or (shown.title_tokens and shown.item.title_tokens):
+        return kind.name.lower()
+    return title_of(shown.item, text) or shown.item.item_id
+
+
+def title_of(item: ItemFacts, text: Text) -> str:
+    """An item's catalogue text as far as the model may read it; empty if there is none."""
+    return text.decode(item.title_tokens).strip()
