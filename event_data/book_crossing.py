@@ -56,11 +56,11 @@ def _rating(line: str) -> Rating:
 
 def _book(line: str) -> Item:
     fields = next(csv.reader((line,), delimiter=";", escapechar="\\"))
-    isbn, title, author, _, publisher = (*fields[:5], "", "")[:5]
+    isbn, title, author = (*fields[:3], "", "")[:3]
     if not isbn:
         raise ValueError("empty ISBN")
-    attributes = {name: value for name, value in (("author", author), ("publisher", publisher)) if value}
-    return Item(item_id=isbn, title=title or None, attributes=attributes)
+    # Not the publisher: what readers did with other books of the same one tells little, and costs AUC.
+    return Item(item_id=isbn, title=title or None, attributes={"author": author} if author else {})
 
 
 def _in_pseudo_order(ratings: list[tuple[int, Rating]]) -> list[tuple[int, Rating]]:

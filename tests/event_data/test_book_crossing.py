@@ -4,8 +4,8 @@ from event_data.folder import read_folder
 
 RATINGS = b'"User-ID";"ISBN";"Book-Rating"\n"1";"A1";"0"\n"1";"B2";"5"\n"2";"B2";"4"\n"3";"C3";"10"\n'
 BOOKS = (
-    b'"ISBN";"Book-Title";"Book-Author";"Year"\n"B2";"Caf\xe9 \\"Noir\\"; a novel";"Ann Author";"1999"\n'
-    b'"Z9";"Unread";"X";"1"\n'
+    b'"ISBN";"Book-Title";"Book-Author";"Year";"Publisher"\n"B2";"Caf\xe9 \\"Noir\\"; a novel";"Ann Author";"1999";"A Press"\n'
+    b'"Z9";"Unread";"X";"1";"Y"\n'
 )
 
 
@@ -21,7 +21,7 @@ def test_explicit_ratings_become_events_and_five_is_a_click(tmp_path):
 
 
 def test_books_bring_titles_in_latin_1_and_only_rated_ones_are_kept(tmp_path):
-    """Escaped quotes and separators inside quotes belong to the title."""
+    """Escaped quotes and separators inside quotes belong to the title. Of the rest the author alone is evidence."""
     (tmp_path / "BX-Book-Ratings.csv").write_bytes(RATINGS)
     (tmp_path / "BX-Books.csv").write_bytes(BOOKS)
     (book,) = read_folder(tmp_path).items
