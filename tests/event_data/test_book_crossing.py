@@ -4,7 +4,8 @@ from event_data.folder import read_folder
 
 RATINGS = b'"User-ID";"ISBN";"Book-Rating"\n"1";"A1";"0"\n"1";"B2";"5"\n"2";"B2";"4"\n"3";"C3";"10"\n'
 BOOKS = (
-    b'"ISBN";"Book-Title";"Book-Author";"Year";"Publisher"\n"B2";"Caf\xe9 \\"Noir\\"; a novel";"Ann Author";"1999";"A Press"\n'
+    b'"ISBN";"Book-Title";"Book-Author";"Year";"Publisher"\n'
+    b'"B2";"Caf\xe9 \\"Noir\\"; a novel";"Ann Author";"1999";"A Press"\n'
     b'"Z9";"Unread";"X";"1";"Y"\n'
 )
 
