@@ -29,7 +29,7 @@ from rich.console import Console
 from benchmarks.ablation_evidence import CHOICES, Records, record, request_events
 from benchmarks.ablation_models import ALL_INPUTS, INPUTS, Answers, Variant, train_variant
 from benchmarks.ablation_start import start_figures
-from benchmarks.harness import add_backbone, exit_on_error, finish, parser
+from benchmarks.harness import add_backbone, add_click_at, exit_on_error, finish, parser
 from benchmarks.quality import log_figures
 from benchmarks.quality_peers import embeddings_alone
 from benchmarks.retrieval_times import SOURCES, retrieval_times
@@ -108,7 +108,7 @@ def main() -> None:
 def _arguments() -> Namespace:
     arguments = parser("What each part of the model is worth: parts left out or replaced, one at a time.")
     add_backbone(arguments)
-    arguments.add_argument("--click-at", type=float, help="rating from which on a rating is a click")
+    add_click_at(arguments)
     arguments.add_argument("--quick", action="store_true", help="few examples, two heads: for a first look")
     arguments.add_argument("--examples", type=int, help="candidates to train each variant on")
     arguments.add_argument("--seed", type=int, default=0, help="of every training")

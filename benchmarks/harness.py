@@ -31,6 +31,11 @@ def add_bundle(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--bundle", type=Path, help="a trained bundle; without: one is trained once under out/")
 
 
+def add_click_at(arguments: argparse.ArgumentParser) -> None:
+    """`--click-at`, for what reads ratings."""
+    arguments.add_argument("--click-at", type=float, help="rating from which on a rating is a click")
+
+
 def add_backbone(arguments: argparse.ArgumentParser) -> None:
     """`--backbone` and `--layers`, for what compares pre-trained weights with a random start."""
     arguments.add_argument("--backbone", help="also start from these weights: a Hugging Face folder, GGUF, or smollm2")

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from benchmarks.engine_contestants import FULL_DEPTH, Ours
 from benchmarks.engine_requests import requests_of
-from benchmarks.harness import add_bundle, exit_on_error, finish, parser
+from benchmarks.harness import add_bundle, add_click_at, exit_on_error, finish, parser
 from benchmarks.quality_peers import embeddings_alone, figures_of, peer_figures, statistics_parts
 from evaluation.metrics import auc
 from event_data.event_log import EventLog
@@ -94,7 +94,7 @@ def main() -> None:
 def _arguments() -> Namespace:
     arguments = parser("Quality of our scores beside that of simpler models on the same split.")
     add_bundle(arguments)
-    arguments.add_argument("--click-at", type=float, help="rating from which on a rating is a click")
+    add_click_at(arguments)
     arguments.add_argument("--quick", action="store_true", help="a small model, few examples: for a first look")
     arguments.add_argument("--seeds", type=int, default=1, help="trainings; figures are their means")
     arguments.add_argument("--peers-only", action="store_true", help="train no model of ours")

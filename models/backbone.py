@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import msgspec
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -41,9 +40,7 @@ def load_backbone(path_or_hub_name: str, lora: str | None, dtype: torch.dtype) -
 
 def as_transformers(decoder: Decoder) -> PreTrainedModel:
     """A bundle's decoder as transformers computes it, with the same weights in memory."""
-    told = {name: part for name, part in msgspec.to_builtins(decoder.config).items() if name != "model_type"}
-    config = AutoConfig.for_model(decoder.config.model_type, **told)
-    model: PreTrainedModel = AutoModel.from_config(config, attn_implementation="sdpa")
+    model: PreTrainedModel = AutoModel.from_config(decoder.config.for_transformers(), attn_implementation="sdpa")
     model.load_state_dict(decoder.state_dict(), assign=True)
     return model.eval()
 

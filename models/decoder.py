@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import torch
@@ -19,12 +19,6 @@ from torch.nn import functional
 
 from models.decoder_config import DecoderConfig, UnsupportedBackbone
 
-_CONFIG_CLASSES: Final = {
-    "llama": "LlamaConfig",
-    "mistral": "MistralConfig",
-    "qwen2": "Qwen2Config",
-    "qwen3": "Qwen3Config",
-}
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each (prompts, length, head_dim)."""
 
@@ -179,16 +173,13 @@ def _number(rope: dict[str, Any], name: str) -> float:
 
 
 def _scaled_frequencies(config: DecoderConfig, rope_type: str) -> tuple[Tensor, float]:
-    import transformers  # noqa: PLC0415 - takes seconds, and most checkpoints do not need it
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: PLC0415
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS  # noqa: PLC0415 - most checkpoints need none
 
     if rope_type not in ROPE_INIT_FUNCTIONS:
         known = ", ".join(("default", *ROPE_INIT_FUNCTIONS))
         raise UnsupportedBackbone(f"rope_type {rope_type!r:.60}; supported are {known}")
-    config_class = getattr(transformers, _CONFIG_CLASSES[config.model_type])
-    told = {name: part for name, part in msgspec.to_builtins(config).items() if name != "model_type"}
     with torch.device("cpu"):  # whatever the weights are made on
-        frequencies, scale = ROPE_INIT_FUNCTIONS[rope_type](config_class(**told))
+        frequencies, scale = ROPE_INIT_FUNCTIONS[rope_type](config.for_transformers())
     return frequencies, float(scale)
 
 

@@ -7,9 +7,12 @@ quantisers to fetch, or sizes that exhaust memory. Only the numbers listed here 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 FAMILIES: Final = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose decoder layers `models.decoder` and `worker.engine` compute."""
@@ -106,6 +109,13 @@ class DecoderConfig(msgspec.Struct, omit_defaults=True):
         told["rope_type"] = told.get("rope_type") or told.pop("type", None) or "default"
         told.setdefault("rope_theta", self.rope_theta or 10_000.0)
         return told
+
+    def for_transformers(self) -> PretrainedConfig:
+        """The same in the family's configuration class. It imports transformers, which takes seconds."""
+        from transformers import AutoConfig  # noqa: PLC0415 - see `models.decoder`
+
+        told = {name: part for name, part in msgspec.to_builtins(self).items() if name != "model_type"}
+        return AutoConfig.for_model(self.model_type, **told)
 
     def _set_windows(self) -> None:
         if not self.use_sliding_window:

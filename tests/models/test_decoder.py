@@ -15,6 +15,7 @@ from models.backbone import as_transformers
 from models.decoder import Decoder
 from models.decoder_config import DecoderConfig, UnsupportedBackbone, read_decoder_config
 from models.saved_backbone import load_saved_backbone
+from tests.support.rope_scalings import LLAMA3_ROPE, YARN_ROPE
 
 SIZES = {
     "vocab_size": 50,
@@ -25,22 +26,13 @@ SIZES = {
     "num_key_value_heads": 2,
     "initializer_range": 0.2,
 }
-LLAMA3 = {
-    "rope_type": "llama3",
-    "rope_theta": 10_000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-YARN = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 CONFIGS: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
     "llama, biases": (LlamaConfig, {"attention_bias": True, "mlp_bias": True, "num_key_value_heads": 1}),
     "llama, wide heads": (LlamaConfig, {"head_dim": 16, "rms_norm_eps": 1e-3}),
     "llama, other base": (LlamaConfig, {"rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0}}),
-    "llama, llama3 positions": (LlamaConfig, {"max_position_embeddings": 128, "rope_parameters": LLAMA3}),
-    "llama, yarn": (LlamaConfig, {"max_position_embeddings": 64, "rope_parameters": YARN}),
+    "llama, llama3 positions": (LlamaConfig, {"max_position_embeddings": 128, "rope_parameters": LLAMA3_ROPE}),
+    "llama, yarn": (LlamaConfig, {"max_position_embeddings": 64, "rope_parameters": YARN_ROPE}),
     "mistral": (MistralConfig, {"sliding_window": None}),
     "mistral, window": (MistralConfig, {"sliding_window": 12}),
     "qwen2": (Qwen2Config, {}),

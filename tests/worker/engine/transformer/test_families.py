@@ -13,19 +13,11 @@ from models.decoder_config import UnsupportedBackbone
 from models.exit_model import ExitModel
 from models.prompt import Prompt
 from models.prompt_batch import collate
+from tests.support.rope_scalings import LLAMA3_ROPE, YARN_ROPE
 from worker.engine.engine import ScoringEngine
 from worker.engine.part import Part
 from worker.engine.settings import EngineSettings
 
-LLAMA3_ROPE = {
-    "rope_type": "llama3",
-    "rope_theta": 10_000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
-YARN_ROPE = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 16}
 FAMILIES = {
     "llama": (LlamaConfig, {}),
     "llama with biases and one kv head": (
