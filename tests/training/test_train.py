@@ -94,6 +94,12 @@ def test_evaluation_of_the_loaded_bundle_gives_the_saved_figures(trained, log):
     assert evaluate(Bundle.load(folder), log).figures() == dict(bundle.metrics)
 
 
+def test_a_preset_may_evaluate_on_few_events(log, preset, tmp_path):
+    """The figures of a demonstration on a slow model are those of the latest events alone."""
+    bundle = train(log, tmp_path / "bundle", replace(preset, most_tested=20))
+    assert bundle.metrics["events"] == 20
+
+
 def test_figures_are_those_of_each_events_own_prompt(trained, log, monkeypatch):
     """Scoring the last tenth event by event through all layers gives every figure of the evaluation."""
     monkeypatch.setattr("training.evaluate.SCORED_AT_ONCE", 32)  # so that the events take several rounds
