@@ -52,7 +52,7 @@ CHOICES: Final = {
     "graph_history": Choice("GCN history", past="graph"),
     "graph_users": Choice("GCN similar users", users=True),
     "graph_both": Choice("GCN history and similar users", past="graph", users=True),
-    "shipped": Choice("these and what items share (as shipped)", past="graph", users=True, shared=True),
+    "shipped": Choice("these and what items share, and grades (as shipped)", past="graph", users=True, shared=True),
 }
 
 
@@ -135,6 +135,7 @@ def chosen(recorded: Recorded, choice: Choice, limits: PromptLimits) -> Evidence
                 similar_users=candidate.similar_users if choice.users else (),
                 similar_items=candidate.similar_items if choice.users else (),
                 shared=candidate.shared if choice.shared else None,
+                graded=candidate.graded if choice.shared else None,
                 attributes=candidate.attributes if choice.shared else (),
             )
             for candidate, past in zip(found.candidates, _past(recorded, choice, limits), strict=True)

@@ -15,7 +15,7 @@ import msgspec
 
 from event_data.event_log import EventLog
 from event_data.lines import Lines
-from event_data.ratings import Rating, checked_rating, in_time_order, name_with_click
+from event_data.ratings import FIVE_STARS, Rating, checked_rating, in_time_order, name_with_click
 from schemas.messages import Item
 
 CLICK_RATING: Final = 4.0
@@ -50,7 +50,7 @@ def read(folder: Path, release: Release, click_at: float | None = None) -> Event
         for _, item in lines.read(path, release.parse_product)
         if item.item_id in reviewed
     }
-    interactions = in_time_order(name, enumerate(ratings, start=1), click_rating)
+    interactions = in_time_order(name, enumerate(ratings, start=1), click_rating, FIVE_STARS)
     log_name = name_with_click(name, click_rating, CLICK_RATING)
     return EventLog(log_name, list(products.values()), interactions, lines.skipped, lines.first_skipped)
 

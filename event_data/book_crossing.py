@@ -15,7 +15,7 @@ from typing import Final
 
 from event_data.event_log import EventLog
 from event_data.lines import Lines
-from event_data.ratings import Rating, checked_rating, in_time_order, name_with_click
+from event_data.ratings import Rating, Scale, checked_rating, in_time_order, name_with_click
 from schemas.messages import Item
 
 RATINGS_FILE: Final = "BX-Book-Ratings.csv"
@@ -23,6 +23,7 @@ BOOKS_FILE: Final = "BX-Books.csv"
 NAME: Final = "book-crossing"
 CLICK_RATING: Final = 5.0
 """The lowest rating that is a click unless another is asked for."""
+SCALE: Final = Scale(1.0, 10.0)
 START_MS: Final = 1_100_000_000_000
 """November 2004, when the data was collected."""
 
@@ -43,7 +44,7 @@ def read(folder: Path, click_at: float | None = None) -> EventLog:
         books = lines.read(folder / BOOKS_FILE, _book, encoding="latin-1", header_lines=1)
         items = [book for _, book in books if book.item_id in rated]
     click_rating = CLICK_RATING if click_at is None else click_at
-    interactions = in_time_order(NAME, _in_pseudo_order(explicit), click_rating)
+    interactions = in_time_order(NAME, _in_pseudo_order(explicit), click_rating, SCALE)
     return EventLog(
         name_with_click(NAME, click_rating, CLICK_RATING), items, interactions, lines.skipped, lines.first_skipped
     )

@@ -13,11 +13,12 @@ from typing import Final
 
 from event_data.event_log import EventLog
 from event_data.lines import Lines
-from event_data.ratings import Rating, checked_rating, in_time_order, name_with_click
+from event_data.ratings import FIVE_STARS, Rating, Scale, checked_rating, in_time_order, name_with_click
 from schemas.messages import Item
 
 CLICK_RATING: Final = 4.0
 """The lowest rating that is a click unless another is asked for."""
+HALF_STARS: Final = Scale(0.5, 5.0)
 GENRES_100K: Final = (
     *(
         "unknown",
@@ -46,6 +47,7 @@ class Layout:
     header_lines: int
     rating: Callable[[str], Rating]
     item: Callable[[str], Item]
+    scale: Scale
 
 
 def read(folder: Path, layout: Layout, click_at: float | None = None) -> EventLog:
@@ -62,7 +64,7 @@ def read(folder: Path, layout: Layout, click_at: float | None = None) -> EventLo
     if layout.header_lines:
         lines.require_header(ratings_path, layout.rating, layout.encoding)
     ratings = lines.read(ratings_path, layout.rating, layout.encoding, layout.header_lines)
-    interactions = in_time_order(name, ratings, click_rating)
+    interactions = in_time_order(name, ratings, click_rating, layout.scale)
     log_name = name_with_click(name, click_rating, CLICK_RATING)
     return EventLog(log_name, items, interactions, lines.skipped, lines.first_skipped)
 
@@ -109,7 +111,7 @@ def _item(item_id: str, title: str, genres: list[str]) -> Item:
 
 
 LAYOUTS: Final = (
-    Layout("u.data", "u.item", "latin-1", 0, _rating_100k, _item_100k),
-    Layout("ratings.dat", "movies.dat", "latin-1", 0, _rating_dat, _item_dat),
-    Layout("ratings.csv", "movies.csv", "utf-8", 1, _rating_csv, _item_csv),
+    Layout("u.data", "u.item", "latin-1", 0, _rating_100k, _item_100k, FIVE_STARS),
+    Layout("ratings.dat", "movies.dat", "latin-1", 0, _rating_dat, _item_dat, FIVE_STARS),
+    Layout("ratings.csv", "movies.csv", "utf-8", 1, _rating_csv, _item_csv, HALF_STARS),
 )

@@ -11,6 +11,20 @@ LATEST_MS: Final = 4_102_444_800_000
 """2100: seconds beyond it are another unit."""
 
 
+class Scale(NamedTuple):
+    """The lowest and the highest rating that can be given."""
+
+    lowest: float
+    highest: float
+
+    def grade(self, rating: float) -> float:
+        """Where a rating stands between the two, from 0 to 1; one that lies outside counts as the nearer end."""
+        return min(max((rating - self.lowest) / (self.highest - self.lowest), 0.0), 1.0)
+
+
+FIVE_STARS: Final = Scale(1.0, 5.0)
+
+
 class Rating(NamedTuple):
     """A user's rating of an item."""
 
@@ -45,8 +59,12 @@ def name_with_click(name: str, click_rating: float, own: float) -> str:
     return name if click_rating == own else f"{name}, click at {click_rating:.15g}"
 
 
-def in_time_order(name: str, ratings: Iterable[tuple[int, Rating]], click_rating: float) -> list[Interaction]:
-    """Interactions of numbered ratings, stably sorted by time; a rating of at least `click_rating` is a click."""
+def in_time_order(
+    name: str, ratings: Iterable[tuple[int, Rating]], click_rating: float, scale: Scale
+) -> list[Interaction]:
+    """Interactions of numbered ratings, stably sorted by time; a rating of at least `click_rating` is a click, and its
+    place on the scale is its grade.
+    """
     interactions = [
         Interaction(
             event_id=f"{name}-{number}",
@@ -55,6 +73,7 @@ def in_time_order(name: str, ratings: Iterable[tuple[int, Rating]], click_rating
             kind="rating",
             event_time_ms=rating.time_ms,
             positive=rating.value >= click_rating,
+            grade=scale.grade(rating.value),
         )
         for number, rating in ratings
     ]

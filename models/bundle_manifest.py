@@ -18,9 +18,9 @@ import msgspec
 
 from runtime.errors import BundleError
 
-FORMAT_VERSION: Final = 4
-"""2 added the golden requests, 3 the statistics of attributes, 4 the prompt's template: earlier programs could not read
-such bundles. This one reads all four.
+FORMAT_VERSION: Final = 5
+"""2 added the golden requests, 3 the statistics of attributes, 4 the prompt's template, 5 the statistics of
+grades: earlier programs could not read such bundles. This one reads all five.
 """
 MANIFEST: Final = "bundle.json"
 GOLDEN: Final = "golden.json"

@@ -85,6 +85,8 @@ class CandidateEvidence(msgspec.Struct, frozen=True, gc=False):
     similar_items: Sequence[SimilarItem] = ()
     shared: Vector | None = None
     """(len(SHARED_FEATURES),) how the items that share its attributes' values and its title's words fare."""
+    graded: Vector | None = None
+    """(len(GRADED_FEATURES),) how good the user's past was for them, and the candidate for others."""
     attributes: Sequence[AttributeEvidence] = ()
     """The values of its attributes one by one, in the order of the catalogue."""
 

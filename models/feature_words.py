@@ -69,4 +69,11 @@ _WORDS: Final[Mapping[str, tuple[str, Callable[[float], str]]]] = {
     "word_count": ("impressions of those items, per word", _count),
     "word_surprise": ("how much more the user clicked those items than others do, -1 to 1", _plain),
     "word_history": ("the user's own impressions of those items, per word in common", _count),
+    "user_grade": ("how far the user's mean grade lies from that of all, -1 to 1", _plain),
+    "history_grade": ("how much better the user grades than others do on the same items, -1 to 1", _plain),
+    "recent_grade": (f"the same, each event halving in weight after {RECENT_HALF_LIFE:.0f} later ones", _plain),
+    "grade_spread": ("standard deviation of the user's grades, above the usual 0.25", _plain),
+    "item_grade": ("how far the item's mean grade lies from that of all, -1 to 1", _plain),
+    "attribute_grade": ("how far that of other items with its values lies from it, rare ones more", _plain),
+    "attribute_grade_surprise": ("how much better than usual the user grades such items, -1 to 1", _plain),
 }

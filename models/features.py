@@ -1,7 +1,8 @@
 """Numeric features: the input of the graph score and of the `statistics` soft token.
 
 `graph_features` need no retrieval, so a backlog can be scored from them quickly; `evidence_features` summarise what
-retrieval found, and `shared_features` how what a candidate shares with other items fares. Rates are shrunk towards a
+retrieval found, and `shared_features` how what a candidate shares with other items fares. `graded_features` is a file
+of its own. Rates are shrunk towards a
 prior (`PRIOR_IMPRESSIONS` imagined impressions at `PRIOR_RATE`). They are given as logits, counts as logarithms, so
 that all features stay within a few units of zero.
 
@@ -53,7 +54,16 @@ SHARED_FEATURES: Final = (
     "word_surprise",
     "word_history",
 )
-FEATURES: Final = GRAPH_FEATURES + EVIDENCE_FEATURES + SHARED_FEATURES
+GRADED_FEATURES: Final = (
+    "user_grade",
+    "history_grade",
+    "recent_grade",
+    "grade_spread",
+    "item_grade",
+    "attribute_grade",
+    "attribute_grade_surprise",
+)
+FEATURES: Final = GRAPH_FEATURES + EVIDENCE_FEATURES + SHARED_FEATURES + GRADED_FEATURES
 """New ones are added at the end: a model reads as many as it was trained on."""
 FIRST_FEATURES: Final = len(GRAPH_FEATURES) + len(EVIDENCE_FEATURES)
 """How many there were before models told how many they read."""
@@ -141,8 +151,7 @@ def shared_features(there: NDArray[np.bool_], of_others: NDArray[np.int64], with
         of the user's impressions; zeros where there are no values.
     """
     impressions, positives = of_others[..., 0].astype(np.float64), of_others[..., 1].astype(np.float64)
-    telling = there / np.log(np.e + impressions)
-    known = telling * impressions / (impressions + PRIOR_IMPRESSIONS)
+    telling, known = telling_and_known(there, impressions)
     misses = np.maximum(impressions - positives, 0.0)
     rates = np.log((positives + PRIOR_IMPRESSIONS * PRIOR_RATE) / (misses + PRIOR_IMPRESSIONS * (1 - PRIOR_RATE)))
     met, surprise = with_user[..., 0], with_user[..., 2]
@@ -152,6 +161,15 @@ def shared_features(there: NDArray[np.bool_], of_others: NDArray[np.int64], with
     features[:, 2] = (telling * surprise).sum(axis=1) / ((telling * met).sum(axis=1) + PRIOR_SHARED)
     features[:, 3] = np.log1p((there * met).sum(axis=1))
     return features
+
+
+def telling_and_known(
+    there: NDArray[np.bool_], impressions: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How much each value (candidates, values) says of those who have it, and how much of that its impressions show."""
+    telling: NDArray[np.float64] = there / np.log(np.e + impressions)
+    known: NDArray[np.float64] = telling * impressions / (impressions + PRIOR_IMPRESSIONS)
+    return telling, known
 
 
 def _candidate_features(candidate: CandidateEvidence) -> tuple[float, ...]:

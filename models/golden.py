@@ -14,7 +14,7 @@ from typing import Annotated, Final
 import msgspec
 
 from models.bundle_manifest import GOLDEN, reading
-from models.features import SHARED_FEATURES
+from models.features import GRADED_FEATURES, SHARED_FEATURES
 from models.text import MAX_TITLE_CHARACTERS
 
 _MAX_BYTES: Final = 4_194_304
@@ -48,6 +48,8 @@ class GoldenCandidate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether each similar user clicked it."""
     shared: Annotated[tuple[float, ...], msgspec.Meta(max_length=len(SHARED_FEATURES))] = ()
     """`SHARED_FEATURES`, invented; none in bundles of earlier formats."""
+    graded: Annotated[tuple[float, ...], msgspec.Meta(max_length=len(GRADED_FEATURES))] = ()
+    """`GRADED_FEATURES`, likewise."""
     scores: Annotated[tuple[_Score, ...], msgspec.Meta(max_length=256)] = ()
     """The graph score, then the calibrated CTR of each head by depth; empty until computed."""
 

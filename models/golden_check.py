@@ -133,8 +133,11 @@ def _evidence(bundle: Bundle, request: GoldenRequest, embeddings: Mapping[str, V
             SimilarUser(f"neighbour {number}", _NEIGHBOUR_SIMILARITY, positive)
             for number, positive in enumerate(candidate.neighbours)
         ]
-        shared = np.array(candidate.shared, np.float32) if candidate.shared else None
-        candidates.append(CandidateEvidence(item, near[: bundle.limits.past_items], neighbours, shared=shared))
+        shared, graded = (
+            np.array(given, np.float32) if given else None for given in (candidate.shared, candidate.graded)
+        )
+        past_items = near[: bundle.limits.past_items]
+        candidates.append(CandidateEvidence(item, past_items, neighbours, shared=shared, graded=graded))
     return Evidence(user, candidates)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, UserEvidence, Vector
-from models.features import FEATURES, SHARED_FEATURES, evidence_features, graph_features
+from models.features import FEATURES, GRADED_FEATURES, SHARED_FEATURES, evidence_features, graph_features
 from models.prompt_limits import PromptLimits
 from models.prompt_lines import SOFT, TITLE, ItemLine, Line, PromptLines, Tokens
 from models.prompt_selection import Selection, title_shown
@@ -145,17 +145,12 @@ class PromptBuilder:
     def _statistics(self, evidence: Evidence) -> NDArray[np.float32]:  # (candidates, statistics)
         items = [candidate.item for candidate in evidence.candidates]
         user = evidence.user
-        embeddings = np.zeros((len(items), self._embedding_dim), np.float32)
-        for row, item in enumerate(items):
-            if item.embedding is not None:
-                embeddings[row] = item.embedding
+        embeddings = _rows([item.embedding for item in items], self._embedding_dim)
         counts = np.array([(item.impressions, item.positives) for item in items], np.float32).reshape(-1, 2)
         from_graph = graph_features(user.embedding, (user.impressions, user.positives), embeddings, counts)
-        shared = np.zeros((len(items), len(SHARED_FEATURES)), np.float32)
-        for row, candidate in enumerate(evidence.candidates):
-            if candidate.shared is not None:
-                shared[row] = candidate.shared
-        whole = np.concatenate([from_graph, evidence_features(evidence), shared], axis=1)
+        shared = _rows([candidate.shared for candidate in evidence.candidates], len(SHARED_FEATURES))
+        graded = _rows([candidate.graded for candidate in evidence.candidates], len(GRADED_FEATURES))
+        whole = np.concatenate([from_graph, evidence_features(evidence), shared, graded], axis=1)
         return whole[:, : self.statistics]
 
     def _prefix(self, sequences: _SequenceBuilder, user: UserEvidence) -> None:
@@ -189,6 +184,15 @@ class PromptBuilder:
         sequences.item(lines.candidate, candidate.item, limits.candidate_title_tokens)
         sequences.line(lines.question, SoftKind.STATISTICS, statistics)
         sequences.end()
+
+
+def _rows(vectors: Sequence[Vector | None], width: int) -> NDArray[np.float32]:  # (vectors, width)
+    """Vectors as rows of a matrix; zeros where there is none."""
+    rows = np.zeros((len(vectors), width), np.float32)
+    for row, vector in zip(rows, vectors, strict=True):
+        if vector is not None:
+            row[:] = vector
+    return rows
 
 
 def _soft_items(shown: Sequence[tuple[ItemLine, ItemFacts]], title_tokens: int) -> list[SoftItem]:

@@ -30,6 +30,7 @@ FULL: Final[tuple[Message, ...]] = (
         event_time_ms=_NOON,
         positive=True,
         weight=2.5,
+        grade=0.75,
     ),
     Item(item_id="film-318", title="Amélie", attributes={"genre": "comedy", "year": "2001"}),
     ImpressionRequest(
@@ -74,13 +75,14 @@ FULL: Final[tuple[Message, ...]] = (
         user_id="u-42",
         embedding=Embedding(data=b"\x00\x3c\x00\xb8", dtype="float16", dim=2, version=17, space="5d41402abc4b"),
         recent=[
-            PastInteraction(item_id="film-12", event_time_ms=_NOON - 60_000, positive=True, event_id="e-1"),
+            PastInteraction(item_id="film-12", event_time_ms=_NOON - 60_000, positive=True, event_id="e-1", grade=191),
             PastInteraction(item_id="film-318", event_time_ms=_NOON, positive=False, event_id="e-2"),
         ],
         impressions=9,
         positives=4,
         last_event_time_ms=_NOON,
         published_time_ms=_NOON + 80,
+        grades=956,
     ),
     ItemState(
         item_id="film-318",
@@ -91,6 +93,7 @@ FULL: Final[tuple[Message, ...]] = (
         positives=31,
         last_event_time_ms=_NOON,
         published_time_ms=_NOON + 80,
+        grades=7841,
     ),
 )
 

@@ -28,6 +28,9 @@ LEAST_WEIGHT = 1e-6
 """The lightest edge that the updater takes in. Single precision must hold it beside edges of the largest weight, many
 half-lives apart."""
 
+FULL_GRADE = 255
+"""The best grade where grades are kept as whole numbers: a byte each, and sums that do not depend on the order."""
+
 InteractionKind = Literal["impression", "click", "purchase", "rating", "like", "dislike", "view", "removal", "other"]
 """What the user did. `removal` withdraws an earlier interaction of the same user and item."""
 
@@ -50,6 +53,9 @@ class Interaction(msgspec.Struct, tag="interaction", frozen=True, kw_only=True):
     `positive` says whether it counts as a click for the model: None leaves it to the settings' list of positive kinds.
     `weight` is the strength of the edge in the graph; of one pair's interactions the latest in event time counts. A
     weight below 0.000001 becomes a dead letter: to take an interaction back, send a `removal`.
+
+    `grade` says how good it was for the user, from 0 (as bad as can be) to 1: a rating on its scale, the share of a
+    video that was watched. None counts as 1 for a click and 0 for anything else.
     """
 
     event_id: Identifier
@@ -59,6 +65,7 @@ class Interaction(msgspec.Struct, tag="interaction", frozen=True, kw_only=True):
     event_time_ms: UnixMillis
     positive: bool | None = None
     weight: Annotated[float, msgspec.Meta(gt=0.0, le=1e6)] = 1.0
+    grade: Probability | None = None
 
 
 class Item(msgspec.Struct, tag="item", frozen=True, kw_only=True):
@@ -145,6 +152,8 @@ class PastInteraction(msgspec.Struct, frozen=True, kw_only=True, array_like=True
     positive: bool
     event_id: Identifier
     """As sent, or, beyond 40 bytes of UTF-8, its BLAKE2 digest in 40 characters: enough to know a repetition by."""
+    grade: Annotated[int, msgspec.Meta(ge=0, le=FULL_GRADE)] | None = None
+    """In 255ths, as it is kept. None where the outcome implies it: 255 for a click, 0 for none."""
 
 
 class Embedding(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,6 +181,8 @@ class UserState(msgspec.Struct, tag="user-state", frozen=True, kw_only=True):
     positives: Annotated[int, msgspec.Meta(ge=0)]
     last_event_time_ms: UnixMillis
     published_time_ms: UnixMillis
+    grades: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Sum of the grades of these interactions, in 255ths. None: each click has 255, as an earlier updater means it."""
 
 
 class ItemState(msgspec.Struct, tag="item-state", frozen=True, kw_only=True):
@@ -183,6 +194,13 @@ class ItemState(msgspec.Struct, tag="item-state", frozen=True, kw_only=True):
     positives: Annotated[int, msgspec.Meta(ge=0)]
     last_event_time_ms: UnixMillis
     published_time_ms: UnixMillis
+    grades: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Sum of the grades of these interactions, in 255ths; None as for a user."""
+
+
+def grades_of(state: UserState | ItemState) -> int:
+    """The sum of the grades that a state tells, or that its clicks imply."""
+    return min(FULL_GRADE * state.positives, 2**63 - 1) if state.grades is None else state.grades
 
 
 Message = Interaction | Item | ImpressionRequest | ImpressionScores | UserState | ItemState

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from models.features import SHARED_FEATURES
+from models.features import GRADED_FEATURES, SHARED_FEATURES
 from models.golden import GoldenCandidate, GoldenItem, GoldenPast, GoldenRequest
 from models.text import item_text
 from schemas.messages import Item
@@ -39,6 +39,7 @@ def _request(items: Sequence[Item], random: Random) -> GoldenRequest:
             item,
             tuple(random.random() < 0.5 for _ in range(NEIGHBOURS)),
             tuple(round(random.uniform(-1.0, 1.0), 3) for _ in SHARED_FEATURES),
+            tuple(round(random.uniform(-1.0, 1.0), 3) for _ in GRADED_FEATURES),
         )
         for item in drawn[HISTORY:]
     )

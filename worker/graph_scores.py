@@ -48,9 +48,9 @@ class GraphScorer:
         embeddings = np.zeros((len(rows), self._tables.embedding_dim), np.float32)
         counts = np.zeros((len(rows), 2), np.float32)
         embeddings[known] = items.embeddings[rows[known]]  # zeros where an item has none
-        counts[known] = items.counts[rows[known]]
+        counts[known] = items.counts[rows[known], :2]
         if user == UNKNOWN_ROW:
             return graph_features(None, (0, 0), embeddings, counts)
         embedding = users.embeddings[user] if users.embedded[user] else None
-        impressions, positives = users.counts[user].tolist()
+        impressions, positives = users.counts[user, :2].tolist()
         return graph_features(embedding, (impressions, positives), embeddings, counts)

@@ -23,7 +23,9 @@ from models.evidence import (
     SimilarUser,
     UserEvidence,
 )
+from models.features import Features
 from models.prompt import PromptLimits
+from worker.graded_evidence import GradedPast, graded_evidence
 from worker.shared_evidence import SharedEvidence, shared_evidence
 from worker.state_store.columns import Matrix, Rows, normalised
 from worker.state_store.rows import UNKNOWN_ROW
@@ -59,16 +61,19 @@ class Retriever:
         votes = self._votes(user, candidates)
         similar = self._similar_items(candidates, votes)
         shared = shared_evidence(self._tables.items, candidates.rows, user.past_rows, user.past_positive)
-        return self._as_evidence(user, candidates, _Found(past, votes, similar, shared))
+        graded = graded_evidence(self._tables.items, candidates.rows, user.graded)
+        return self._as_evidence(user, candidates, _Found(past, votes, similar, shared, graded))
 
     def _user(self, user_id: str) -> _User:
         users = self._tables.users
         row = users.ids.row(user_id)
         if row == UNKNOWN_ROW:
-            return _User(user_id, row, np.empty(0, np.int64), np.empty(0, np.bool_), None)
+            return _User(user_id, row, np.empty(0, np.bool_), None, GradedPast.unknown())
         packed = users.histories[row, : users.history_lengths[row]].astype(np.int64)
         embedding = users.embeddings[row].copy() if users.embedded[row] else None
-        return _User(user_id, row, packed >> 1, (packed & 1).astype(np.bool_), embedding)
+        grades = users.history_grades[row, : len(packed)]
+        graded = GradedPast(packed >> 1, grades, users.counts[row])
+        return _User(user_id, row, (packed & 1).astype(np.bool_), embedding, graded)
 
     def _candidates(self, item_ids: Sequence[str]) -> _Candidates:
         """Rows and directions of the distinct candidates."""
@@ -155,6 +160,7 @@ class Retriever:
                 similar_users=voters[at],
                 similar_items=[SimilarItem(facts[other], similarity) for similarity, other in alike[at]],
                 shared=found.shared[at].features,
+                graded=found.graded[at],
                 attributes=found.shared[at].attributes,
             )
             for at, (item_id, row) in enumerate(zip(candidates.distinct, candidates.rows.tolist(), strict=True))
@@ -186,7 +192,7 @@ class Retriever:
     def _user_evidence(self, user: _User, facts: dict[int, ItemFacts]) -> UserEvidence:
         if user.row == UNKNOWN_ROW:
             return UserEvidence(user.user_id)
-        impressions, positives = self._tables.users.counts[user.row].tolist()
+        impressions, positives = self._tables.users.counts[user.row, :2].tolist()
         recent = zip(
             user.past_rows[-self._limits.recent_items :].tolist(),
             user.past_positive[-self._limits.recent_items :].tolist(),
@@ -209,9 +215,13 @@ _NOT_MET: Final = -1
 class _User:
     user_id: str
     row: int
-    past_rows: Rows  # (history,) rows of items, oldest first
     past_positive: NDArray[np.bool_]  # (history,)
     embedding: NDArray[np.float32] | None
+    graded: GradedPast
+
+    @property
+    def past_rows(self) -> Rows:  # (history,) rows of items, oldest first
+        return self.graded.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,3 +266,4 @@ class _Found:
     votes: _Votes
     similar: _Ranked
     shared: Sequence[SharedEvidence]
+    graded: Features  # (candidates, len(GRADED_FEATURES))

@@ -78,7 +78,7 @@ class _Asked:
         values = shared.of_items[rows]
         values = values[:, : int((values != NO_VALUE).sum(axis=1).max(initial=0))]
         # Of the other items alone: the candidate's own counts are evidence of their own.
-        of_others = shared.counts[values] - items.counts[rows, None]
+        of_others = shared.counts[values, :2] - items.counts[rows, None, :2]
         of_others = np.clip(of_others, 0, _LARGEST_COUNT)
         return cls(values, of_others, shared.sums_by_value(values, past_rows, outcomes))
 

@@ -7,6 +7,8 @@
     positive = "clicked"           # true/false or 1/0; or one of the two below
     # rating = "stars"
     # positive_at = 4              # a rating of at least this counts as a click
+    # rating_scale = [1, 5]        # the lowest and the highest: ratings also tell how good it was
+    # grade = "watched_share"      # or a column that does, from 0 to 1
     # kind = "action"
     # positive_kinds = ["click", "purchase"]
 
@@ -28,6 +30,7 @@ from typing import Final
 
 import msgspec
 
+from event_data.ratings import Scale
 from runtime.errors import DatasetError
 
 DESCRIPTION_FILE: Final = "dataset.toml"
@@ -46,7 +49,9 @@ class NamedInteractions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
 
     Attributes:
         positive_at: a rating of at least this counts as a click.
+        rating_scale: the lowest and the highest rating that can be given.
         positive_kinds: kinds that count as clicks.
+        grade: how good it was for the user, from 0 to 1.
     """
 
     user: str | None = None
@@ -55,10 +60,12 @@ class NamedInteractions(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     positive: str | None = None
     rating: str | None = None
     positive_at: float | None = None
+    rating_scale: tuple[float, float] | None = None
     kind: str | None = None
     positive_kinds: tuple[str, ...] = _CLICK_KINDS
     event_id: str | None = None
     weight: str | None = None
+    grade: str | None = None
 
 
 class NamedItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,15 +93,17 @@ class InteractionColumns:
     positive: str | None = None
     rating: str | None = None
     positive_at: float = math.inf
+    rating_scale: Scale | None = None
     kind: str | None = None
     positive_kinds: tuple[str, ...] = _CLICK_KINDS
     event_id: str | None = None
     weight: str | None = None
+    grade: str | None = None
 
     def names(self) -> list[str]:
         """Each column once."""
         required = (self.user, self.item, self.time)
-        optional = (self.positive, self.rating, self.kind, self.event_id, self.weight)
+        optional = (self.positive, self.rating, self.kind, self.event_id, self.weight, self.grade)
         return list(dict.fromkeys((*required, *(name for name in optional if name is not None))))
 
 
@@ -142,6 +151,11 @@ def resolved_interactions(named: NamedInteractions, there: Collection[str]) -> I
             f"the column `{outcome}` holds ratings: say from which on one counts as a click, with "
             f"positive_at = ... in [interactions] of {DESCRIPTION_FILE}"
         )
+    scale = named.rating_scale
+    if scale is not None and not scale[0] < scale[1]:
+        raise Unnamed(
+            f"rating_scale = [{scale[0]:g}, {scale[1]:g}] in {DESCRIPTION_FILE}: the lowest rating comes first"
+        )
     return InteractionColumns(
         user=_required("user", named.user, _USER, there),
         item=_required("item", named.item, _ITEM, there),
@@ -149,10 +163,12 @@ def resolved_interactions(named: NamedInteractions, there: Collection[str]) -> I
         positive=outcome if role == "positive" else None,
         rating=outcome if role == "rating" else None,
         positive_at=math.inf if named.positive_at is None else named.positive_at,
+        rating_scale=Scale(*scale) if scale is not None and role == "rating" else None,
         kind=outcome if role == "kind" else None,
         positive_kinds=named.positive_kinds,
         event_id=_optional("event_id", named.event_id, ("event_id",), there),
         weight=_optional("weight", named.weight, ("weight",), there),
+        grade=_optional("grade", named.grade, ("grade",), there),
     )
 
 

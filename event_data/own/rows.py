@@ -43,6 +43,7 @@ def interaction_of(row: Row, columns: InteractionColumns, default_id: str, lates
         event_time_ms=time_ms(row[columns.time], columns.time, latest_ms),
         positive=positive,
         weight=_weight(row[columns.weight], columns.weight) if columns.weight else 1.0,
+        grade=_grade(row, columns),
     )
 
 
@@ -134,6 +135,20 @@ def _weight(value: Any, column: str) -> float:  # noqa: ANN401 - as above
     if not 0.0 < weight <= 1e6:
         raise ValueError(f"`{column}` lies outside 0 to 1,000,000")
     return weight
+
+
+def _grade(row: Row, columns: InteractionColumns) -> float | None:
+    """How good it was for the user. A grade's empty cell leaves it to the outcome, as does a file without grades."""
+    if columns.grade is not None:
+        if not _text(row[columns.grade]):
+            return None
+        grade = _number(row[columns.grade], columns.grade)
+        if not 0.0 <= grade <= 1.0:
+            raise ValueError(f"`{columns.grade}` lies outside 0 to 1")
+        return grade
+    if columns.rating is not None and columns.rating_scale is not None:
+        return columns.rating_scale.grade(_number(row[columns.rating], columns.rating))
+    return None
 
 
 def _id(value: Any, column: str) -> str:  # noqa: ANN401 - as above

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from graph_updater.state.nodes import Nodes
 from graph_updater.state.published import PublishedStates
 from schemas.embeddings import decode_embedding
-from schemas.messages import Interaction, ItemState, UserState
+from schemas.messages import FULL_GRADE, Interaction, ItemState, UserState, grades_of
 
-_COUNTS: Final = ("impressions", "positives", "last_event_ms")
+_COUNTS: Final = ("impressions", "positives", "grades", "last_event_ms")
 Counts = dict[str, NDArray[np.int64]]
 
 
@@ -54,7 +54,7 @@ class Adoption:
         self._published = published
         columns = nodes.facts.columns()
         self._rebuilt: Counts = {name: columns[name].copy() for name in _COUNTS}  # type: ignore[misc]  # they are int64
-        self._seen: list[tuple[int, int, int, int, int, int]] = []  # node, counts, differs, version
+        self._seen: list[tuple[int, ...]] = []  # node, counts, differs, version
 
     def take_users(self, states: Sequence[UserState]) -> None:
         """Takes published users over, each once."""
@@ -75,10 +75,10 @@ class Adoption:
     def finish(self) -> None:
         """Settles counts and versions, and which states differ from the published ones."""
         count = len(self._nodes)
-        rows = np.array(self._seen, np.int64).reshape(-1, 6)
+        rows = np.array(self._seen, np.int64).reshape(-1, 3 + len(_COUNTS))
         at, facts = rows[:, 0], self._nodes.facts
         differs = np.ones(count, np.bool_)
-        differs[at] = rows[:, 4]
+        differs[at] = rows[:, -2]
         for column, name in enumerate(_COUNTS, start=1):
             rebuilt = np.zeros(count, np.int64)
             known = min(count, self._rebuilt[name].size)
@@ -86,7 +86,7 @@ class Adoption:
             differs[at] |= rebuilt[at] > rows[:, column]
             rebuilt[at] = np.maximum(rebuilt[at], rows[:, column])
             facts.columns()[name][:count] = rebuilt
-        facts.version[at] = np.maximum(facts.version[at], rows[:, 5])
+        facts.version[at] = np.maximum(facts.version[at], rows[:, -1])
         absent = np.ones(count, np.bool_)
         absent[at] = False
         facts.published[:count][absent] = 0
@@ -100,7 +100,8 @@ class Adoption:
             embedding.space != self._published.space or embedding.dim != self._nodes.dim
         )
         differs = knows_more or is_foreign
-        self._seen.append((node, state.impressions, state.positives, state.last_event_time_ms, differs, version))
+        counts = (state.impressions, state.positives, grades_of(state), state.last_event_time_ms)
+        self._seen.append((node, *counts, differs, version))
         if embedding is None or is_foreign:
             self._nodes.facts.published[node] = 0
         else:
@@ -117,6 +118,7 @@ def _missing_entries(state: UserState, ours: set[str]) -> list[Interaction]:
             kind="click" if past.positive else "impression",
             event_time_ms=past.event_time_ms,
             positive=True if past.positive else None,
+            grade=None if past.grade is None else past.grade / FULL_GRADE,
         )
         for past in state.recent
         if past.event_id not in ours

@@ -1,10 +1,10 @@
 """Each user's last K interactions in order of time, and what a new one means for counts and for the graph.
 
 An interaction is a duplicate if the history holds its event id, or an entry with the same item and time. Duplicates are
-not counted again; of the two, the stronger judgement and the smaller id are kept. Late interactions are inserted at
-their place in time. Of one item's judgements the latest in time decides over the edge: positive sets it, negative or
-withdrawn removes it, neutral leaves it. A withdrawal removes the item's entries up to its own time and stays as a
-hidden marker, so that a late or repeated interaction does not bring them back.
+not counted again; of the two, the stronger judgement, the better grade and the smaller id are kept. Late interactions
+are inserted at their place in time. Of one item's judgements the latest in time decides over the edge: positive sets
+it, negative or withdrawn removes it, neutral leaves it. A withdrawal removes the item's entries up to its own time and
+stays as a hidden marker, so that a late or repeated interaction does not bring them back.
 
 As far back as the history reaches, the result does not depend on the order of arrival, and events count once.
 """
@@ -51,6 +51,7 @@ class Entries(NamedTuple):
     item: NDArray[np.int32]  # (entries,) node of the item
     time: NDArray[np.int64]  # (entries,) event time in ms
     judgement: NDArray[np.uint8]  # (entries,) NEUTRAL, NEGATIVE, POSITIVE or WITHDRAWN
+    grade: NDArray[np.uint8]  # (entries,) how good it was for the user, up to FULL_GRADE
     event: NDArray[np.uint64]  # (entries, 5) see `pack_event_ids`
 
 
@@ -59,6 +60,7 @@ class Verdicts(NamedTuple):
 
     counted: NDArray[np.uint8]  # (entries,) 1 if it is no duplicate
     gained: NDArray[np.uint8]  # (entries,) 1 if it made an entry positive that was not
+    graded: NDArray[np.uint8]  # (entries,) by how much it raised the sum of grades
     edge: NDArray[np.uint8]  # (entries,) KEEP_EDGE, SET_EDGE or DROP_EDGE
 
 
@@ -69,6 +71,7 @@ class PastEntry(NamedTuple):
     time_ms: int
     positive: bool
     event_id: str
+    grade: int
 
 
 class Histories:
@@ -85,6 +88,7 @@ class Histories:
             item=np.zeros(0, np.int32),
             time=np.zeros(0, np.int64),
             judgement=np.zeros(0, np.uint8),
+            grade=np.zeros(0, np.uint8),
             event=np.zeros((0, _EVENT_WORDS), np.uint64),
         )
         self.mentions = np.zeros(0, np.int32)
@@ -98,7 +102,7 @@ class Histories:
     def record(self, users: NDArray[np.int32], batch: Entries) -> Verdicts:
         """Adds interactions to their users' histories, in order of arrival; users: (entries,)."""
         count = users.shape[0]
-        verdicts = Verdicts(np.zeros(count, np.uint8), np.zeros(count, np.uint8), np.zeros(count, np.uint8))
+        verdicts = Verdicts(*(np.zeros(count, np.uint8) for _ in Verdicts._fields))
         done = 0
         while True:
             done = _record(self.lists, self.cells, self.mentions, users, batch, verdicts, done, self._length)
@@ -112,20 +116,19 @@ class Histories:
         """A user's history without markers, oldest first."""
         start = int(self.lists.start[user])
         cells = slice(start, start + int(self.lists.length[user]))
-        judgements = self.cells.judgement[cells].tolist()
-        rows = zip(self.cells.item[cells].tolist(), self.cells.time[cells].tolist(), judgements, strict=True)
-        events = self.cells.event[cells].tobytes()
+        item, time, judgement, grade, event = (column[cells] for column in self.cells)
+        rows = zip(item.tolist(), time.tolist(), judgement.tolist(), grade.tolist(), strict=True)
+        events = event.tobytes()
         return [
-            PastEntry(item, time, judgement == POSITIVE, _unpack_event_id(events[at : at + _EVENT_BYTES]))
-            for at, (item, time, judgement) in zip(range(0, len(events), _EVENT_BYTES), rows, strict=True)
+            PastEntry(item, time, judgement == POSITIVE, _unpack_event_id(events[at : at + _EVENT_BYTES]), grade)
+            for at, (item, time, judgement, grade) in zip(range(0, len(events), _EVENT_BYTES), rows, strict=True)
             if judgement != WITHDRAWN
         ]
 
     def entries_of(self, users: NDArray[np.int32]) -> Entries:
         """All entries, markers included, of these users, history after history."""
         cells = cells_of(self.lists, users)
-        item, time, judgement, event = self.cells
-        return Entries(item[cells], time[cells], judgement[cells], event[cells])
+        return Entries._make(column[cells] for column in self.cells)
 
     def restore(self, lengths: NDArray[np.int64], entries: Entries) -> None:
         """Fills empty histories; lengths: (nodes,), entries in the order of the nodes."""
@@ -194,12 +197,15 @@ def _record(
             _put(lists, cells, mentions, user, batch, e, most)
             verdicts.counted[e] = judgement != WITHDRAWN
             verdicts.gained[e] = judgement == POSITIVE
+            verdicts.graded[e] = batch.grade[e]
         else:
             if cells.item[known] != item or cells.time[known] != time:
                 continue
             stands = max(judgement, cells.judgement[known])
             verdicts.gained[e] = stands == POSITIVE and cells.judgement[known] < POSITIVE
             cells.judgement[known] = stands
+            verdicts.graded[e] = max(batch.grade[e], cells.grade[known]) - cells.grade[known]
+            cells.grade[known] = max(batch.grade[e], cells.grade[known])
             _keep_smaller_id(cells, lists.start[user], known, batch, e)
         if judgement != NEUTRAL and stands == judgement and later == NEUTRAL:
             verdicts.edge[e] = SET_EDGE if judgement == POSITIVE else DROP_EDGE
@@ -281,12 +287,13 @@ def _keep_smaller_id(cells: Entries, start: int, known: int, batch: Entries, e: 
     """Of duplicates the smaller id is kept, whichever came first, and decides over the entry's place."""
     if not _is_before(batch, e, cells, known):
         return
-    judgement, place = cells.judgement[known], known
+    judgement, grade, place = cells.judgement[known], cells.grade[known], known
     while place > start and _is_before(batch, e, cells, place - 1):
         _copy(cells, place, cells, place - 1)
         place -= 1
     _copy(cells, place, batch, e)
     cells.judgement[place] = judgement
+    cells.grade[place] = grade
 
 
 @njit(cache=True, nogil=True)
@@ -294,6 +301,7 @@ def _copy(target: Entries, there: int, source: Entries, here: int) -> None:
     target.item[there] = source.item[here]
     target.time[there] = source.time[here]
     target.judgement[there] = source.judgement[here]
+    target.grade[there] = source.grade[here]
     for k in range(_EVENT_WORDS):
         target.event[there, k] = source.event[here, k]
 

@@ -23,6 +23,7 @@ class NodeFacts:
     kind: NDArray[np.uint8]  # USER, ITEM or NOBODY
     impressions: NDArray[np.int64]
     positives: NDArray[np.int64]
+    grades: NDArray[np.int64]  # sum over the impressions, in FULL_GRADE-ths
     last_event_ms: NDArray[np.int64]
     version: NDArray[np.int64]  # of the last publication; 0 for none yet
     changed: NDArray[np.bool_]  # history or counts changed since the last publication
@@ -32,7 +33,7 @@ class NodeFacts:
     @classmethod
     def empty(cls, dim: int, dtype: str) -> NodeFacts:
         """Columns of no rows; `dtype` is that of published embeddings."""
-        whole_numbers = ("impressions", "positives", "last_event_ms", "version")
+        whole_numbers = ("impressions", "positives", "grades", "last_event_ms", "version")
         return cls(
             kind=np.zeros(0, np.uint8),
             **{name: np.zeros(0, np.int64) for name in whole_numbers},

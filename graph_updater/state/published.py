@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from graph_updater.graph.config import GraphConfig
 from graph_updater.state.identities import USER
 from graph_updater.state.nodes import Nodes
-from schemas.messages import Embedding, ItemState, PastInteraction, UserState
+from schemas.messages import FULL_GRADE, Embedding, ItemState, PastInteraction, UserState
 
 _TOUCHED_BATCHES: Final = 256
 """Micro-batches whose nodes are kept one by one before they are merged, so that a long backlog takes no more memory."""
@@ -100,8 +100,14 @@ class PublishedStates:
         node = self._nodes.ids.users[user_id]
         names, facts = self._nodes.ids.names, self._nodes.facts
         recent = [
-            PastInteraction(item_id=names[item], event_time_ms=time_ms, positive=positive, event_id=event_id)
-            for item, time_ms, positive, event_id in self._nodes.histories.entries(node)
+            PastInteraction(
+                item_id=names[past.item],
+                event_time_ms=past.time_ms,
+                positive=past.positive,
+                event_id=past.event_id,
+                grade=None if past.grade == FULL_GRADE * past.positive else past.grade,
+            )
+            for past in self._nodes.histories.entries(node)
         ]
         return UserState(
             user_id=user_id,
@@ -111,6 +117,7 @@ class PublishedStates:
             positives=_count(facts.positives[node]),
             last_event_time_ms=int(facts.last_event_ms[node]),
             published_time_ms=published_time_ms,
+            grades=_count(facts.grades[node]),
         )
 
     def item_state(self, item_id: str, published_time_ms: int) -> ItemState:
@@ -128,6 +135,7 @@ class PublishedStates:
             positives=_count(facts.positives[node]),
             last_event_time_ms=int(facts.last_event_ms[node]),
             published_time_ms=published_time_ms,
+            grades=_count(facts.grades[node]),
         )
 
     def _publish(self, nodes: NDArray[np.int32], *, force: bool) -> NDArray[np.int32]:

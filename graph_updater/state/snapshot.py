@@ -28,7 +28,13 @@ from graph_updater.state.histories import Entries
 from graph_updater.state.identities import USER
 from graph_updater.state.nodes import Nodes
 from graph_updater.state.published import PublishedStates
-from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION, check_landmark, checked_metadata, checked_names
+from graph_updater.state.snapshot_checks import (
+    SNAPSHOT_VERSION,
+    check_landmark,
+    checked_metadata,
+    checked_names,
+    with_grades,
+)
 
 _EDGES: Final = "edge"
 _HISTORY: Final = "history"
@@ -123,6 +129,7 @@ def restore_nodes(
         IncompatibleSnapshot: if it was made for another model or by another version, or cannot be a copy of a state.
     """
     said = checked_metadata(base, metadata)
+    arrays = with_grades(said, arrays)
     names = checked_names(said, arrays)
     nodes = Nodes(config, base.dim, base.alphas)
     nodes.ids.restore(names, arrays["kind"])
@@ -160,8 +167,7 @@ def _newest(lengths: NDArray[np.int64], entries: Entries, most: int) -> tuple[ND
         return lengths, entries
     place = np.arange(entries.item.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     kept = place >= np.repeat(lengths - most, lengths)
-    item, time, judgement, event = entries
-    return np.minimum(lengths, most), Entries(item[kept], time[kept], judgement[kept], event[kept])
+    return np.minimum(lengths, most), Entries._make(column[kept] for column in entries)
 
 
 def _copy(source: Nodes, nodes: NDArray[np.int32]) -> Part:

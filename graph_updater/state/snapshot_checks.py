@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.bipartite import MAX_HALF_LIVES
 from graph_updater.graph.config import GraphConfig
-from graph_updater.state.histories import WITHDRAWN
+from graph_updater.state.histories import POSITIVE, WITHDRAWN
 from graph_updater.state.identities import ITEM, NOBODY, USER
 from graph_updater.state.stream_time import is_stream_time
+from schemas.messages import FULL_GRADE
 
-SNAPSHOT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
+"""2 added the grades of interactions. This updater reads both."""
 Arrays = Mapping[str, NDArray[Any]]
 _FLOATS: Final = ("float16", "float32")
 _LATEST_MS: Final = 253_402_300_799_999
@@ -58,8 +60,10 @@ def checked_metadata(base: BaseEmbeddings, metadata: Mapping[str, Any]) -> State
         IncompatibleSnapshot: if not.
     """
     version = metadata.get("version")
-    if version != SNAPSHOT_VERSION:
-        raise IncompatibleSnapshot(f"the snapshot has version {version}; this updater reads version {SNAPSHOT_VERSION}")
+    if version not in (1, SNAPSHOT_VERSION):
+        raise IncompatibleSnapshot(
+            f"the snapshot has version {version}; this updater reads versions 1 to {SNAPSHOT_VERSION}"
+        )
     try:
         checked = msgspec.convert(metadata, StateMetadata)
     except msgspec.ValidationError as error:
@@ -72,6 +76,17 @@ def checked_metadata(base: BaseEmbeddings, metadata: Mapping[str, Any]) -> State
         raise IncompatibleSnapshot("its times are out of range")
     _require(is_stream_time(checked.stream_time), "its stream time is malformed")
     return checked
+
+
+def with_grades(said: StateMetadata, arrays: Arrays) -> Arrays:
+    """The arrays of a snapshot; one of version 1 gets the grades that its outcomes imply. Malformed stays malformed."""
+    if said.version > 1 or not {"positives", "history_judgement"} <= arrays.keys():
+        return arrays
+    return {
+        **arrays,
+        "grades": arrays["positives"] * FULL_GRADE,
+        "history_grade": ((arrays["history_judgement"] == POSITIVE) * FULL_GRADE).astype(np.uint8),
+    }
 
 
 def checked_names(said: StateMetadata, arrays: Arrays) -> list[str]:
@@ -116,6 +131,7 @@ def _node_columns(nodes: int, dim: int) -> dict[str, _Column]:
         "kind": _Column(("uint8",), (nodes,), NOBODY, ITEM),
         "impressions": whole,
         "positives": whole,
+        "grades": whole,
         "version": whole,
         "last_event_ms": time,
         "changed": _Column(("bool",), (nodes,)),
@@ -135,6 +151,7 @@ def _list_columns(nodes: int, edges: int, entries: int) -> dict[str, _Column]:
         "history_item": _Column(("int32",), (entries,), 0, nodes - 1),
         "history_time": _Column(("int64",), (entries,), 0, _LATEST_MS),
         "history_judgement": _Column(("uint8",), (entries,), 0, WITHDRAWN),
+        "history_grade": _Column(("uint8",), (entries,)),
         "history_event": _Column(("uint64",), (entries, 5)),
     }
 

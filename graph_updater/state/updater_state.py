@@ -32,7 +32,7 @@ from graph_updater.state.nodes import MemoryReport, Nodes
 from graph_updater.state.published import PublishedStates
 from graph_updater.state.snapshot import SnapshotCopy, StateCopy, in_space_of, restore_nodes
 from graph_updater.state.stream_time import UNKNOWN_MS, StreamTime
-from schemas.messages import LEAST_WEIGHT, Interaction, Item
+from schemas.messages import FULL_GRADE, LEAST_WEIGHT, Interaction, Item
 
 _PATIENCE_SHARE: Final = 8
 """Events later than this share of the shortest limit say that stream time may have run ahead."""
@@ -66,10 +66,12 @@ class UpdaterState:
             return
         users = self._users([i.user_id for i in interactions])
         items, _ = self._nodes.items([i.item_id for i in interactions])
+        judgements = [self._judge(i) for i in interactions]
         batch = Entries(
             item=items,
             time=np.array([i.event_time_ms for i in interactions], np.int64),
-            judgement=np.array([self._judge(i) for i in interactions], np.uint8),
+            judgement=np.array(judgements, np.uint8),
+            grade=np.array(list(map(_grade, interactions, judgements)), np.uint8),
             event=pack_event_ids([i.event_id for i in interactions]),
         )
         verdicts = self._nodes.histories.record(users, batch)
@@ -77,6 +79,7 @@ class UpdaterState:
         for nodes in (users, items):
             np.add.at(facts.impressions, nodes, verdicts.counted)
             np.add.at(facts.positives, nodes, verdicts.gained)
+            np.add.at(facts.grades, nodes, verdicts.graded)
             np.maximum.at(facts.last_event_ms, nodes, batch.time)
             facts.changed[nodes] = True
             self.published.touch(nodes)
@@ -245,3 +248,12 @@ class UpdaterState:
         z = np.zeros((nodes.size, self._base.dim), np.float32)
         z[nodes >= 0] = self._nodes.propagation.embeddings(nodes[nodes >= 0])
         return z
+
+
+def _grade(interaction: Interaction, judgement: int) -> int:
+    """How good an interaction was for the user, in whole numbers; a withdrawal has none."""
+    if judgement == WITHDRAWN:
+        return 0
+    if interaction.grade is None:
+        return FULL_GRADE if judgement == POSITIVE else 0
+    return round(FULL_GRADE * interaction.grade)

@@ -29,6 +29,7 @@ def test_100k_is_read_in_order_of_time_with_titles_and_genres(tmp_path):
     )
     log = read_folder(tmp_path)
     assert facts(log) == [("2", "10", False, 100_000), ("1", "10", True, 200_000)]
+    assert [event.grade for event in log.interactions] == [0.5, 0.75]
     assert log.items[0].title == "Amélie, Toy Story (1995)"
     assert log.items[0].attributes == {"genres": "Animation, Children's, Comedy"}
 

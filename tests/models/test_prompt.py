@@ -17,7 +17,14 @@ from models.evidence import (
     SimilarUser,
     UserEvidence,
 )
-from models.features import FEATURES, FIRST_FEATURES, SHARED_FEATURES, evidence_features, graph_features
+from models.features import (
+    FEATURES,
+    FIRST_FEATURES,
+    GRADED_FEATURES,
+    SHARED_FEATURES,
+    evidence_features,
+    graph_features,
+)
 from models.prompt import PromptBuilder, PromptLimits, SoftKind
 from models.prompt_lines import fixed_texts
 from models.prompt_rendering import render
@@ -131,7 +138,7 @@ def test_soft_tokens_carry_their_numbers():
     embeddings = np.array([[0.5] * DIM, [0.0] * DIM], np.float32)
     counts = np.array([[4, 2], [4, 2]], np.float32)
     from_graph = graph_features(user.embedding, (7, 3), embeddings, counts)
-    nothing_shared = np.zeros((2, len(SHARED_FEATURES)), np.float32)
+    nothing_shared = np.zeros((2, len(SHARED_FEATURES) + len(GRADED_FEATURES)), np.float32)
     expected = np.concatenate([from_graph, evidence_features(evidence), nothing_shared], axis=1)
     for suffix, embedding, statistics in zip(prompt.suffixes, embeddings, expected, strict=True):
         assert suffix.soft_values.shape[1] == len(FEATURES)
@@ -298,8 +305,10 @@ def test_what_the_user_did_with_an_attributes_values_is_told_in_words():
 def test_a_model_reads_the_statistics_that_it_was_trained_on():
     """Later ones stand behind them and are left out."""
     shared = np.arange(1, 1 + len(SHARED_FEATURES), dtype=np.float32)
-    evidence = Evidence(UserEvidence("u", impressions=5, positives=3), [CandidateEvidence(item("c"), shared=shared)])
+    graded = -np.arange(1, 1 + len(GRADED_FEATURES), dtype=np.float32)
+    candidate = CandidateEvidence(item("c"), shared=shared, graded=graded)
+    evidence = Evidence(UserEvidence("u", impressions=5, positives=3), [candidate])
     whole = builder().build(evidence).suffixes[0].soft_values[-1]
     earlier = PromptBuilder(TEXT, DIM, LIMITS, FIRST_FEATURES).build(evidence).suffixes[0].soft_values[-1]
-    assert whole[FIRST_FEATURES:].tolist() == shared.tolist()
+    assert whole[FIRST_FEATURES:].tolist() == [*shared, *graded]
     assert earlier.tolist() == whole[:FIRST_FEATURES].tolist()

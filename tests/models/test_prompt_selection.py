@@ -76,6 +76,7 @@ candidates = st.builds(
     st.lists(st.builds(SimilarUser, st.just("v"), st.just(0.5), st.booleans()), max_size=6),
     st.lists(st.builds(SimilarItem, items, st.just(0.5)), max_size=4),
     st.none(),
+    st.none(),
     st.lists(
         st.builds(
             AttributeEvidence,

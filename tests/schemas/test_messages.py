@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from schemas import codec, contracts, examples
-from schemas.messages import SCHEMA_VERSION, Interaction, Message
+from schemas.messages import SCHEMA_VERSION, Interaction, Message, UserState, grades_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 WRITTEN = sorted(path for path in GOLDEN.glob("v*/*.*") if path.suffix in {".msgpack", ".json"})
@@ -101,3 +101,15 @@ def _floats(info):
             yield from _floats(kind)
     elif isinstance(info, msgspec.inspect.Metadata):
         yield from _floats(info.type)
+
+
+def test_what_was_written_before_grades_is_read():
+    """Past interactions of four fields and states without a sum: a click counts as the best grade."""
+    state = examples.FULL[4]
+    plain = msgspec.to_builtins(state)
+    plain.pop("grades")
+    plain["recent"] = [past[:4] for past in plain["recent"]]
+    read = codec.MessageDecoder(UserState).decode(msgspec.json.encode(plain), codec.headers_for("json"))
+    assert [past.grade for past in read.recent] == [None, None]
+    assert grades_of(read) == 255 * state.positives
+    assert grades_of(state) == state.grades

@@ -40,6 +40,7 @@ streams = st.lists(
         st.integers(0, 200),
         st.sampled_from(["click", "click", "purchase", "impression", "dislike", "removal"]),
         weight=st.sampled_from([1.0, 2.0]),
+        grade=st.sampled_from([None, 0.0, 0.4, 1.0]),
     ),
     max_size=40,
 )

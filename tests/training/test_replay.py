@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.features import FEATURES, graph_features
 from models.prompt_template import WORDS
-from schemas.messages import Item
+from schemas.messages import Interaction, Item
 from training.replay import Replay, replay_examples
 
 
@@ -163,3 +163,31 @@ def test_a_replay_for_a_bundle_makes_its_prompts(tiny_bundle):
     replay = Replay.for_bundle([Item(item_id="i1", title="title number 1")], bundle)
     expected = bundle.prompt_builder().build(replay.evidence("u", ["i1"]))
     assert tokens_and_numbers(replay.prompt("u", ["i1"])) == tokens_and_numbers(expected)
+
+
+def test_what_is_sent_as_a_grade_arrives_in_the_prompt(log, new_replay):
+    """From the interaction through the updater's state and the worker's tables: the very numbers, for the user, the
+    item and the spread; without any, a click has 1 and the rest 0.
+    """
+    first, second, third = (item.item_id for item in log.items[:3])
+    sent = [("ann", first, 0.8), ("ann", second, 0.2), ("bob", first, 1.0), ("bob", third, None)]
+    events = [
+        Interaction(
+            event_id=f"e{at}",
+            user_id=user,
+            item_id=item,
+            kind="rating",
+            event_time_ms=at,
+            positive=grade is None,
+            grade=grade,
+        )
+        for at, (user, item, grade) in enumerate(sent)
+    ]
+    replay = new_replay()
+    replay.advance(events)
+    told = dict(zip(FEATURES, replay.prompt("ann", [first]).statistics(len(FEATURES))[0].tolist(), strict=True))
+    mean = (1 + 0.8 + 0.2 + 1.0 + 1.0) / (2 + 4)
+    assert told["user_grade"] == pytest.approx((1.0 + 4 * mean) / (2 + 4) - mean, abs=1e-6)
+    surprises = 0.8 - (1.8 + 4 * mean) / (2 + 4), 0.2 - (0.2 + 4 * mean) / (1 + 4)
+    assert told["history_grade"] == pytest.approx(sum(surprises) / (2 + 3), abs=1e-6)
+    assert told["grade_spread"] == pytest.approx(((2 * 0.3**2 + 3 * 0.25**2) / (2 + 3)) ** 0.5 - 0.25, abs=1e-6)

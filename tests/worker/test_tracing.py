@@ -101,7 +101,7 @@ async def test_the_spans_tell_what_the_scores_tell(make_traced_desk, recorder):
 
 async def test_a_request_in_parts_has_the_steps_of_every_part(make_traced_desk, recorder):
     """Each part is retrieved, prompted and passes its stages; every exit is counted once, at its own layer."""
-    thresholds = {"base_threshold": 0.6, "floor_threshold": 0.1}
+    thresholds = {"base_threshold": 0.65, "floor_threshold": 0.1}
     desk = make_traced_desk(engine={"part_candidates": 3}, controller=thresholds)
     scores = await desk.answer(desk.request(*(f"i{number}" for number in range(12))), SAMPLED)
 

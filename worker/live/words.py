@@ -118,7 +118,7 @@ class InWords:
     def user(self, user_id: str) -> str:
         """What is known of a user now, for example `4 clicks in 31 impressions`."""
         row = self._tables.users.ids.row(user_id)
-        impressions, positives = (0, 0) if row == UNKNOWN_ROW else self._tables.users.counts[row].tolist()
+        impressions, positives = (0, 0) if row == UNKNOWN_ROW else self._tables.users.counts[row, :2].tolist()
         return _record(positives, impressions) if impressions else "nothing is known of this user"
 
     def evidence(self, evidence: Evidence) -> tuple[str, list[CandidateInWords]]:

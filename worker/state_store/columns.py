@@ -21,6 +21,8 @@ Matrix = NDArray[np.float32]
 
 NO_PAST: Final = -1
 """Fills a history that is shorter than the table's limit."""
+COUNTS: Final = 3
+"""What is counted of an item, a user or a value: impressions, positives, and the sum of grades in `FULL_GRADE`-ths."""
 NO_TITLE: Final[Sequence[int]] = array("i")
 
 
@@ -33,14 +35,14 @@ def normalised(vectors: Matrix) -> Matrix:
 
 
 class EmbeddedColumns:
-    """What items and users have in common: id, embedding (or none), impressions and positives."""
+    """What items and users have in common: id, embedding (or none), and counts."""
 
     def __init__(self, dim: int) -> None:
         self.ids = RowIds()
         self.embeddings: Matrix = np.zeros((0, dim), np.float32)  # (rows, dim)
         self.embedded: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,)
         self.foreign: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,) the latest embedding is of another space
-        self.counts: NDArray[np.int64] = np.zeros((0, 2), np.int64)  # (rows, impressions and positives)
+        self.counts: NDArray[np.int64] = np.zeros((0, COUNTS), np.int64)  # (rows, COUNTS)
 
     def intern(self, name: str) -> int:
         """The row of an id, with room for it in every column."""
@@ -75,24 +77,28 @@ class ItemColumns(EmbeddedColumns):
         self.titles: list[Sequence[int]] = []
         self.attributes = SharedValues(MOST_VALUES)
         self.title_words = SharedValues(MOST_WORDS)
+        self.totals: NDArray[np.int64] = np.zeros(COUNTS, np.int64)
+        """(COUNTS,) of all items together."""
 
     def set_words(self, row: int, attributes: Sequence[AttributeValue], words: Sequence[AttributeValue]) -> None:
         """The values of the item's attributes and the words of its title."""
         self.attributes.set_values(row, attributes, self.counts[row])
         self.title_words.set_values(row, words, self.counts[row])
 
-    def set_counts(self, row: int, impressions: int, positives: int) -> None:
-        """The item's impressions and positives, here and in what its values add up to."""
-        now = np.array((impressions, positives), np.int64)
-        self.attributes.move_counts(row, now - self.counts[row])
-        self.title_words.move_counts(row, now - self.counts[row])
+    def set_counts(self, row: int, impressions: int, positives: int, grades: int) -> None:
+        """The item's counts, here and in what its values and all items add up to."""
+        now = np.array((impressions, positives, grades), np.int64)
+        difference = now - self.counts[row]
+        self.attributes.move_counts(row, difference)
+        self.title_words.move_counts(row, difference)
+        self.totals += difference
         self.counts[row] = now
 
     def facts(self, rows: Rows) -> dict[int, ItemFacts]:
         """Facts of the items in distinct `rows`, by row; copies, so that later changes do not reach them."""
         embeddings = self.embeddings[rows]
         embedded = self.embedded[rows].tolist()
-        counts = self.counts[rows].tolist()
+        counts = self.counts[rows, :2].tolist()
         return {
             row: ItemFacts(self.ids.id_of(row), self.titles[row], embeddings[at] if embedded[at] else None, *counts[at])
             for at, row in enumerate(rows.tolist())
@@ -111,11 +117,14 @@ class ItemColumns(EmbeddedColumns):
 
 
 class UserColumns(EmbeddedColumns):
-    """Users. A history entry is 2 × the item's row + 1 if positive, oldest first, then NO_PAST."""
+    """Users. A history entry is 2 × the item's row + 1 if positive, oldest first, then NO_PAST; its grade is up to
+    `FULL_GRADE`.
+    """
 
     def __init__(self, dim: int, history_length: int) -> None:
         super().__init__(dim)
         self.histories: NDArray[np.int32] = np.zeros((0, history_length), np.int32)  # (rows, history)
+        self.history_grades: NDArray[np.uint8] = np.zeros((0, history_length), np.uint8)  # (rows, history)
         self.history_lengths: NDArray[np.int32] = np.zeros(0, np.int32)  # (rows,)
         self.versions: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the embedding, 0 for none
         self.event_times_ms: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the newest interaction in the state
@@ -140,6 +149,7 @@ class UserColumns(EmbeddedColumns):
     def _grow(self, rows: int) -> None:
         super()._grow(rows)
         self.histories = grown(self.histories, rows, NO_PAST)
+        self.history_grades = grown(self.history_grades, rows)
         self.history_lengths = grown(self.history_lengths, rows)
         self.versions = grown(self.versions, rows)
         self.event_times_ms = grown(self.event_times_ms, rows)

@@ -27,7 +27,7 @@ class SharedValues:
 
     def __init__(self, most: int) -> None:
         self.of_items: NDArray[np.int32] = np.zeros((0, most), np.int32)  # (item rows, most), then NO_VALUE
-        self.counts: Counts = np.zeros((0, 2), np.int64)  # (values, impressions and positives)
+        self.counts: Counts = np.zeros((0, 3), np.int64)  # (values, counts) see `columns.COUNTS`
         self._names: list[tuple[str, str]] = []  # by value: the attribute's name, and the value as first written
         self._known: dict[tuple[str, str], int] = {}
         self._sums: NDArray[np.float64] = np.zeros((0, 0))  # scratch, see `sums_by_value`; zeros between two calls
@@ -46,7 +46,7 @@ class SharedValues:
         Args:
             item_row: the item.
             values: distinct, at most as many as there is room for.
-            item_counts: (2,) the item's present impressions and positives.
+            item_counts: (counts,) the item's present ones.
         """
         self.move_counts(item_row, -item_counts)
         row = self.of_items[item_row]
@@ -55,7 +55,7 @@ class SharedValues:
         self.move_counts(item_row, item_counts)
 
     def move_counts(self, item_row: int, difference: Counts) -> None:
-        """Adds a change (2,) of an item's impressions and positives to each of its values."""
+        """Adds a change of an item's counts to each of its values."""
         values = self.of_items[item_row]
         if values[0] != NO_VALUE:
             self.counts[values[values != NO_VALUE]] += difference  # distinct values: none is added to twice

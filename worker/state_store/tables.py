@@ -20,7 +20,7 @@ from models.evidence import Vector
 from models.text import Text
 from schemas.codec import MalformedRecord
 from schemas.embeddings import decode_embedding
-from schemas.messages import Embedding, Item, ItemState, PastInteraction, UserState
+from schemas.messages import FULL_GRADE, Embedding, Item, ItemState, PastInteraction, UserState, grades_of
 from worker.state_store.columns import NO_PAST, NO_TITLE, ItemColumns, Rows, UserColumns, normalised
 from worker.state_store.retries import Retries
 from worker.state_store.rows import UNKNOWN_ROW
@@ -88,13 +88,14 @@ class Tables:
         """
         is_foreign = self._is_foreign(state.embedding)
         embedding = None if is_foreign else self._vector(state.embedding)
-        _check_range(state.impressions, state.positives)
+        grades = grades_of(state)
+        _check_range(state.impressions, state.positives, grades)
         row = self.items.intern(state.item_id)
         if is_foreign:
             self.items.foreign[row] = True
         else:
             self.items.set_embedding(row, embedding)
-        self.items.set_counts(row, state.impressions, state.positives)
+        self.items.set_counts(row, state.impressions, state.positives, grades)
         self._changed_items.add(row)
 
     def put_user_state(self, state: UserState) -> None:
@@ -106,14 +107,15 @@ class Tables:
         is_foreign = self._is_foreign(state.embedding)
         embedding = None if is_foreign else self._vector(state.embedding)
         version = state.embedding.version if state.embedding is not None else 0
-        _check_range(state.impressions, state.positives, version, state.last_event_time_ms)
+        grades = grades_of(state)
+        _check_range(state.impressions, state.positives, grades, version, state.last_event_time_ms)
         row = self.users.intern(state.user_id)
         if is_foreign:
             self.users.foreign[row] = True
         else:
             self.users.set_embedding(row, embedding)
             self.users.versions[row] = version
-        self.users.counts[row] = state.impressions, state.positives
+        self.users.counts[row] = state.impressions, state.positives, grades
         self.users.event_times_ms[row] = state.last_event_time_ms
         self._set_history(row, state.recent[-self._settings.history_length :])
         self._changed_users.add(row)
@@ -130,7 +132,7 @@ class Tables:
         row = self.items.ids.row(item_id)
         if row != UNKNOWN_ROW:
             self.items.set_embedding(row, None)
-            self.items.set_counts(row, 0, 0)
+            self.items.set_counts(row, 0, 0, 0)
             self._changed_items.add(row)
 
     def remove_user(self, user_id: str) -> None:
@@ -142,6 +144,7 @@ class Tables:
             self.users.versions[row] = 0
             self.users.event_times_ms[row] = 0
             self.users.histories[row] = NO_PAST
+            self.users.history_grades[row] = 0
             self.users.history_lengths[row] = 0
             self._changed_users.add(row)
 
@@ -207,6 +210,8 @@ class Tables:
         history = self.users.histories[row]
         history[: len(packed)] = packed
         history[len(packed) :] = NO_PAST
+        grades = [FULL_GRADE * past.positive if past.grade is None else past.grade for past in recent]
+        self.users.history_grades[row, : len(packed)] = grades
         self.users.history_lengths[row] = len(packed)
 
 

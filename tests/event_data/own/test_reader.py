@@ -150,6 +150,7 @@ def test_columns_that_are_not_clear_end_in_one_line(tmp_path, header, said):
     [
         ('[interactions]\nusr = "x"\n', "unknown field `usr`"),
         ("[interactions\n", "cannot be used"),
+        ("[interactions]\nrating_scale = [5, 1]\n", r"rating_scale = \[5, 1\].*the lowest rating comes first"),
         ('[interactions]\nuser = "nobody"\n', r"no column `nobody`, which dataset\.toml names for `user`"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from event_data.own.description import InteractionColumns
 from event_data.own.rows import EARLIEST_MS, interaction_of, time_ms
+from event_data.ratings import Scale
 
 NOON_MS = 1_709_294_400_000
 LATEST_MS = 1_800_000_000_000
@@ -89,6 +91,28 @@ def test_a_row_that_lacks_something_says_what(change, said):
 def test_whole_numbers_beside_missing_values_stay_ids():
     """Pandas turns a column of integers into floats when one is missing."""
     assert interaction_of(ROW | {"i": 7.0}, COLUMNS, "e", LATEST_MS).item_id == "7"
+
+
+def test_a_rating_tells_how_good_it_was_where_its_scale_is_known():
+    """Its place between the lowest and the highest; without a scale only the click is known."""
+    columns = InteractionColumns("u", "i", "t", rating="c", positive_at=4, rating_scale=Scale(1, 5))
+    read = [interaction_of(ROW | {"c": stars}, columns, "e", LATEST_MS) for stars in (1, "4", 9)]
+    assert [(event.positive, event.grade) for event in read] == [(False, 0.0), (True, 0.75), (True, 1.0)]
+    assert interaction_of(ROW | {"c": 4}, replace(columns, rating_scale=None), "e", LATEST_MS).grade is None
+
+
+@pytest.mark.parametrize(("value", "grade"), [(0.25, 0.25), ("1", 1.0), ("", None), (None, None)])
+def test_a_column_of_grades_may_have_gaps(value, grade):
+    """There the click alone counts."""
+    columns = InteractionColumns("u", "i", "t", positive="c", grade="g")
+    assert interaction_of(ROW | {"g": value}, columns, "e", LATEST_MS).grade == grade
+
+
+@pytest.mark.parametrize(("value", "said"), [(1.5, "outside 0 to 1"), (-0.1, "outside"), ("good", "no number")])
+def test_grades_out_of_bounds_are_refused(value, said):
+    """Per cent are none."""
+    with pytest.raises(ValueError, match=said):
+        interaction_of(ROW | {"g": value}, InteractionColumns("u", "i", "t", positive="c", grade="g"), "e", LATEST_MS)
 
 
 @pytest.mark.parametrize(("value", "said"), [(0, "outside"), (-1, "outside"), ("x", "no number"), (2e6, "outside")])

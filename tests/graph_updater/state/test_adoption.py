@@ -31,8 +31,11 @@ def seen(state):
     users = {name: state.published.user_state(name, 0) for name in state._nodes.ids.users}
     items = {name: state.published.item_state(name, 0) for name in state._nodes.ids.items}
     return (
-        {name: (one.recent, one.impressions, one.positives, one.last_event_time_ms) for name, one in users.items()},
-        {name: (one.impressions, one.positives, one.last_event_time_ms) for name, one in items.items()},
+        {
+            name: (one.recent, one.impressions, one.positives, one.grades, one.last_event_time_ms)
+            for name, one in users.items()
+        },
+        {name: (one.impressions, one.positives, one.grades, one.last_event_time_ms) for name, one in items.items()},
     )
 
 

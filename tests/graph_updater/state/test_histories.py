@@ -17,6 +17,7 @@ from graph_updater.state.histories import (
     WITHDRAWN,
     Entries,
     Histories,
+    Verdicts,
     pack_event_ids,
 )
 
@@ -41,10 +42,20 @@ def record(histories, stream, batch=6, ids=None):
         user, item, time, judgement = zip(*stream[begin : begin + batch], strict=True)
         names = ids[begin : begin + batch]
         entries = Entries(
-            np.array(item, np.int32), np.array(time, np.int64), np.array(judgement, np.uint8), pack_event_ids(names)
+            np.array(item, np.int32),
+            np.array(time, np.int64),
+            np.array(judgement, np.uint8),
+            np.array([grade_of(*one) for one in stream[begin : begin + batch]], np.uint8),
+            pack_event_ids(names),
         )
         verdicts.append(histories.record(np.array(user, np.int32), entries))
-    return [np.concatenate(column).tolist() for column in zip(*verdicts, strict=True)] if verdicts else [[], [], []]
+    columns = [np.concatenate(column).tolist() for column in zip(*verdicts, strict=True)] if verdicts else [[]] * 4
+    return Verdicts(*columns)
+
+
+def grade_of(user, item, time, judgement):
+    """A grade that differs from event to event, and from repeat to repeat that is judged otherwise."""
+    return 0 if judgement == WITHDRAWN else (37 * user + 11 * item + 5 * time + 60 * judgement) % 256
 
 
 def histories_of(length):
@@ -66,10 +77,11 @@ def test_a_history_is_the_last_interactions_in_order_of_time(stream, length, bat
             # What a full history has let go is forgotten: a repeat of it is new again.
             held = sorted(known, key=lambda key: (key[1], f"{user}/{key[0]}/{key[1]}"))[-length:]
             known = {key: known[key] for key in held}
-            known[item, time] = max(judgement, known.get((item, time), NEUTRAL))
+            before = known.get((item, time), (NEUTRAL, 0))
+            known[item, time] = max(judgement, before[0]), max(grade_of(user, item, time, judgement), before[1])
         expected = sorted(known.items(), key=lambda entry: (entry[0][1], _packed(user, *entry[0])))[-length:]
-        shown = [(entry.item, entry.time_ms, entry.positive) for entry in histories.entries(user)]
-        assert shown == [(item, time, judgement == POSITIVE) for (item, time), judgement in expected]
+        shown = [(entry.item, entry.time_ms, entry.positive, entry.grade) for entry in histories.entries(user)]
+        assert shown == [(item, time, judgement == POSITIVE, grade) for (item, time), (judgement, grade) in expected]
     kept = histories.entries_of(np.arange(PEOPLE, dtype=np.int32)).item
     assert histories.mentions[: PEOPLE + THINGS].tolist() == np.bincount(kept, minlength=PEOPLE + THINGS).tolist()
 
@@ -83,10 +95,14 @@ def _packed(user, item, time):
 def test_repeats_and_order_of_arrival_change_neither_history_nor_counts(stream, random):
     """As far as the history reaches, a shuffled stream with repeats ends in the same entries and the same counts."""
     straight, other = histories_of(100), histories_of(100)
-    counts = [sum(column) for column in record(straight, stream)[:2]]
+    verdicts = record(straight, stream)
+    counts = [sum(column) for column in (verdicts.counted, verdicts.gained, verdicts.graded)]
     shuffled = stream * 2
     random.shuffle(shuffled)
-    assert [sum(column) for column in record(other, shuffled)[:2]] == counts
+    verdicts = record(other, shuffled)
+    assert [sum(column) for column in (verdicts.counted, verdicts.gained, verdicts.graded)] == counts
+    kept = [entry.grade for user in range(PEOPLE) for entry in straight.entries(user)]
+    assert sum(kept) == counts[2]
     assert [straight.entries(user) for user in range(PEOPLE)] == [other.entries(user) for user in range(PEOPLE)]
     assert straight.mentions.tolist() == other.mentions.tolist()
     assert straight.mentions.sum() == straight.entry_count
@@ -95,9 +111,9 @@ def test_repeats_and_order_of_arrival_change_neither_history_nor_counts(stream, 
 def test_of_one_items_judgements_the_latest_decides_over_the_edge():
     """A late positive does not bring back what a later negative took away; an impression leaves the edge alone."""
     histories = histories_of(10)
-    _, _, edges = record(
+    edges = record(
         histories, [(0, 3, 10, POSITIVE), (0, 3, 20, NEGATIVE), (0, 3, 15, POSITIVE), (0, 3, 30, NEUTRAL)], batch=1
-    )
+    ).edge
     assert edges == [SET_EDGE, DROP_EDGE, KEEP_EDGE, KEEP_EDGE]
 
 
@@ -111,11 +127,11 @@ def test_a_withdrawal_takes_the_items_earlier_entries_out_for_good():
         (0, 3, 10, POSITIVE),
         (0, 3, 15, POSITIVE),
     ]
-    counted, _, edges = record(histories, stream, batch=2)
+    counted, _, _, edges = record(histories, stream, batch=2)
     assert [entry.item for entry in histories.entries(0)] == [4]
     assert counted == [1, 1, 0, 0, 0]
     assert edges == [SET_EDGE, SET_EDGE, DROP_EDGE, KEEP_EDGE, KEEP_EDGE]
-    assert record(histories, [(0, 3, 25, POSITIVE)])[2] == [SET_EDGE]
+    assert record(histories, [(0, 3, 25, POSITIVE)]).edge == [SET_EDGE]
     assert [entry.item for entry in histories.entries(0)] == [4, 3]
 
 
@@ -124,7 +140,7 @@ def test_a_withdrawn_interaction_may_be_sent_again_with_another_time(withdrawn_a
     """A withdrawal of the same millisecond or later makes its event id free: under it a corrected event counts anew."""
     histories = histories_of(10)
     stream = [(0, 3, 10, POSITIVE), (0, 3, withdrawn_at, WITHDRAWN), (0, 3, 30, POSITIVE)]
-    counted, _, edges = record(histories, stream, batch=1, ids=["a click", "its withdrawal", "a click"])
+    counted, _, _, edges = record(histories, stream, batch=1, ids=["a click", "its withdrawal", "a click"])
     assert counted == [1, 0, 1]
     assert edges == [SET_EDGE, DROP_EDGE, SET_EDGE]
     assert [(entry.item, entry.time_ms) for entry in histories.entries(0)] == [(3, 30)]
@@ -135,7 +151,7 @@ def test_a_withdrawal_covers_an_interaction_of_the_same_millisecond(order):
     """Whichever of the two comes first, the interaction is not shown and the edge is not there at the end."""
     histories = histories_of(10)
     stream = [(0, 3, 10, POSITIVE), (0, 3, 10, WITHDRAWN)][::order]
-    edges = record(histories, stream, batch=1, ids=["a", "b"])[2]
+    edges = record(histories, stream, batch=1, ids=["a", "b"]).edge
     assert histories.entries(0) == []
     assert [edge for edge in edges if edge != KEEP_EDGE][-1] == DROP_EDGE
 
@@ -144,17 +160,26 @@ def test_the_same_item_and_time_under_another_id_is_counted_once():
     """Two events that tell the same are one; of the judgements the stronger stands, and gains a positive once."""
     histories = histories_of(10)
     stream = [(0, 3, 10, NEUTRAL), (0, 3, 10, POSITIVE), (0, 3, 10, POSITIVE)]
-    counted, gained, edges = record(histories, stream, ids=["b", "a", "c"])
+    counted, gained, _, edges = record(histories, stream, ids=["b", "a", "c"])
     assert counted == [1, 0, 0]
     assert gained == [0, 1, 0]
     assert edges == [KEEP_EDGE, SET_EDGE, SET_EDGE]
     assert [(entry.event_id, entry.positive) for entry in histories.entries(0)] == [("a", True)]
 
 
+def test_of_two_events_that_tell_the_same_the_better_grade_stays():
+    """Also where the one with the worse grade brings the id that is kept."""
+    histories = histories_of(10)
+    graded = record(histories, [(0, 3, 10, POSITIVE), (0, 3, 10, NEUTRAL)], ids=["b", "a"]).graded
+    (entry,) = histories.entries(0)
+    assert (entry.event_id, entry.grade) == ("a", grade_of(0, 3, 10, POSITIVE))
+    assert graded == [entry.grade, 0]
+
+
 def test_an_interaction_older_than_a_full_history_is_counted_but_not_kept():
     """It moves the counts and the graph; the history stays as it is."""
     histories = histories_of(2)
-    counted, gained, edges = record(histories, [(0, 3, 10, NEUTRAL), (0, 4, 11, NEUTRAL), (0, 5, 1, POSITIVE)])
+    counted, gained, _, edges = record(histories, [(0, 3, 10, NEUTRAL), (0, 4, 11, NEUTRAL), (0, 5, 1, POSITIVE)])
     assert [entry.time_ms for entry in histories.entries(0)] == [10, 11]
     assert (counted[2], gained[2], edges[2]) == (1, 1, SET_EDGE)
 
@@ -166,7 +191,13 @@ def test_event_ids_come_back_as_they_were_unless_they_are_long():
     count = len(names)
     histories.record(
         np.zeros(count, np.int32),
-        Entries(np.full(count, 3, np.int32), np.arange(count), np.zeros(count, np.uint8), pack_event_ids(names)),
+        Entries(
+            np.full(count, 3, np.int32),
+            np.arange(count),
+            np.zeros(count, np.uint8),
+            np.zeros(count, np.uint8),
+            pack_event_ids(names),
+        ),
     )
     shown = [entry.event_id for entry in histories.entries(0)]
     assert shown[:3] == names[:3]

@@ -133,6 +133,18 @@ def test_an_empty_state_can_be_saved_and_restored():
     same(state, restored)
 
 
+def test_a_snapshot_from_before_grades_has_those_that_its_outcomes_imply():
+    """A click counts as the best, anything else as the worst, in histories and in sums."""
+    stream = [interaction("anna", item, 10 + at, kind) for at, item in enumerate(ITEMS) for kind in ("view", "click")]
+    state = exact_state()
+    state.apply(stream)
+    arrays, metadata = state.snapshot_arrays()
+    earlier = {name: array for name, array in arrays.items() if name not in ("grades", "history_grade")}
+    restored = UpdaterState.restore(state._config, trained_base(), earlier, {**metadata, "version": 1})
+    same(state, restored)
+    assert restored.published.user_state("anna", 0).grades == 255 * len(ITEMS)
+
+
 def test_a_snapshot_of_another_kind_is_refused_in_words():
     """Another version, another model's size, or missing arrays: one line that says which."""
     arrays, metadata = exact_state().snapshot_arrays()

@@ -87,10 +87,10 @@ def test_what_cannot_be_used_is_counted_and_changes_nothing(tables, user_state):
     )
 
     assert applied.refused[TOPICS.user_states] == 5
-    assert tables.users.counts[tables.users.ids.row("u")].tolist() == [1, 1]
+    assert tables.users.counts[tables.users.ids.row("u")].tolist() == [1, 1, 255]
 
 
-@pytest.mark.parametrize("field", ["impressions", "positives"])
+@pytest.mark.parametrize("field", ["impressions", "positives", "grades"])
 def test_numbers_beyond_64_bits_are_refused_and_change_nothing(tables, user_state, item_state, field):
     """A JSON number can be of any size; the state of before stays, and the reader goes on."""
     user, item = user_state("u", [1, 0, 0, 0], ["+a"]), item_state("a", [1, 0, 0, 0])
@@ -132,6 +132,7 @@ def _json(state, **numbers):
         {"version": 2**64},
         {"impressions": 2**63},
         {"positives": 2**64 - 1},
+        {"grades": 2**63},
         {"impressions": -1},
         {"last_event_time_ms": 253_402_300_800_000},
         {"last_event_time_ms": 2**63},
@@ -165,7 +166,7 @@ def test_numbers_at_the_ends_of_their_ranges_are_taken(tables, user_state):
 
     row = tables.users.ids.row("u")
     assert applied.taken[TOPICS.user_states] == 1
-    assert tables.users.counts[row].tolist() == [2**63 - 1, 0]
+    assert tables.users.counts[row].tolist() == [2**63 - 1, 0, 0]
     assert tables.users.versions[row] == 2**63 - 1
 
 
