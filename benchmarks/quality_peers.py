@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from benchmarks.quality_learned_peers import (
 from evaluation.auc_difference import auc_difference
 from evaluation.baseline import running_means_scores
 from evaluation.peers.fitting import Part, fit_logistic_regression
-from evaluation.peers.running_rates import COUNT_FEATURES, running_rates
+from evaluation.peers.running_rates import COUNT_FEATURES, graded, running_rates
 from event_data.event_log import EventLog
 from graph_updater.graph.base_embeddings import bundled_base
 from models.calibration import sigmoid
@@ -71,6 +71,23 @@ class Statistics:
             events.append(example.events)
             rows.append(example.prompt.statistics(len(FEATURES)))
         return cls(np.concatenate(events), np.concatenate(rows).astype(np.float64))
+
+
+class Rates(NamedTuple):
+    """Rates and counts as of each event of a log."""
+
+    counts: Floats
+    """(events, features) of users and items alone."""
+    whole: Floats
+    """(events, features) these, and those of attributes."""
+
+    @classmethod
+    def of(cls, log: EventLog, prior_weight: float) -> Self:
+        """Click rates; where the log has grades, the mean grades beside them."""
+        told = [running_rates(log.items, log.interactions, prior_weight)]
+        if any(event.grade is not None for event in log.interactions):
+            told.append(running_rates(log.items, log.interactions, prior_weight, graded))
+        return cls(np.hstack([one[:, : len(COUNT_FEATURES)] for one in told]), np.hstack(told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +159,7 @@ def peer_scores(
     with reporter.step("rates as of each event", len(PRIOR_WEIGHTS)) as advance:
         rates, prior_weight = _best_rates(log, parts, labels, advance)
     scores |= _on_columns(parts, rates, labels, prior_weight, reporter)
-    data = PeerData(log, labels, rates, prior_weight, *(part.events for part in parts))
+    data = PeerData(log, labels, rates.whole, prior_weight, *(part.events for part in parts))
     scores |= learned_scores(data, reporter)
     if not sentences:
         return scores, dict.fromkeys(SENTENCES, "left out of a quick run")
@@ -152,18 +169,17 @@ def peer_scores(
 
 def _on_columns(
     parts: tuple[Statistics, Statistics, Statistics],
-    rates: Floats,
+    rates: Rates,
     labels: NDArray[np.bool_],
     prior_weight: float,
     reporter: Reporter,
 ) -> PeerScores:
     """Logistic regression and trees on rates and statistics."""
-    counts = rates[:, : len(COUNT_FEATURES)]
     columns: dict[str, list[Floats]] = {
-        "rates": [counts[part.events] for part in parts],
-        "rates_attributes": [rates[part.events] for part in parts],
+        "rates": [rates.counts[part.events] for part in parts],
+        "rates_attributes": [rates.whole[part.events] for part in parts],
         "statistics": [part.values for part in parts],
-        "statistics_attributes": [np.hstack([part.values, rates[part.events]]) for part in parts],
+        "statistics_attributes": [np.hstack([part.values, rates.whole[part.events]]) for part in parts],
     }
     scores: PeerScores = {}
     with reporter.step("peers", len(columns) * len(WAYS)) as advance:
@@ -196,15 +212,15 @@ def _running_means(log: EventLog, statistics: StatisticsParts, labels: NDArray[n
 
 def _best_rates(
     log: EventLog, parts: tuple[Statistics, Statistics, Statistics], labels: NDArray[np.bool_], advance: Advance
-) -> tuple[Floats, float]:
-    """Rates (interactions, features) of every event, with the prior weight that the regression does best with on the
+) -> tuple[Rates, float]:
+    """Rates of every event, with the prior weight that the regression does best with on the
     validation part; and that weight.
     """
     train, validation, _ = (part.events for part in parts)
-    tried: list[tuple[float, float, Floats]] = []
+    tried: list[tuple[float, float, Rates]] = []
     for prior_weight in PRIOR_WEIGHTS:
-        rates = running_rates(log.items, log.interactions, prior_weight)
-        fitted = fit_logistic_regression(Part(rates[train], labels[train]), Part(rates[validation], labels[validation]))
+        rates = Rates.of(log, prior_weight)
+        fitted = fit_logistic_regression(*(Part(rates.whole[events], labels[events]) for events in (train, validation)))
         tried.append((fitted.validation_log_loss, prior_weight, rates))
         advance()
     _, prior_weight, rates = min(tried, key=lambda one: one[:2])

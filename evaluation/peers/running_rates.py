@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,17 @@ PRIOR_WITH_USER: Final = 2.0
 _BETWEEN_VALUES: Final = re.compile(r"[,;|]")
 
 Floats = NDArray[np.float64]
+Outcome = Callable[[Interaction], float]
+
+
+def clicked(event: Interaction) -> float:
+    """1 for a click."""
+    return float(bool(event.positive))
+
+
+def graded(event: Interaction) -> float:
+    """The event's grade; where it has none, as if it were one for a click and none for the rest."""
+    return clicked(event) if event.grade is None else event.grade
 
 
 class RunningRates:
@@ -33,10 +44,12 @@ class RunningRates:
     Args:
         items: the catalogue.
         prior_weight: imagined impressions at the overall rate that each rate starts with.
+        outcome: what an event adds to its rates, from 0 to 1: whether it was a click, or its grade.
     """
 
-    def __init__(self, items: Sequence[Item], prior_weight: float) -> None:
+    def __init__(self, items: Sequence[Item], prior_weight: float, outcome: Outcome) -> None:
         self._prior_weight = prior_weight
+        self._outcome = outcome
         self._values = {item.item_id: values_of(item.attributes) for item in items}
         self._counts: defaultdict[Hashable, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
@@ -67,7 +80,7 @@ class RunningRates:
         keys += [("both", (event.user_id, value)) for value in values]
         for key in keys:
             counts = self._counts[key]
-            counts[0] += bool(event.positive)
+            counts[0] += self._outcome(event)
             counts[1] += 1.0
 
     def _rate(self, kind: str, key: Hashable) -> tuple[float, float]:
@@ -82,9 +95,11 @@ class RunningRates:
         return self._counts.get((kind, key), (0.0, 0.0))
 
 
-def running_rates(items: Sequence[Item], interactions: Sequence[Interaction], prior_weight: float) -> Floats:
+def running_rates(
+    items: Sequence[Item], interactions: Sequence[Interaction], prior_weight: float, outcome: Outcome = clicked
+) -> Floats:
     """Features (interactions, COUNT_FEATURES + ATTRIBUTE_FEATURES) of each event, as of all events before it."""
-    rates = RunningRates(items, prior_weight)
+    rates = RunningRates(items, prior_weight, outcome)
     features = np.zeros((len(interactions), len(COUNT_FEATURES) + len(ATTRIBUTE_FEATURES)))
     for row, event in zip(features, interactions, strict=True):
         row[:] = rates.features(event.user_id, event.item_id)

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.peers.running_rates import ATTRIBUTE_FEATURES, COUNT_FEATURES, PRIOR_WITH_USER, running_rates, values_of
+from evaluation.peers.running_rates import (
+    ATTRIBUTE_FEATURES,
+    COUNT_FEATURES,
+    PRIOR_WITH_USER,
+    clicked,
+    graded,
+    running_rates,
+    values_of,
+)
 from schemas.messages import Interaction, Item
 
 NAMES = (*COUNT_FEATURES, *ATTRIBUTE_FEATURES)
@@ -24,7 +32,13 @@ def log_of(drawn):
     """Interactions of these users, items (the fifth is not in the catalogue) and outcomes."""
     return [
         Interaction(
-            event_id=str(n), user_id=f"u{user}", item_id=f"i{item}", kind="impression", event_time_ms=n, positive=click
+            event_id=str(n),
+            user_id=f"u{user}",
+            item_id=f"i{item}",
+            kind="impression",
+            event_time_ms=n,
+            positive=click,
+            grade=None if n % 3 == 0 else n % 5 / 4,
         )
         for n, (user, item, click) in enumerate(drawn)
     ]
@@ -35,12 +49,12 @@ def logit(rate):
     return math.log(rate / (1 - rate))
 
 
-def by_hand(past, event, prior):
+def by_hand(past, event, prior, outcome):
     """The features of one event from its whole past, counted anew."""
     values = {item.item_id: values_of(item.attributes) for item in ITEMS}
 
     def counted(matches):
-        outcomes = [bool(other.positive) for other in past if matches(other)]
+        outcomes = [outcome(other) for other in past if matches(other)]
         return sum(outcomes), len(outcomes)
 
     def shrunk(counts, towards, weight):
@@ -68,14 +82,14 @@ def by_hand(past, event, prior):
     ]
 
 
-@given(events, st.sampled_from([1.0, 10.0]))
-def test_each_events_rates_are_those_of_its_past(drawn, prior):
+@given(events, st.sampled_from([1.0, 10.0]), st.sampled_from([clicked, graded]))
+def test_each_events_rates_are_those_of_its_past(drawn, prior, outcome):
     """Counting the whole past anew for every event gives the same: nothing of the event or after it is known."""
     log = log_of(drawn)
-    features = running_rates(ITEMS, log, prior)
+    features = running_rates(ITEMS, log, prior, outcome)
     assert features.shape == (len(log), len(NAMES))
     for place, event in enumerate(log):
-        assert features[place] == pytest.approx(by_hand(log[:place], event, prior), abs=1e-9)
+        assert features[place] == pytest.approx(by_hand(log[:place], event, prior, outcome), abs=1e-9)
 
 
 def test_values_are_split_and_known_without_case():
