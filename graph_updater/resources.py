@@ -10,7 +10,7 @@ from graph_updater.graph.base_embeddings import BaseEmbeddings, bundled_base
 from graph_updater.origin import Origin
 from graph_updater.recovery import SNAPSHOT_KIND
 from graph_updater.settings import UpdaterSettings
-from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
+from graph_updater.state.snapshot_checks import EARLIER_VERSIONS, SNAPSHOT_VERSION
 from models.bundle_files import GraphPart
 from runtime.errors import BrokerError
 from runtime.kafka import probe, require_topics, topic_ids
@@ -66,7 +66,11 @@ async def find_resources(settings: UpdaterSettings, bundle: GraphPart) -> Update
         base=bundled_base(bundle.graph, bundle.text),
         origin=Origin(bundle.version, cluster.id, inputs, ids, bundle.space),
         store=SnapshotStore(
-            updater.snapshots, kind=SNAPSHOT_KIND, version=SNAPSHOT_VERSION, keep=updater.snapshots_kept
+            updater.snapshots,
+            kind=SNAPSHOT_KIND,
+            version=SNAPSHOT_VERSION,
+            earlier=EARLIER_VERSIONS,
+            keep=updater.snapshots_kept,
         ),
     )
 

@@ -21,7 +21,9 @@ from graph_updater.state.stream_time import is_stream_time
 from schemas.messages import FULL_GRADE
 
 SNAPSHOT_VERSION: Final = 2
-"""2 added the grades of interactions. This updater reads both."""
+"""2 added the grades of interactions."""
+EARLIER_VERSIONS: Final = (1,)
+"""Those that are read too."""
 Arrays = Mapping[str, NDArray[Any]]
 _FLOATS: Final = ("float16", "float32")
 _LATEST_MS: Final = 253_402_300_799_999
@@ -60,9 +62,9 @@ def checked_metadata(base: BaseEmbeddings, metadata: Mapping[str, Any]) -> State
         IncompatibleSnapshot: if not.
     """
     version = metadata.get("version")
-    if version not in (1, SNAPSHOT_VERSION):
+    if version not in (*EARLIER_VERSIONS, SNAPSHOT_VERSION):
         raise IncompatibleSnapshot(
-            f"the snapshot has version {version}; this updater reads versions 1 to {SNAPSHOT_VERSION}"
+            f"the snapshot has version {version}; this updater reads up to version {SNAPSHOT_VERSION}"
         )
     try:
         checked = msgspec.convert(metadata, StateMetadata)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,12 +57,12 @@ def write_snapshot(path: Path, header: Mapping[str, Any], arrays: Mapping[str, A
         raise OSError(str(error)) from error
 
 
-def read_snapshot(path: Path, expect: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Array]]:
+def read_snapshot(path: Path, expect: Mapping[str, Sequence[Any]]) -> tuple[dict[str, Any], dict[str, Array]]:
     """The header and the arrays, which are writable.
 
     Args:
         path: of the file.
-        expect: keys of the header that must have these values.
+        expect: keys of the header that must have one of these values.
 
     Raises:
         Corrupt: if the file is cut off or damaged.
@@ -82,9 +82,10 @@ def read_snapshot(path: Path, expect: Mapping[str, Any]) -> tuple[dict[str, Any]
     if metadata.get(_HASH) != _hash(text, arrays):
         raise Corrupt("its content does not match its hash")
     header = _json_object(text)
-    for key, value in expect.items():
-        if header.get(key) != value:
-            raise Incompatible(f"{key} is {header.get(key)!r} where {value!r} was expected")
+    for key, values in expect.items():
+        if header.get(key) not in values:
+            expected = " or ".join(repr(value) for value in values)
+            raise Incompatible(f"{key} is {header.get(key)!r} where {expected} was expected")
     return header, arrays
 
 

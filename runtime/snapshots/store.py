@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,19 +49,23 @@ class SnapshotStore:
     Args:
         address: a folder or an fsspec address; made if missing.
         kind: what the state is; snapshots of another kind are refused.
-        version: of the state's layout; snapshots of another version are refused.
+        version: of the state's layout, as it is written.
+        earlier: versions of it that can be read too; snapshots of any other are refused.
         keep: how many of the newest are kept.
 
     Raises:
         SnapshotError: if the address cannot be used.
     """
 
-    def __init__(self, address: str | Path, *, kind: str, version: int, keep: int = 3) -> None:
+    def __init__(
+        self, address: str | Path, *, kind: str, version: int, earlier: Collection[int] = (), keep: int = 3
+    ) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
         self.address = str(address)
         self._kind = kind
         self._version = version
+        self._readable = (version, *earlier)
         self._keep = keep
         try:
             self._files, self._root = fsspec.core.url_to_fs(self.address)
@@ -127,7 +131,7 @@ class SnapshotStore:
         path = self._path(sequence)
         try:
             with self._local_copy(path) as file:
-                header, arrays = read_snapshot(file, expect={"kind": self._kind, "version": self._version})
+                header, arrays = read_snapshot(file, expect={"kind": (self._kind,), "version": self._readable})
         except FileNotFoundError as error:
             raise SnapshotError(f"{path} does not exist") from error
         except Corrupt as error:

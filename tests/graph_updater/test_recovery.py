@@ -14,7 +14,7 @@ from graph_updater.metrics import UpdaterMetrics
 from graph_updater.origin import Origin
 from graph_updater.recovery import SNAPSHOT_KIND, recover
 from graph_updater.snapshots import Snapshots
-from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
+from graph_updater.state.snapshot_checks import EARLIER_VERSIONS, SNAPSHOT_VERSION
 from graph_updater.state.updater_state import UpdaterState
 from runtime.clock import ManualClock
 from runtime.snapshots import SnapshotStore
@@ -66,6 +66,24 @@ async def test_the_newest_snapshot_is_continued(store, clock):
     assert recovered.offsets == {CLICKS: 9}
     assert recovered.is_published
     np.testing.assert_allclose(embeddings(recovered.state, USERS, ITEMS), embeddings(newest, USERS, ITEMS), atol=1e-6)
+
+
+async def test_a_snapshot_of_the_release_before_is_continued(tmp_path, clock):
+    """One without grades: offsets and state come back, and each click has the best grade."""
+    former = SnapshotStore(tmp_path, kind=SNAPSHOT_KIND, version=1, keep=3)
+    newest = await saved(former, clock, 9)
+    arrays, metadata = former.load(1).arrays, former.load(1).metadata
+    arrays = {name: array for name, array in arrays.items() if name not in ("grades", "history_grade")}
+    metadata["state"]["version"] = 1
+    former.save_now(arrays, metadata)
+    store = SnapshotStore(tmp_path, kind=SNAPSHOT_KIND, version=SNAPSHOT_VERSION, earlier=EARLIER_VERSIONS)
+
+    recovered = recover(store, CONFIG, base(), ORIGIN)
+
+    assert recovered.offsets == {CLICKS: 9}
+    told, before = (of.published.user_state("u", 0) for of in (recovered.state, newest))
+    assert (told.grades, told.recent) == (before.grades, before.recent)
+    assert told.grades == 255 * told.positives > 0
 
 
 async def test_a_torn_snapshot_is_refused_and_the_one_before_used(store, clock, tmp_path):

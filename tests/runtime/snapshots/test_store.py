@@ -100,3 +100,13 @@ def test_an_address_that_cannot_be_used_is_named(tmp_path):
     for address in (tmp_path / "file", "nosuch://bucket/x"):
         with pytest.raises(SnapshotError, match=r"snapshots cannot be kept at .*(file|nosuch)"):
             store(address)
+
+
+def test_versions_that_are_said_to_be_readable_are_read(tmp_path):
+    """And written is only the present one."""
+    store(tmp_path, version=1).save_now({}, {})
+    present = store(tmp_path, version=3, earlier=[1, 2])
+    assert present.load(1).sequence == 1
+    present.save_now({}, {})
+    with pytest.raises(SnapshotError, match="version is 3 where 1 was expected"):
+        store(tmp_path, version=1).load(2)
