@@ -147,6 +147,20 @@ def test_stretches_kept_to_different_depths_go_on_from_their_own(make_engine, de
     assert job.token_layers_run == (LAYERS - 1) * (len(shallow) + 7) + len(EXIT_LAYERS) * 2
 
 
+def test_a_part_that_is_overtaken_goes_on_from_what_was_kept(make_engine):
+    """Another page takes their common prefix through the second stage first: the slower one reads its keys and values
+    there, and its rows, not those that it had itself a stage before, in the third.
+    """
+    first, second = page(0, 0, [3, 4]), page(0, 0, [2, 5])
+    runner = make_engine(AMPLE)._runner
+    slow, quick = Part.of(first), Part.of(second)
+    for part in (slow, quick, quick, slow, slow):
+        logits, _ = runner.run([part])
+        part.pass_head(logits)
+    np.testing.assert_allclose(slow.logits, make_engine(0).trace(first).logits, atol=10 * CLOSE)
+    np.testing.assert_allclose(quick.logits, make_engine(0).trace(second).logits[:, :2], atol=10 * CLOSE)
+
+
 @pytest.mark.parametrize("precision", ["int8", "bfloat16"])
 def test_coarser_formats_reuse_prefixes_as_well(make_engine, precision):
     """Rates stay as close as their format's rounding: a digit that falls to the other side moves a logit by little."""

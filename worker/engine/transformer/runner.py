@@ -209,12 +209,8 @@ class StageRunner:
                 self._remember(stretch, part.depth, prefixes.recorded[index][number], copies[index][number])
 
     def _remember(self, stretch: Stretch, stage: int, layers: Sequence[KeyValue], hidden: Tensor | None) -> None:
-        """Takes what a stage has computed for a stretch into the cache, unless an equal one is there already."""
+        """Takes what a stage has computed for a stretch into the cache, unless another part of the batch has."""
         if stretch.known is None or hidden is None or stretch.is_known(stage):
-            return
-        cached = self.cache.find(stretch.key)
-        if cached is not None and cached.stages > stage:
-            stretch.known = cached
             return
         stretch.known.extend(layers, hidden)
         self.cache.keep(stretch.key, stretch.known)
