@@ -21,6 +21,7 @@ from typing import Any, Final
 from benchmarks import ablation_tables, overload_tables, quality_tables, tables
 from benchmarks.harness import exit_on_error
 from benchmarks.promise import promise_table
+from benchmarks.sessions_table import sessions_table
 from runtime.errors import ExitstreamError
 
 ROOT: Final = Path(__file__).parents[1]
@@ -40,6 +41,8 @@ SOURCES: Final = {
     "freshness": "`benchmarks.freshness`",
     "engine": "`benchmarks.engine`",
     "engine-memory": "`benchmarks.engine_memory`",
+    "sessions": "`benchmarks.sessions --data …`",
+    "sessions-smollm2": "`benchmarks.sessions --data … --backbone smollm2 --layers 12`",
     "overload": "`benchmarks.overload`",
     "soak": "`benchmarks.soak`",
     "pipeline": "`benchmarks.pipeline`",
@@ -66,6 +69,8 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "engine": (tables.engine, ("engine",)),
     "engine_frontier": (tables.engine_frontier, ("engine",)),
     "engine_memory": (tables.engine_memory, ("engine-memory",)),
+    "sessions": (sessions_table, ("sessions",)),
+    "sessions_smollm2": (sessions_table, ("sessions-smollm2",)),
     "pipeline": (tables.pipeline, ("pipeline",)),
     "release": (tables.release, ("release",)),
     "tracing": (tables.tracing, ("tracing", "overload")),

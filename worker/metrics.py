@@ -43,6 +43,7 @@ class WorkerMetrics(Metrics):
         self._token_layers_full = self.counter("token_layers_full_total", "The same without early exits")
         self._engine_seconds = self.counter("engine_seconds_total", "Time in the engine's steps", ("part",))
         self._prefix_lookups = self.counter("prefix_cache_lookups_total", "Prefixes looked for", ("outcome",))
+        self._prefix_bytes = self.gauge("prefix_cache_bytes", "Memory held by keys and values of earlier prefixes")
         self.embedding_age = self.histogram("embedding_age_seconds", "Age of the newest event an answer knew of")
         self.freshness = self.histogram("freshness_seconds", "From an event until its effect could be served")
         self.states = self.counter("states_total", "States taken into the tables", ("topic",))
@@ -118,7 +119,9 @@ class WorkerMetrics(Metrics):
         self._engine_seconds.labels("model").inc(model_s)
         self._engine_seconds.labels("around").inc(max(0.0, now.step_s - before.step_s - model_s))
         self._prefix_lookups.labels("hit").inc(now.prefix_hits - before.prefix_hits)
+        self._prefix_lookups.labels("partial").inc(now.prefix_partial_hits - before.prefix_partial_hits)
         self._prefix_lookups.labels("miss").inc(now.prefix_misses - before.prefix_misses)
+        self._prefix_bytes.set(now.prefix_bytes)
         self._internal_errors.inc(now.faults - before.faults)
 
     def note_tables(self, tables: Tables) -> None:

@@ -416,6 +416,8 @@ async def test_metrics_tell_what_the_engine_did(desk):
     hits, misses = (value("exitstream_worker_prefix_cache_lookups_total", outcome=out) for out in ("hit", "miss"))
     assert hits >= 1
     assert hits + misses == 2
+    assert value("exitstream_worker_prefix_cache_lookups_total", outcome="partial") == 0
+    assert value("exitstream_worker_prefix_cache_bytes") == desk.model.engine.counters.prefix_bytes > 0
 
 
 @pytest.mark.parametrize("fault", [ValueError("a fault"), MemoryError(), OverflowError("int too big to convert")])

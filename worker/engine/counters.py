@@ -20,4 +20,7 @@ class EngineCounters:
     model_s: float = 0.0
     """Of these, seconds inside embedding, layers and heads (warm-up and traces count here too)."""
     prefix_hits: int = 0
+    prefix_partial_hits: int = 0
     prefix_misses: int = 0
+    prefix_bytes: int = 0
+    """Held by the prefix cache now."""

@@ -221,6 +221,8 @@ class ScoringEngine(Generic[JobT]):
             except Exception as error:  # noqa: BLE001 - this part's alone
                 self._note_fault(job.place, error)
                 self._leave_to_graph([part])
+            else:
+                self._runner.look_up(part)  # so that its cost is predicted without what is known
 
     def _run_batch(self, now_s: float) -> None:
         started_s = self._clock()
@@ -229,7 +231,7 @@ class ScoringEngine(Generic[JobT]):
             self._pass_head(parts, stage)
             self._let_out([part for part in parts if len(part)])
         self.counters.model_s = self._runner.model_s
-        self.counters.prefix_hits, self.counters.prefix_misses = self._runner.cache.hits, self._runner.cache.misses
+        self._runner.cache.count_into(self.counters)
         self.counters.steps += 1
         self.counters.step_s += self._clock() - started_s
 

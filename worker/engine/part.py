@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.prompt import Prompt, TokenSequence
+from worker.engine.prefix import Stretch
 from worker.engine.scoring_job import ScoringJob
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from worker.engine.transformer.prefix_cache import KnownPrefix
 
 
 class Part:
@@ -37,10 +36,9 @@ class Part:
         suffix_lengths: (n,) their tokens.
         wide: (n,) what every head adds to its logits: the model's regression on the statistics.
         logits: (n, depth) raw logits of the heads passed.
-        prefix_hidden: (prefix tokens, hidden); None before the first stage, or where the cache had the stage before.
+        stretches: the prompt's prefix, in the pieces in which it is kept between requests.
         suffix_hidden: (suffix tokens left, hidden); None before the first stage.
-        known_prefix: the prefix as the cache knows it; None without a cache.
-        prefix_tokens: rows of the prefix in the next stage; 0 where the cache has them.
+        prefix_tokens: rows of the prefix in the next stage; those that the cache has are none.
         suffix_tokens: rows of the suffixes in the next stage.
     """
 
@@ -59,9 +57,8 @@ class Part:
         self.suffix_lengths: NDArray[np.int64] = np.zeros(0, np.int64)
         self.wide: NDArray[np.float64] = np.zeros(stop - start)
         self.logits: NDArray[np.float64] = np.zeros((stop - start, 0))
-        self.prefix_hidden: Tensor | None = None
+        self.stretches: list[Stretch] = []
         self.suffix_hidden: Tensor | None = None
-        self.known_prefix: KnownPrefix | None = None
         self.prefix_tokens = 0
         self.suffix_tokens = 0
 
@@ -97,9 +94,19 @@ class Part:
         return self.prompt.prefix
 
     @property
-    def prefix_is_known(self) -> bool:
-        """Whether the next stage finds the prefix's keys and values in the cache."""
-        return self.known_prefix is not None and self.known_prefix.stages > self.depth
+    def unknown_stretches(self) -> list[Stretch]:
+        """What of the prefix the next stage computes: the rest's keys and values are in the cache."""
+        return [stretch for stretch in self.stretches if not stretch.is_known(self.depth)]
+
+    @property
+    def prefix_start(self) -> int:
+        """Position of the first token of the prefix that the next stage computes."""
+        start = 0
+        for stretch in self.stretches:
+            if not stretch.is_known(self.depth):
+                break
+            start += len(stretch)
+        return start
 
     @property
     def prefix_length(self) -> int:
@@ -109,12 +116,13 @@ class Part:
     @property
     def prefix_rows(self) -> int:
         """Rows of the prefix in the next stage, as the cache stands now."""
-        return 0 if self.prefix_is_known else len(self.prefix)
+        return sum(map(len, self.unknown_stretches))
 
     def take_prompt(self, prompt: Prompt) -> None:
         """From waiting to prepared. A prompt of fewer candidates than the part leaves it with its first ones."""
         count = len(prompt.suffixes)
         self.prompt = prompt
+        self.stretches = [Stretch(prompt.prefix)]
         self.stop = self.start + count
         self.candidates = np.arange(count)
         self.suffix_lengths = prompt.suffix_lengths
@@ -123,17 +131,20 @@ class Part:
         self.count_tokens()
 
     def token_sequences(self) -> list[TokenSequence]:
-        """What the first stage embeds, in the order of the rows."""
-        suffixes = [] if self.prompt is None else [self.prompt.suffixes[index] for index in self.candidates]
-        return suffixes if self.prefix_is_known else [self.prefix, *suffixes]
+        """What the first stage embeds, in the order of the rows.
+
+        Raises:
+            ValueError: it has no prompt yet.
+        """
+        if self.prompt is None:
+            raise ValueError("a part that waits has no prompt")
+        prefix = [stretch.sequence for stretch in self.unknown_stretches]
+        return prefix + [self.prompt.suffixes[index] for index in self.candidates]
 
     def hidden_rows(self) -> list[Tensor]:
         """What a later stage starts from, in the order of the rows."""
-        prefix = None if self.prefix_is_known else self.prefix_hidden
-        if prefix is None and not self.prefix_is_known and self.known_prefix is not None:
-            # The cache had the stages so far but not this one: go on from where it ends.
-            prefix = self.known_prefix.hidden
-        return [rows for rows in (prefix, self.suffix_hidden) if rows is not None]
+        prefix = [stretch.rows for stretch in self.unknown_stretches]
+        return [rows for rows in (*prefix, self.suffix_hidden) if rows is not None]
 
     def pass_head(self, logits: NDArray[np.float64]) -> None:
         """Takes a head's logits (n,); the next stage is one deeper."""

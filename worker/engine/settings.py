@@ -20,7 +20,9 @@ class EngineSettings(SettingsSection):
     criterion: Criterion | None = Field(None, description="what decides an exit; None: as calibrated")
     device: str = Field("cpu", description="a torch device, cpu or cuda")
     max_batch_tokens: int = Field(8_192, ge=1, description="most tokens that pass a stage together")
-    prefix_cache_bytes: int = Field(64 * 1_048_576, ge=0, description="memory for earlier requests' prefixes; 0: none")
+    prefix_cache_bytes: int = Field(
+        256 * 1_048_576, ge=0, description="memory for keys and values of earlier requests' prefixes; 0: none"
+    )
     safety_factor: float = Field(1.2, ge=1, description="on predicted times, when asking whether a stage ends in time")
     patience_s: float = Field(60.0, gt=0, description="a request is overtaken for at most this long")
     warm_up_rounds: int = Field(3, ge=1, description="measurements of each stage at each size at the start")

@@ -166,15 +166,19 @@ def test_memory_that_is_short_for_a_moment_costs_no_answer(
     first = make_prompt(12, [3, 4])
     prompts = [make_prompt(9, [4, 6]), first, Prompt(first.prefix, [*first.suffixes[::-1]]), make_prompt(3, [5, 2])]
     exact = _engine(make_model, calibration)
-    clone, left = torch.Tensor.clone, [1_000_000]
+    left = [1_000_000]
 
-    def short_of_memory(tensor, *arguments, **more):
-        left[0] -= 1
-        if left[0] == -1:
-            raise MemoryError("std::bad_alloc")
-        return clone(tensor, *arguments, **more)
+    def short_of_memory(copy):
+        def may_fail(*arguments, **more):
+            left[0] -= 1
+            if left[0] == -1:
+                raise MemoryError("std::bad_alloc")
+            return copy(*arguments, **more)
 
-    monkeypatch.setattr(torch.Tensor, "clone", short_of_memory)
+        return may_fail
+
+    monkeypatch.setattr(torch.Tensor, "clone", short_of_memory(torch.Tensor.clone))
+    monkeypatch.setattr(torch, "stack", short_of_memory(torch.stack))
     failures = 0
     for failing_copy in range(60):
         engine = _engine(make_model, calibration, prefix_cache_bytes=cache_bytes)

@@ -8,8 +8,8 @@ import torch
 
 from models.prompt import Prompt, TokenSequence
 from worker.engine.part import Part
+from worker.engine.prefix import KnownPrefix, Stretch
 from worker.engine.scoring_job import ScoringJob
-from worker.engine.transformer.prefix_cache import KnownPrefix
 
 
 def words(length: int) -> TokenSequence:
@@ -30,11 +30,11 @@ def prepared(**more: object) -> Part:
     return part
 
 
-def known(stages: int) -> KnownPrefix:
-    """A prefix in the cache so many stages deep."""
+def known(stages: int, tokens: int = 5) -> KnownPrefix:
+    """A stretch in the cache so many stages deep."""
     state = KnownPrefix()
     for stage in range(stages):
-        state.extend([], torch.full((5, 1), float(stage)))
+        state.extend([], torch.full((tokens, 1), float(stage)))
     return state
 
 
@@ -47,7 +47,7 @@ def test_a_waiting_part_has_candidates_but_no_rows():
     assert part.suffix_lengths.tolist() == []
     assert part.suffix_lengths.dtype == np.int64
     assert part.logits.shape == (3, 0)
-    assert (part.prefix_hidden, part.suffix_hidden, part.known_prefix) == (None, None, None)
+    assert (part.stretches, part.suffix_hidden) == ([], None)
     assert part.hidden_rows() == []
     with pytest.raises(ValueError, match="no prompt"):
         _ = part.prefix
@@ -108,37 +108,62 @@ def test_only_those_who_stay_keep_rows():
 def test_a_known_prefix_has_no_rows_as_deep_as_the_cache_goes():
     """Where the cache ends, the prefix is computed on from the cache's hidden rows."""
     part = prepared()
-    part.known_prefix = known(1)
+    part.stretches[0].known = known(1)
     part.count_tokens()
-    assert part.prefix_is_known
-    assert (part.prefix_rows, part.tokens) == (0, 9)
+    assert part.unknown_stretches == []
+    assert (part.prefix_start, part.prefix_rows, part.tokens) == (5, 0, 9)
     assert [len(sequence) for sequence in part.token_sequences()] == [2, 3, 4]
     part.suffix_hidden = torch.ones(9, 1)
     assert part.hidden_rows() == [part.suffix_hidden]
     part.pass_head(np.zeros(3))
-    assert not part.prefix_is_known
-    assert (part.prefix_rows, part.tokens) == (5, 14)
+    assert part.unknown_stretches == part.stretches
+    assert (part.prefix_start, part.prefix_rows, part.tokens) == (0, 5, 14)
     prefix, suffix = part.hidden_rows()
-    assert prefix is part.known_prefix.hidden
+    assert prefix is part.stretches[0].known.hidden
     assert suffix is part.suffix_hidden
 
 
 def test_hidden_rows_of_its_own_go_before_the_caches():
     """A prefix that was computed in the stage before goes on from there."""
     part = prepared()
-    part.known_prefix = known(1)
+    part.stretches[0].known = known(1)
     part.pass_head(np.zeros(3))
-    part.prefix_hidden, part.suffix_hidden = torch.zeros(5, 1), torch.ones(9, 1)
+    part.stretches[0].hidden, part.suffix_hidden = torch.zeros(5, 1), torch.ones(9, 1)
     prefix, _ = part.hidden_rows()
-    assert prefix is part.prefix_hidden
-    part.known_prefix = known(2)
+    assert prefix is part.stretches[0].hidden
+    part.stretches[0].known = known(2)
     assert part.hidden_rows() == [part.suffix_hidden]
 
 
 def test_an_unknown_prefix_has_rows():
     """Nothing cached, or a state of no stage, changes nothing."""
     part = prepared()
-    part.known_prefix = known(0)
+    part.stretches[0].known = known(0)
     part.count_tokens()
-    assert not part.prefix_is_known
+    assert part.unknown_stretches == part.stretches
     assert part.tokens == 14
+
+
+@pytest.mark.parametrize(
+    ("stages", "start", "lengths"),
+    [((0, 0), 0, [3, 2]), ((1, 0), 3, [2]), ((0, 1), 0, [3]), ((1, 1), 5, [])],
+)
+def test_only_the_stretches_that_are_not_known_have_rows(stages, start, lengths):
+    """Whichever the cache has: the others' rows come before the suffixes', from their own position on."""
+    part = prepared()
+    part.stretches = [Stretch(words(3), known=known(stages[0], 3)), Stretch(words(2), known=known(stages[1], 2))]
+    part.count_tokens()
+    assert (part.prefix_start, part.prefix_tokens, part.prefix_length) == (start, sum(lengths), 5)
+    assert [len(sequence) for sequence in part.token_sequences()] == [*lengths, 2, 3, 4]
+
+
+def test_each_stretch_goes_on_from_its_own_rows():
+    """One that the last stage computed goes on from there, one that the cache had so far from the cache's rows."""
+    part = prepared()
+    shared, rest = Stretch(words(3), known=known(1, 3)), Stretch(words(2), known=known(0, 2), hidden=torch.ones(2, 1))
+    part.stretches, part.suffix_hidden = [shared, rest], torch.zeros(9, 1)
+    part.pass_head(np.zeros(3))
+    of_shared, of_rest, of_suffixes = part.hidden_rows()
+    assert of_shared is shared.known.hidden
+    assert of_rest is rest.hidden
+    assert of_suffixes is part.suffix_hidden

@@ -8,6 +8,7 @@ exponentials of their log-sum-exps, which the fused kernels return.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,20 +17,30 @@ from torch.nn import functional
 from worker.engine.transformer.packing import Packed
 
 KeyValue = tuple[Tensor, Tensor]
-"""Keys and values of a prefix, each (tokens, kv_heads, head_dim)."""
+"""Keys and values of some tokens, each (tokens, kv_heads, head_dim)."""
+
+
+class Prefix(NamedTuple):
+    """A request's prefix in one layer."""
+
+    whole: KeyValue
+    """What its suffixes attend to."""
+    before: KeyValue | None = None
+    """Of these, what stands before the rows of the prefix that are computed in this batch; None where nothing does."""
+
 
 _CPU_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001 - see attention_with_weight
 _CUDA_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention  # noqa: SLF001 - see attention_with_weight
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[KeyValue], packed: Packed) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[Prefix], packed: Packed) -> Tensor:
     """Attention of every row of a batch.
 
     Args:
         query: (rows, heads, head_dim), rotated.
         key: (rows, kv_heads, head_dim), rotated.
         value: (rows, kv_heads, head_dim).
-        prefixes: keys and values of every request's prefix, computed in this batch or kept from an earlier one.
+        prefixes: every request's, computed in this batch or kept from an earlier one.
         packed: where everything lies.
 
     Returns:
@@ -37,11 +48,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[KeyValu
     """
     attended = torch.zeros_like(query)
     weight = torch.zeros(query.shape[:2], dtype=torch.float32, device=query.device)
-    for span, (prefix_key, prefix_value) in zip(packed.spans, prefixes, strict=True):
+    for span, prefix in zip(packed.spans, prefixes, strict=True):
         own, shared = slice(span.start, span.middle), slice(span.middle, span.end)
         if span.middle > span.start:
-            attended[own], _ = _over(query[own], prefix_key, prefix_value, is_causal=True)
-        attended[shared], weight[shared] = _over(query[shared], prefix_key, prefix_value, is_causal=False)
+            attended[own] = _prefix_over_itself(query[own], (key[own], value[own]), prefix.before)
+        attended[shared], weight[shared] = _over(query[shared], *prefix.whole, is_causal=False)
     # A short suffix repeats its last token up to the longest's length; causality hides the repetitions from the others.
     grid, rows = packed.suffix_grid, packed.suffix_rows
     over_own, own_weight = attention_with_weight(
@@ -53,7 +64,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[KeyValu
     return attended.index_copy_(0, rows, joined)
 
 
-def attend_answers(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[KeyValue], packed: Packed) -> Tensor:
+def attend_answers(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[Prefix], packed: Packed) -> Tensor:
     """Attention of the suffixes' last tokens only, arguments as in `attend` but for query: (suffixes, heads, head_dim).
 
     Returns:
@@ -61,9 +72,9 @@ def attend_answers(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence
     """
     over_prefix = torch.empty_like(query)
     weight = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
-    for span, (prefix_key, prefix_value) in zip(packed.spans, prefixes, strict=True):
+    for span, prefix in zip(packed.spans, prefixes, strict=True):
         rows = span.answers
-        over_prefix[rows], weight[rows] = _over(query[rows], prefix_key, prefix_value, is_causal=False)
+        over_prefix[rows], weight[rows] = _over(query[rows], *prefix.whole, is_causal=False)
     grid = packed.suffix_grid
     beyond = grid == grid.roll(1, dims=1)  # a short suffix repeats its last token
     beyond[:, 0] = False
@@ -71,6 +82,14 @@ def attend_answers(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence
     own_key, own_value = (_laid_out(part, grid, query.shape[1]) for part in (key, value))
     over_own, own_weight = attention_with_weight(query[:, :, None], own_key, own_value, hidden=hidden[:, None, None])
     return _joined(over_own[:, :, 0], own_weight[..., 0], over_prefix, weight)
+
+
+def _prefix_over_itself(query: Tensor, own: KeyValue, before: KeyValue | None) -> Tensor:
+    """Attention of a prefix's rows (n, heads, head_dim) over what stands before them and, causally, themselves."""
+    over_own, own_weight = _over(query, *own, is_causal=True)
+    if before is None:
+        return over_own
+    return _joined(over_own, own_weight, *_over(query, *before, is_causal=False))
 
 
 def _laid_out(rows: Tensor, grid: Tensor, heads: int) -> Tensor:

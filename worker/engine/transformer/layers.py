@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worker.engine.transformer.attention import KeyValue, attend, attend_answers
+from worker.engine.transformer.attention import Prefix, attend, attend_answers
 from worker.engine.transformer.linear import ANSWER_STEP, rounded
 from worker.engine.transformer.packing import Packed
 from worker.engine.transformer.weights import ExitLayer, LayerWeights, Shape
 
-Prefixes = Callable[[Tensor, Tensor], Sequence[KeyValue]]
+Prefixes = Callable[[Tensor, Tensor], Sequence[Prefix]]
 """From a layer's keys and values (rows, kv_heads, head_dim) to every request's prefix."""
 
 

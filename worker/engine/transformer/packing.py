@@ -25,8 +25,12 @@ class Segment(Protocol):
         """Tokens of its prefix, for the suffixes' positions."""
 
     @property
+    def prefix_start(self) -> int:
+        """Position of the first of these that is computed in this batch: the prefix cache may hold those before."""
+
+    @property
     def prefix_rows(self) -> int:
-        """How many of these are computed in this batch: all, or 0 where the prefix cache holds the stage."""
+        """How many of these are computed in this batch, one behind the other; 0 where the prefix cache holds all."""
 
     suffix_lengths: NDArray[np.int64]
     """(candidates left,)."""
@@ -34,7 +38,7 @@ class Segment(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a request lies: its prefix in rows [start, middle), its suffixes in rows [middle, end).
+    """Where a request lies: what is computed of its prefix in rows [start, middle), its suffixes in rows [middle, end).
 
     `answers` are its suffixes among all suffixes of the batch.
     """
@@ -101,7 +105,9 @@ def _walk(segments: Sequence[Segment]) -> tuple[list[Span], list[NDArray[np.int6
         end = middle + int(segment.suffix_lengths.sum())
         answers = answer + len(segment.suffix_lengths)
         spans.append(Span(start, middle, end, slice(answer, answers)))
-        positions += [np.arange(segment.prefix_rows), segment.prefix_length + offsets(segment.suffix_lengths)]
+        first = segment.prefix_start
+        positions.append(np.arange(first, first + segment.prefix_rows))
+        positions.append(segment.prefix_length + offsets(segment.suffix_lengths))
         suffix_rows.append(np.arange(middle, end))
         start, answer = end, answers
     return spans, positions, suffix_rows

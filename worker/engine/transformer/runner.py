@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from models.exit_model import ExitModel
 from worker.engine.part import Part
+from worker.engine.prefix import Stretch, stretches_of
 from worker.engine.settings import EngineSettings
 from worker.engine.transformer.attention import KeyValue
 from worker.engine.transformer.layers import run_exit_layer, run_layer
 from worker.engine.transformer.linear import ANSWER_STEP, ROW_STEP, Linear, row_counts
 from worker.engine.transformer.packing import Packed, pack
-from worker.engine.transformer.prefix_cache import KnownPrefix, PrefixCache
+from worker.engine.transformer.prefix_cache import PrefixCache
+from worker.engine.transformer.prefix_keys import PrefixKeys
 from worker.engine.transformer.weights import Stage, pack_weights, rotation_table
 
 
@@ -87,9 +89,11 @@ class StageRunner:
         """
         stage = parts[0].depth
         if stage == 0 and self.cache.enabled:
-            self._look_up(parts)
+            for part in parts:
+                self.look_up(part)
+                self.cache.count(part.stretches)
         packed = pack(parts, self.device)
-        prefixes = _PrefixKeys(parts, packed, self._weights.stages[stage].first_layer, recording=self.cache.enabled)
+        prefixes = PrefixKeys(parts, packed, self._weights.stages[stage].first_layer)
         gathered = None if stage == 0 else _gather(parts, packed)
         started_s = time.perf_counter()
         hidden = self._embed(parts, packed) if gathered is None else gathered
@@ -100,8 +104,19 @@ class StageRunner:
                 part.wide = self._wide.logits(part)
         logits = deep + np.concatenate([part.wide for part in parts])
         self.model_s += time.perf_counter() - started_s
-        self._commit(parts, packed, hidden, prefixes.recorded, logits)
+        self._commit(parts, packed, hidden, prefixes, logits)
         return logits, [span.end - span.start for span in packed.spans]
+
+    def look_up(self, part: Part) -> None:
+        """Finds what is known of a prepared part's prefix, so that its rows are counted right; more may be known when
+        it runs, never less.
+        """
+        if not self.cache.enabled:
+            return
+        if not part.stretches[0].key:
+            part.stretches = stretches_of(part.prefix)
+        self.cache.look_up(part.stretches)
+        part.count_tokens()
 
     @torch.inference_mode()
     def keep(self, part: Part, staying: NDArray[np.bool_]) -> None:
@@ -137,10 +152,6 @@ class StageRunner:
             layer.output(hidden.new_zeros(rows, shape.query_width))
             layer.down(layer.gate_up(hidden).chunk(2, dim=1)[0].contiguous())
 
-    def _look_up(self, parts: Sequence[Part]) -> None:
-        for part in parts:
-            part.known_prefix = self.cache.find(part.prefix) or KnownPrefix()
-
     def _embed(self, parts: Sequence[Part], packed: Packed) -> Tensor:  # (padded_rows, hidden)
         sequences = [sequence for part in parts for sequence in part.token_sequences()]
         starts = np.cumsum([0, *(len(sequence.token_ids) for sequence in sequences)])
@@ -159,7 +170,7 @@ class StageRunner:
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self.device, non_blocking=True)
 
-    def _run_layers(self, stage: Stage, hidden: Tensor, packed: Packed, prefixes: _PrefixKeys) -> tuple[Tensor, Tensor]:
+    def _run_layers(self, stage: Stage, hidden: Tensor, packed: Packed, prefixes: PrefixKeys) -> tuple[Tensor, Tensor]:
         """The answers' rows (suffixes, hidden) behind the stage, and all rows as its last layer has read them."""
         shape, rotation = self._weights.shape, self._rotations(packed)
         for layer in stage.layers:
@@ -177,32 +188,39 @@ class StageRunner:
         parts: Sequence[Part],
         packed: Packed,
         hidden: Tensor,
-        recorded: Sequence[Sequence[KeyValue]],
+        prefixes: PrefixKeys,
         logits: NDArray[np.float64],
     ) -> None:
         """Gives the parts their rows and the cache the prefixes. What can fail comes before anything is changed."""
-        to_cache = [
-            hidden[span.start : span.middle].clone() if part.known_prefix is not None else None
-            for part, span in zip(parts, packed.spans, strict=True)
+        copies = [
+            [hidden[rows].clone() if stretch.known is not None else None for stretch, rows in computed]
+            for computed in prefixes.computed
         ]
         for index, (part, span) in enumerate(zip(parts, packed.spans, strict=True)):
-            computed = span.middle > span.start
-            part.prefix_hidden = hidden[span.start : span.middle] if computed else None
+            computed = dict(prefixes.computed[index])
+            for stretch in part.stretches:
+                stretch.hidden = hidden[computed[stretch]] if stretch in computed else None
             part.suffix_hidden = hidden[span.middle : span.end]
-            prefix_hidden = to_cache[index]
-            if part.known_prefix is None or prefix_hidden is None:
-                continue
             if not np.isfinite(logits[span.answers]).all():
-                self._distrust(part, computed=computed)
-            elif computed and not part.prefix_is_known:
-                part.known_prefix.extend(recorded[index], prefix_hidden)
-                self.cache.keep(part.prefix, part.known_prefix)
+                self._distrust(part.stretches, computed)
+                continue
+            # The shared words last, as in `PrefixCache.look_up`.
+            for number, stretch in reversed(list(enumerate(computed))):
+                self._remember(stretch, part.depth, prefixes.recorded[index][number], copies[index][number])
 
-    def _distrust(self, part: Part, *, computed: bool) -> None:
+    def _remember(self, stretch: Stretch, stage: int, layers: Sequence[KeyValue], hidden: Tensor | None) -> None:
+        """Takes what a stage has computed for a stretch into the cache, unless another part of the batch has."""
+        if stretch.known is None or hidden is None or stretch.is_known(stage):
+            return
+        stretch.known.extend(layers, hidden)
+        self.cache.keep(stretch.key, stretch.known)
+
+    def _distrust(self, stretches: Sequence[Stretch], computed: Container[Stretch]) -> None:
         """A logit that is no number may come from the prefix: later requests compute it anew."""
-        self.cache.forget(part.prefix)
-        if computed:
-            part.known_prefix = None  # from here on the part has its prefix for itself
+        for stretch in stretches:
+            self.cache.forget(stretch.key)
+            if stretch in computed:
+                stretch.known = None  # from here on the part has it for itself
 
 
 class _Wide:
@@ -223,31 +241,6 @@ class _Wide:
         statistics = part.prompt.statistics(len(self._weight))[part.candidates]
         with np.errstate(invalid="ignore", over="ignore"):  # what is no number is found behind the head
             return np.asarray(statistics @ self._weight + self._bias)
-
-
-class _PrefixKeys:
-    """Gives every part's prefix keys and values in each layer, and records those that were computed."""
-
-    def __init__(self, parts: Sequence[Part], packed: Packed, first_layer: int, *, recording: bool) -> None:
-        self._parts = parts
-        self._packed = packed
-        self._layer = first_layer
-        self._recording = recording
-        self.recorded: list[list[KeyValue]] = [[] for _ in parts]
-
-    def of_layer(self, key: Tensor, value: Tensor) -> list[KeyValue]:
-        """Keys and values of every part's prefix; to be called once per layer, in order."""
-        found: list[KeyValue] = []
-        for index, (part, span) in enumerate(zip(self._parts, self._packed.spans, strict=True)):
-            if part.known_prefix is not None and span.middle == span.start:
-                found.append(part.known_prefix.layers[self._layer])
-                continue
-            pair = key[span.start : span.middle], value[span.start : span.middle]
-            found.append(pair)
-            if self._recording:
-                self.recorded[index].append((pair[0].clone(), pair[1].clone()))
-        self._layer += 1
-        return found
 
 
 def _gather(parts: Sequence[Part], packed: Packed) -> Tensor:  # (padded_rows, hidden)

@@ -8,26 +8,39 @@ import numpy as np
 import pytest
 import torch
 
-from worker.engine.transformer.attention import attend, attend_answers, attention_with_weight, written_out_attention
+from worker.engine.transformer.attention import (
+    Prefix,
+    attend,
+    attend_answers,
+    attention_with_weight,
+    written_out_attention,
+)
 from worker.engine.transformer.packing import Packed, pack
 
 HEADS, KV_HEADS, DIM = 4, 2, 8
 CPU = torch.device("cpu")
 
 
-def batch() -> tuple[Packed, torch.Tensor, torch.Tensor, torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
-    """Two requests that compute their prefixes and one whose prefix comes from elsewhere."""
+def batch() -> tuple[Packed, torch.Tensor, torch.Tensor, torch.Tensor, list[Prefix]]:
+    """Requests that compute their prefix, take it from elsewhere, and do either with a part of it."""
     torch.manual_seed(0)
     segments = [
-        SimpleNamespace(prefix_length=5, prefix_rows=5, suffix_lengths=np.array([3, 1])),
-        SimpleNamespace(prefix_length=4, prefix_rows=0, suffix_lengths=np.array([2, 6, 2])),
-        SimpleNamespace(prefix_length=1, prefix_rows=1, suffix_lengths=np.array([1])),
+        SimpleNamespace(prefix_length=5, prefix_start=0, prefix_rows=5, suffix_lengths=np.array([3, 1])),
+        SimpleNamespace(prefix_length=4, prefix_start=4, prefix_rows=0, suffix_lengths=np.array([2, 6, 2])),
+        SimpleNamespace(prefix_length=1, prefix_start=0, prefix_rows=1, suffix_lengths=np.array([1])),
+        SimpleNamespace(prefix_length=6, prefix_start=4, prefix_rows=2, suffix_lengths=np.array([2])),
     ]
     packed = pack(segments, CPU)
     query = torch.randn(packed.padded_rows, HEADS, DIM)
     key, value = torch.randn(2, packed.padded_rows, KV_HEADS, DIM)
     kept = torch.randn(4, KV_HEADS, DIM), torch.randn(4, KV_HEADS, DIM)
-    prefixes = [(key[0:5], value[0:5]), kept, (key[19:20], value[19:20])]
+    both = torch.cat([kept[0], key[21:23]]), torch.cat([kept[1], value[21:23]])
+    prefixes = [
+        Prefix((key[0:5], value[0:5])),
+        Prefix(kept),
+        Prefix((key[19:20], value[19:20])),
+        Prefix(both, before=kept),
+    ]
     return packed, query, key, value, prefixes
 
 
@@ -42,10 +55,13 @@ def one_by_one(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) ->
 def expected(packed, query, key, value, prefixes) -> torch.Tensor:
     """What every row should see, written out."""
     rows = torch.zeros_like(query)
-    lengths = {0: [3, 1], 1: [2, 6, 2], 2: [1]}
-    for request, (span, (prefix_key, prefix_value)) in enumerate(zip(packed.spans, prefixes, strict=True)):
+    lengths = {0: [3, 1], 1: [2, 6, 2], 2: [1], 3: [2]}
+    for request, (span, (whole, before)) in enumerate(zip(packed.spans, prefixes, strict=True)):
+        prefix_key, prefix_value = whole
+        known = 0 if before is None else len(before[0])
         for row in range(span.start, span.middle):
-            rows[row] = one_by_one(query[row], key[span.start : row + 1], value[span.start : row + 1])
+            seen = known + row - span.start + 1
+            rows[row] = one_by_one(query[row], prefix_key[:seen], prefix_value[:seen])
         start = span.middle
         for length in lengths[request]:
             for row in range(start, start + length):
@@ -97,4 +113,4 @@ def test_large_scores_do_not_overflow():
     packed, query, key, value, prefixes = batch()
     attended = attend(query * 1e4, key, value, prefixes, packed)
     assert torch.isfinite(attended).all()
-    assert attended.abs().max() <= max(value.abs().max(), prefixes[1][1].abs().max()) + 1e-4
+    assert attended.abs().max() <= max(value.abs().max(), prefixes[1].whole[1].abs().max()) + 1e-4

@@ -17,15 +17,19 @@ class Segment(NamedTuple):
     """A part by hand."""
 
     prefix_length: int
+    prefix_start: int
     prefix_rows: int
     suffix_lengths: np.ndarray
 
 
 segments = st.lists(
     st.builds(
-        lambda prefix, kept, lengths: Segment(prefix, 0 if kept else prefix, np.array(lengths)),
+        lambda prefix, start, rows, lengths: Segment(
+            prefix, min(start, prefix), min(rows, prefix - min(start, prefix)), np.array(lengths)
+        ),
         st.integers(1, 9),
-        st.booleans(),
+        st.integers(0, 9),
+        st.integers(0, 9),
         st.lists(st.integers(1, 7), min_size=1, max_size=5),
     ),
     min_size=1,
@@ -45,11 +49,11 @@ def test_rows_are_tokens_and_nothing_else(parts):
 @settings(max_examples=60)
 @given(segments)
 def test_positions_go_on_where_the_prefix_ends(parts):
-    """A prefix counts from 0; each of its suffixes counts on from its length, computed here or not."""
+    """A prefix counts from where its computed rows begin; each of its suffixes counts on from its whole length."""
     packed = pack(parts, CPU)
     expected = []
     for part in parts:
-        expected += range(part.prefix_rows)
+        expected += range(part.prefix_start, part.prefix_start + part.prefix_rows)
         for length in part.suffix_lengths:
             expected += range(part.prefix_length, part.prefix_length + length)
     assert packed.positions[: packed.rows].tolist() == expected

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from models.prompt import TokenSequence
-from worker.engine.transformer.prefix_cache import KnownPrefix, PrefixCache, content_key
+from worker.engine.prefix import SHARED_TOKENS, KnownPrefix, Stretch, content_key, stretches_of
+from worker.engine.transformer.prefix_cache import PrefixCache
 
 
 def words(*token_ids: int, number: float = 0.0) -> TokenSequence:
@@ -16,6 +17,11 @@ def words(*token_ids: int, number: float = 0.0) -> TokenSequence:
         np.zeros(1, np.int8),
         np.full((1, 2), number, np.float32),
     )
+
+
+def key(*token_ids: int) -> bytes:
+    """What names such a sequence."""
+    return content_key(words(*token_ids))
 
 
 def state(stages: int = 1) -> KnownPrefix:
@@ -75,23 +81,93 @@ def test_a_cache_of_no_bytes_is_disabled():
     assert PrefixCache(1).enabled
 
 
-def test_hits_and_misses_are_counted():
-    """Each time that a prefix is asked for counts."""
+def test_prefixes_are_counted_by_how_much_of_them_is_known():
+    """Each counts once: all of it, a part of it (mostly the shared words), or nothing."""
     cache = PrefixCache(1000)
-    assert (cache.hits, cache.misses, cache.bytes) == (0, 0, 0)
-    cache.keep(words(1), state())
-    for wanted in (1, 1, 1, 2, 2):
-        cache.find(words(wanted))
-    assert (cache.hits, cache.misses) == (3, 2)
+    assert (cache.hits, cache.partial_hits, cache.misses, cache.bytes) == (0, 0, 0, 0)
+    cache.keep(key(1), state())
+    cache.keep(key(2), state())
+    for wanted in ([1, 2], [2], [1, 3], [3, 1], [1, 4], [3], [3, 4], [4], [5]):
+        stretches = [Stretch(words(one), key(one)) for one in wanted]
+        cache.look_up(stretches)
+        cache.count(stretches)
+    assert (cache.hits, cache.partial_hits, cache.misses) == (2, 3, 4)
+
+
+def test_what_is_looked_up_never_gets_shallower():
+    """A part goes on with the deeper of what it has and what the cache has; what nobody knows is an empty state."""
+    cache = PrefixCache(1000)
+    shallow, deep = state(1), state(2)
+    cache.keep(key(1), shallow)
+    stretch = Stretch(words(1), key(1), known=deep)
+    cache.look_up([stretch])
+    assert stretch.known is deep
+    stretch.known = state(0)
+    cache.look_up([stretch])
+    assert stretch.known is shallow
+    unknown = Stretch(words(2), key(2))
+    cache.look_up([unknown])
+    assert unknown.known is not None
+    assert unknown.known.stages == 0
+    assert len(cache) == 1
+
+
+def test_shared_words_outlive_what_builds_on_them():
+    """Of a prefix that is looked up, the rest is evicted before the words that all users share."""
+    cache = PrefixCache(2 * state().bytes)
+    for token in (1, 2):
+        cache.keep(key(token), state())
+    cache.look_up([Stretch(words(1), key(1)), Stretch(words(2), key(2))])
+    cache.keep(key(3), state())
+    assert cache.find(key(1)) is not None
+    assert cache.find(key(2)) is None
+
+
+def prefix_of(leading: int, *, soft: int = 2) -> TokenSequence:
+    """So many words, then two soft tokens (or none) with a word behind each."""
+    positions = np.arange(soft, dtype=np.int32) * 2 + leading
+    token_ids = np.arange(1, leading + 2 * soft + 1, dtype=np.int32)
+    return TokenSequence(token_ids, positions, np.arange(soft, dtype=np.int8), np.ones((soft, 2), np.float32))
+
+
+def test_the_words_before_the_first_soft_token_are_a_stretch_of_their_own():
+    """They are the same for everyone; the rest keeps its tokens, and its soft tokens their places."""
+    shared, rest = stretches_of(prefix_of(SHARED_TOKENS))
+    whole = prefix_of(SHARED_TOKENS)
+    assert (len(shared), len(rest)) == (SHARED_TOKENS, 4)
+    assert shared.sequence.soft_values.shape == (0, 2)
+    assert shared.sequence.soft_kinds.tolist() == shared.sequence.soft_positions.tolist() == []
+    assert [*shared.sequence.token_ids, *rest.sequence.token_ids] == whole.token_ids.tolist()
+    assert rest.sequence.soft_positions.tolist() == [0, 2]
+    assert rest.sequence.soft_kinds.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("prefix", [prefix_of(SHARED_TOKENS - 1), prefix_of(20, soft=0)])
+def test_few_leading_words_or_words_alone_are_one_stretch(prefix):
+    """Nothing is cut where there is little to share, or nothing behind it."""
+    [only] = stretches_of(prefix)
+    assert only.sequence is prefix
+    assert only.key == content_key(prefix)
+
+
+def test_the_rest_is_named_by_the_whole_prefix():
+    """What it holds depends on the words before it: behind other words it is another stretch."""
+    one, other = prefix_of(SHARED_TOKENS), prefix_of(SHARED_TOKENS)
+    other.token_ids[0] = 40
+    (shared, rest), (other_shared, other_rest) = stretches_of(one), stretches_of(other)
+    assert (rest.sequence.token_ids == other_rest.sequence.token_ids).all()
+    assert len({shared.key, rest.key, other_shared.key, other_rest.key}) == 4
+    assert rest.key != content_key(one)
+    assert [stretch.key for stretch in stretches_of(prefix_of(SHARED_TOKENS))] == [shared.key, rest.key]
 
 
 def test_of_two_states_equally_deep_the_newer_is_kept():
     """The one that the caller goes on with is the one in the cache."""
     cache = PrefixCache(1000)
     newer = state()
-    cache.keep(words(1), state())
-    cache.keep(words(1), newer)
-    assert cache.find(words(1)) is newer
+    cache.keep(key(1), state())
+    cache.keep(key(1), newer)
+    assert cache.find(key(1)) is newer
     assert cache.bytes == newer.bytes == 80
 
 
@@ -99,11 +175,11 @@ def test_a_cache_may_be_filled_to_the_last_byte():
     """Nothing is evicted before the bound is passed, and then no more than is needed."""
     cache = PrefixCache(3 * state().bytes)
     for first in (1, 2, 3):
-        cache.keep(words(first), state())
+        cache.keep(key(first), state())
     assert (len(cache), cache.bytes) == (3, 240)
-    cache.keep(words(4), state())
+    cache.keep(key(4), state())
     assert (len(cache), cache.bytes) == (3, 240)
-    assert cache.find(words(1)) is None
+    assert cache.find(key(1)) is None
 
 
 def test_a_state_grows_by_the_layers_behind_the_one_it_ended_with():
@@ -120,24 +196,27 @@ def test_a_state_grows_by_the_layers_behind_the_one_it_ended_with():
 
 
 def test_what_was_kept_is_found():
-    """A prefix is found again by content and counted as a hit; any other is a miss."""
+    """A prefix is found again by content, any other is not; what is forgotten is gone, with its bytes."""
     cache = PrefixCache(1000)
     kept = state()
-    cache.keep(words(1, 2), kept)
-    assert cache.find(words(1, 2)) is kept
-    assert cache.find(words(1, 3)) is None
-    assert (cache.hits, cache.misses) == (1, 1)
+    cache.keep(key(1, 2), kept)
+    assert cache.find(key(1, 2)) is kept
+    assert cache.find(key(1, 3)) is None
+    cache.forget(key(1, 3))
+    assert len(cache) == 1
+    cache.forget(key(1, 2))
+    assert (len(cache), cache.bytes) == (0, 0)
 
 
 def test_the_least_recently_used_goes_first():
     """When the bytes run out, the prefix that was not asked for goes."""
     cache = PrefixCache(2 * state().bytes)
     for first in (1, 2):
-        cache.keep(words(first), state())
-    cache.find(words(1))
-    cache.keep(words(3), state())
-    assert cache.find(words(2)) is None
-    assert cache.find(words(1)) is not None
+        cache.keep(key(first), state())
+    cache.find(key(1))
+    cache.keep(key(3), state())
+    assert cache.find(key(2)) is None
+    assert cache.find(key(1)) is not None
     assert cache.bytes <= 2 * state().bytes
 
 
@@ -145,10 +224,10 @@ def test_bytes_are_counted_as_prefixes_go_deeper():
     """Keeping a prefix again after another stage counts it once, at its new size."""
     cache = PrefixCache(1000)
     kept = state()
-    cache.keep(words(1), kept)
+    cache.keep(key(1), kept)
     one_layer = torch.zeros(2, 2, 2), torch.zeros(2, 2, 2)
     kept.extend([one_layer, one_layer], torch.zeros(2, 2))
-    cache.keep(words(1), kept)
+    cache.keep(key(1), kept)
     assert len(cache) == 1
     assert cache.bytes == kept.bytes == 144
 
@@ -157,14 +236,24 @@ def test_a_shallower_state_does_not_replace_a_deeper():
     """Of two computations of the same prefix the deeper one stays."""
     cache = PrefixCache(1000)
     deep = state(stages=2)
-    cache.keep(words(1), deep)
-    cache.keep(words(1), state(stages=1))
-    assert cache.find(words(1)) is deep
+    cache.keep(key(1), deep)
+    cache.keep(key(1), state(stages=1))
+    assert cache.find(key(1)) is deep
+
+
+def large() -> KnownPrefix:
+    """A prefix of 160 bytes."""
+    kept = KnownPrefix()
+    kept.extend([(torch.zeros(4, 2, 2), torch.zeros(4, 2, 2))], torch.zeros(4, 2))
+    return kept
 
 
 def test_too_large_for_the_cache_is_not_kept():
-    """A prefix beyond the bound leaves the cache empty rather than over its bound."""
-    cache = PrefixCache(10)
-    cache.keep(words(1), state())
-    assert len(cache) == 0
-    assert cache.bytes == 0
+    """A prefix beyond the bound takes nobody's place; one that grows beyond it goes."""
+    cache = PrefixCache(100)
+    cache.keep(key(1), state())
+    cache.keep(key(2), large())
+    assert cache.find(key(2)) is None
+    assert cache.find(key(1)) is not None
+    cache.keep(key(1), large())
+    assert (len(cache), cache.bytes) == (0, 0)

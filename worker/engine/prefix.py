@@ -1,0 +1,107 @@
+"""A prompt's prefix in the stretches in which it is kept between requests: words that every user shares, then the rest.
+
+Knows neither torch nor the cache: what a stretch's tensors hold is the business of `worker.engine.transformer`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from models.prompt import TokenSequence
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from worker.engine.transformer.attention import KeyValue
+
+SHARED_TOKENS: Final = 8
+"""Fewer leading words are not kept apart from the rest: attention in two pieces takes longer than they do."""
+
+
+@dataclass(slots=True)
+class KnownPrefix:
+    """One stretch: keys and values of the layers it has passed, its hidden rows before the last of them."""
+
+    layers: list[KeyValue] = field(default_factory=list)
+    hidden: Tensor | None = None  # (tokens, hidden), the input of the deepest layer
+    stages: int = 0
+
+    def extend(self, layers: Sequence[KeyValue], hidden: Tensor) -> None:
+        """Add one more stage, which begins with the layer that the one before ended with."""
+        self.layers[-1:] = layers
+        self.hidden = hidden
+        self.stages += 1
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        held = [tensor for pair in self.layers for tensor in pair]
+        if self.hidden is not None:
+            held.append(self.hidden)
+        return sum(tensor.nbytes for tensor in held)
+
+
+@dataclass(slots=True, eq=False)
+class Stretch:
+    """Neighbouring tokens of one part's prefix that are kept together.
+
+    Attributes:
+        sequence: the tokens.
+        key: names them and all tokens before them.
+        known: as the cache knows it, or will; None: the part has it for itself.
+        hidden: (tokens, hidden) where the part's last stage computed it; else None.
+    """
+
+    sequence: TokenSequence
+    key: bytes = b""
+    known: KnownPrefix | None = None
+    hidden: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+    def is_known(self, stage: int) -> bool:
+        """Whether its keys and values of a stage are there already."""
+        return self.known is not None and self.known.stages > stage
+
+    @property
+    def rows(self) -> Tensor | None:
+        """(tokens, hidden) from which the next stage goes on; None before the first."""
+        if self.hidden is None and self.known is not None:
+            return self.known.hidden  # the cache had the stages so far but not the next one
+        return self.hidden
+
+
+def stretches_of(prefix: TokenSequence) -> list[Stretch]:
+    """The words before the first soft token, which do not depend on the user, and the rest; or all in one.
+
+    The rest attends to those words: it is named by the whole prefix.
+    """
+    shared = int(prefix.soft_positions[0]) if len(prefix.soft_positions) else 0
+    if shared < SHARED_TOKENS:
+        return [Stretch(prefix, content_key(prefix))]
+    words = TokenSequence(
+        prefix.token_ids[:shared], prefix.soft_positions[:0], prefix.soft_kinds[:0], prefix.soft_values[:0]
+    )
+    rest = TokenSequence(
+        prefix.token_ids[shared:], prefix.soft_positions - shared, prefix.soft_kinds, prefix.soft_values
+    )
+    return [Stretch(words, content_key(words)), Stretch(rest, content_key(prefix, shared))]
+
+
+def content_key(prefix: TokenSequence, start: int = 0) -> bytes:
+    """Equal for equal stretches only: every token and every soft token's numbers go in.
+
+    Args:
+        prefix: all tokens up to the end of the stretch.
+        start: where in them it begins.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(start.to_bytes(8, "little"))
+    for part in (prefix.token_ids, prefix.soft_positions, prefix.soft_kinds, prefix.soft_values):
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part.tobytes())
+    return digest.digest()

@@ -1,0 +1,75 @@
+"""Every part's prefix in each layer of a stage: what the cache has, what this batch computes, and both together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from worker.engine.part import Part
+from worker.engine.prefix import Stretch
+from worker.engine.transformer.attention import KeyValue, Prefix
+from worker.engine.transformer.packing import Packed
+
+
+class PrefixKeys:
+    """Gives every part's prefix keys and values in each layer, and records those that were computed.
+
+    Args:
+        parts: of one batch.
+        packed: where they lie.
+        first_layer: of the stage.
+
+    Attributes:
+        computed: of every part, the stretches of its prefix that the batch computes and their rows.
+        recorded: of every part and each of these, copies of its keys and values by layer, if they are to be kept.
+    """
+
+    def __init__(self, parts: Sequence[Part], packed: Packed, first_layer: int) -> None:
+        self._parts = parts
+        self._layer = first_layer
+        self.computed: list[list[tuple[Stretch, slice]]] = []
+        for part, span in zip(parts, packed.spans, strict=True):
+            start, computed = span.start, []
+            for stretch in part.unknown_stretches:
+                computed.append((stretch, slice(start, start + len(stretch))))
+                start += len(stretch)
+            self.computed.append(computed)
+        self.recorded: list[list[list[KeyValue]]] = [[[] for _ in computed] for computed in self.computed]
+
+    def of_layer(self, key: Tensor, value: Tensor) -> list[Prefix]:
+        """Every part's prefix; to be called once per layer, in order, with its keys and values of all rows."""
+        prefixes = [
+            self._prefix(part, computed, key, value) for part, computed in zip(self._parts, self.computed, strict=True)
+        ]
+        for computed, recorded in zip(self.computed, self.recorded, strict=True):
+            for (stretch, rows), layers in zip(computed, recorded, strict=True):
+                if stretch.known is not None:
+                    # One copy of both takes half the time of one of each.
+                    copied_key, copied_value = torch.stack((key[rows], value[rows])).unbind()
+                    layers.append((copied_key, copied_value))
+        self._layer += 1
+        return prefixes
+
+    def _prefix(self, part: Part, computed: Sequence[tuple[Stretch, slice]], key: Tensor, value: Tensor) -> Prefix:
+        if len(computed) == len(part.stretches):
+            rows = slice(computed[0][1].start, computed[-1][1].stop)
+            return Prefix((key[rows], value[rows]))
+        rows_of = dict(computed)
+        pieces: list[KeyValue] = []
+        before: KeyValue | None = None
+        for stretch in part.stretches:
+            if stretch in rows_of:
+                before = _joined(pieces) if pieces else None
+                pieces.append((key[rows_of[stretch]], value[rows_of[stretch]]))
+            elif stretch.known is not None:
+                pieces.append(stretch.known.layers[self._layer])
+        return Prefix(_joined(pieces), before)
+
+
+def _joined(pieces: Sequence[KeyValue]) -> KeyValue:
+    if len(pieces) == 1:
+        return pieces[0]
+    keys, values = zip(*pieces, strict=True)
+    return torch.cat(keys), torch.cat(values)
