@@ -21,6 +21,7 @@ from typing import Any, Final
 from benchmarks import ablation_tables, overload_tables, quality_tables, tables
 from benchmarks.harness import exit_on_error
 from benchmarks.promise import promise_table
+from benchmarks.retrieval_table import retrieval
 from benchmarks.sessions_table import sessions_table
 from runtime.errors import ExitstreamError
 
@@ -47,6 +48,7 @@ SOURCES: Final = {
     "soak": "`benchmarks.soak`",
     "pipeline": "`benchmarks.pipeline`",
     "release": "`benchmarks.release`",
+    "retrieval": "`benchmarks.retrieval`",
     "tracing": "`benchmarks.tracing`",
 }
 """What writes each file of figures, by the file's name without `.json`."""
@@ -73,6 +75,7 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "sessions_smollm2": (sessions_table, ("sessions-smollm2",)),
     "pipeline": (tables.pipeline, ("pipeline",)),
     "release": (tables.release, ("release",)),
+    "retrieval": (retrieval, ("retrieval",)),
     "tracing": (tables.tracing, ("tracing", "overload")),
     "overload_short": (overload_tables.short, ("overload",)),
     "overload_shipped": (overload_tables.shipped, ("overload",)),

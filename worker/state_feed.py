@@ -77,6 +77,7 @@ class StateFeed:
             readiness.wait_for("tables", f"{done} of {total} states read")
             await self._apply(await self._follower.poll())
         await self._await_embeddings(readiness)
+        await self._await_search(readiness)
         readiness.ready("tables")
         self._is_filled.set()
         log.info("tables filled", items=len(self._tables.items.ids), users=len(self._tables.users.ids))
@@ -90,6 +91,12 @@ class StateFeed:
             if not is_told:
                 log.warning("waiting for embeddings of this bundle", awaited=round(awaited, 3))
                 is_told = True
+            await self._apply(await self._follower.poll())
+
+    async def _await_search(self, readiness: Readiness) -> None:
+        """Waits for the search indexes to be trained: until then a search compares with every entry."""
+        while (awaited := await self._thread.call(self._tables.search_awaited)) is not None:
+            readiness.wait_for("tables", awaited)
             await self._apply(await self._follower.poll())
 
     async def _apply(self, records: Sequence[Record]) -> list[Applied]:

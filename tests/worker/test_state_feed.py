@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,7 +21,9 @@ from worker.metrics import WorkerMetrics
 from worker.outcomes.live import LiveOutcomes
 from worker.outcomes.settings import OutcomeSettings
 from worker.state_feed import StateFeed
+from worker.state_store.settings import TableSettings
 from worker.state_store.state_reader import StateReader
+from worker.state_store.tables import Tables
 
 TOPICS = TopicSettings()
 FRESHNESS = "exitstream_worker_freshness_seconds"
@@ -108,3 +112,58 @@ async def test_scores_learn_from_states_what_became_of_them(tables, state):
 
     assert outcomes.judge().settled == 1
     assert outcomes.figures.expired == 2
+
+
+class FailingOnce(ThreadPoolExecutor):
+    """Fails once; then trains when `gate` is set."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.gate = threading.Event()
+        self.attempts = 0
+
+    def submit(self, job, /, *arguments, **named):
+        self.attempts += 1
+        if self.attempts == 1:
+            raise MemoryError("std::bad_alloc")
+        return super().submit(lambda: (self.gate.wait(), job(*arguments, **named))[1])
+
+
+class IdleFollower(Follower):
+    """Goes on without records after the portions; `said` are the worker's reasons at each poll."""
+
+    def __init__(self, readiness, at_poll, *portions):
+        super().__init__(*portions)
+        self.said = []
+        self._readiness = readiness
+        self._at_poll = at_poll
+
+    async def poll(self):
+        self.said.append(self._readiness.reasons().get("tables"))
+        self._at_poll.get(len(self.said), lambda: None)()
+        await asyncio.sleep(0.001)
+        return await super().poll() if self._portions else []
+
+
+async def test_tables_are_filled_once_the_search_indexes_are_trained(text, user_state):
+    """A worker is not ready while its searches compare with every entry; why is said, also that a training failed."""
+    clock, metrics, readiness = ManualClock(wall_ms=0), WorkerMetrics(), Readiness(("tables",))
+    states = [
+        Record(TOPICS.user_states, 0, 0, name.encode(), encode(user_state(name, [1, 0, 0, 1], ["+a"])))
+        for name in "stuvwxyz"
+    ]
+    with FailingOnce() as executor:
+        follower = IdleFollower(readiness, {3: lambda: clock.advance(5), 5: executor.gate.set}, states)
+        tables = Tables(text, 4, TableSettings(exact_search_limit=4), executor, clock.monotonic)
+        outcomes, reader = LiveOutcomes(OutcomeSettings(), metrics, clock), StateReader(TOPICS, 100_000)
+        async with owned_tasks() as spawn, asyncio.timeout(10):
+            thread = ComputeThread()
+            spawn(thread.run(), "compute")
+            feed = StateFeed(follower, reader, tables, thread, metrics, outcomes, batch=10)
+            spawn(feed.follow(clock, readiness), "states")
+            await feed.filled()
+            assert readiness.is_ready
+
+    assert not tables.user_index.exact
+    failed = "training the index of 8 users; attempts failed so far: 1, the log says why"
+    assert follower.said[1:5] == [failed] * 4

@@ -167,6 +167,18 @@ class Tables:
         else:
             self.refreshing.succeeded()
 
+    def search_awaited(self) -> str | None:
+        """Brings the indexes up to date and says why searches would be slow yet, for people; None if they are not. As
+        long as there are more entries than are searched exactly and no lists for them, each compares with every entry.
+        """
+        self.refresh_indexes()
+        for kind, index in (("items", self.item_index), ("users", self.user_index)):
+            index.maintain()
+            if index.is_awaited:
+                failed = f"; attempts failed so far: {index.training.failures}, the log says why"
+                return f"training the index of {len(index)} {kind}" + failed * bool(index.training.pause_s)
+        return None
+
     def search_trouble(self) -> str | None:
         """What has kept search below its quality for long, for people; None if nothing has. From any thread."""
         for what, retries in (
