@@ -21,8 +21,9 @@ JSON: `costs`, `bounds`, `prices`, `seed`, `check` (the most events per second o
 - `worker_share`, `states_share`, `updater_share`, `exchange_share` (of one core);
 - `limits` (demand ÷ what there is, at these counts), `breaks_at` (by limit, the share of the load at which it is
   reached while users, events and requests grow together; null beyond 100), `first` (the lowest), `first_at`;
-- `simulated`: `at` (share of the load; where the load itself cannot be carried, 0.9 of what can), `workers` and
-  `updaters` there, `formula` (utilisations and mean wait), and the figures of `benchmarks.fleet_simulation.simulate`.
+- `simulated`: `at` (share of the load; where the load itself cannot be carried, 0.9 of what can); `workers`, `updaters`
+  and `usd_per_million_scores` there, `formula` (utilisations and mean wait), and the figures of
+  `benchmarks.fleet_simulation.simulate`.
 """
 
 from __future__ import annotations
@@ -155,29 +156,38 @@ def told(
     breaks = breaking_shares(layout, load, costs, bounds)
     reached = {name: at for name, at in breaks.items() if at is not None}
     first = min(reached, key=lambda name: reached[name], default=None)
-    standbys = best.updaters
-    cores = best.workers + best.updaters + standbys
-    memory_gb = (best.workers * best.worker_bytes + (best.updaters + standbys) * best.updater_bytes) / _GB
-    scores_per_hour = 3_600 * load.requests_per_second * load.candidates
-    usd_per_hour = cores * prices.core + memory_gb * prices.memory_gb
+    cores, memory_gb = _bought(best)
     at = 1.0 if works or first is None else _BELOW * reached[first]
     return {
         "works": works,
         "workers": best.workers,
         "updaters": best.updaters,
-        "standbys": standbys,
+        "standbys": best.updaters,
         "partitions": partition_count(layout, best, bounds),
         "cores": cores,
         "memory_gb": memory_gb,
-        "usd_per_million_scores": 1e6 * usd_per_hour / scores_per_hour if works else None,
+        "usd_per_million_scores": _usd(best, load, prices) if works else None,
         **_sizes(best),
         "limits": ratios(layout, best, bounds)
         | {"worker_start": _finite(ratios(layout, best, bounds)["worker_start"])},
         "breaks_at": breaks,
         "first": first,
         "first_at": None if first is None else reached[first],
-        "simulated": _simulated(layout, load.scaled(at), costs, bounds, jobs, seed) | {"at": at},
+        "simulated": {"at": at} | _simulated(layout, load.scaled(at), costs, terms, jobs, seed),
     }
+
+
+def _bought(best: Fleet) -> tuple[int, float]:
+    """Cores and GB of all processes; for each active updater another one stands by."""
+    updaters = 2 * best.updaters
+    return best.workers + updaters, (best.workers * best.worker_bytes + updaters * best.updater_bytes) / _GB
+
+
+def _usd(best: Fleet, load: Load, prices: Prices) -> float:
+    """US dollars per million scores."""
+    cores, memory_gb = _bought(best)
+    scores_per_hour = 3_600 * load.requests_per_second * load.candidates
+    return 1e6 * (cores * prices.core + memory_gb * prices.memory_gb) / scores_per_hour
 
 
 def _sizes(best: Fleet) -> dict[str, float | None]:
@@ -222,7 +232,10 @@ def _between(earlier: float, share: float, before: float, after: float) -> float
     return earlier * math.exp(math.log(share / earlier) * math.log(1 / before) / math.log(after / before))
 
 
-def _simulated(layout: Layout, load: Load, costs: Costs, bounds: Bounds, jobs: int, seed: int) -> dict[str, Any]:
+def _simulated(
+    layout: Layout, load: Load, costs: Costs, terms: tuple[Bounds, Prices], jobs: int, seed: int
+) -> dict[str, Any]:
+    bounds, prices = terms
     best, _ = sized(layout, load, costs, bounds)
     flow = Flow.of(best, load, costs)
     formula = {
@@ -230,9 +243,8 @@ def _simulated(layout: Layout, load: Load, costs: Costs, bounds: Bounds, jobs: i
         "updater_share": flow.updater_share,
         "mean_wait_ms": 1e3 * mean_wait_s(flow) if flow.is_stable else None,
     }
-    return {"workers": best.workers, "updaters": best.updaters, "formula": formula} | (
-        simulate(flow, jobs=jobs, seed=seed) or {}
-    )
+    counts = {"workers": best.workers, "updaters": best.updaters, "usd_per_million_scores": _usd(best, load, prices)}
+    return counts | {"formula": formula} | (simulate(flow, jobs=jobs, seed=seed) or {})
 
 
 def _finite(number: float) -> float | None:

@@ -169,6 +169,7 @@ def _simulated(fleet: Figures) -> str:
         "",
         "load",
         "workers, updaters",
+        "US$ per million scores",
         "p50 / p99",
         "freshness p50 / p99",
         "utilisation, worker / updater",
@@ -181,12 +182,14 @@ def _simulated(fleet: Figures) -> str:
 
 def _run(told: Figures) -> tuple[str, ...]:
     counts = f"{told['workers']:,}, {told['updaters']:,}"
+    usd = f"{told['usd_per_million_scores']:.3f}"
     if "p50_ms" not in told:
-        return (f"{told['at']:.2g} ×", counts, "queues grow without end")
+        return (f"{told['at']:.2g} ×", counts, usd, "queues grow without end")
     formula = told["formula"]
     return (
         f"{told['at']:.2g} ×",
         counts,
+        usd,
         f"{told['p50_ms']:.0f} / {told['p99_ms']:.0f} ms",
         f"{told['freshness_p50_ms']:.0f} / {told['freshness_p99_ms']:.0f} ms",
         f"{percent(told['worker_share'])} / {percent(told['updater_share'])}",
