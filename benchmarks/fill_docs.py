@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import ablation_tables, overload_tables, quality_tables, tables
+from benchmarks import ablation_tables, fleet_tables, overload_tables, quality_tables, tables
 from benchmarks.harness import exit_on_error
 from benchmarks.promise import promise_table
 from benchmarks.retrieval_table import retrieval
@@ -50,6 +50,7 @@ SOURCES: Final = {
     "release": "`benchmarks.release`",
     "retrieval": "`benchmarks.retrieval`",
     "tracing": "`benchmarks.tracing`",
+    "fleet": "`benchmarks.fleet`",
 }
 """What writes each file of figures, by the file's name without `.json`."""
 BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
@@ -82,6 +83,10 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "overload_deep": (overload_tables.deep, ("overload",)),
     "overload_more": (overload_tables.more, ("overload",)),
     "soak": (tables.soak, ("soak",)),
+    "fleet_costs": (fleet_tables.costs, ("fleet",)),
+    "fleet_sizes": (fleet_tables.sizes, ("fleet",)),
+    "fleet_limits": (fleet_tables.limits, ("fleet",)),
+    "fleet_simulated": (fleet_tables.simulated, ("fleet",)),
 }
 """For each block its table and the files of figures that the table is made from."""
 _BLOCK: Final = re.compile(r"(<!-- figures: (\S+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
