@@ -52,7 +52,7 @@ CHOICES: Final = {
     "graph_history": Choice("GCN history", past="graph"),
     "graph_users": Choice("GCN similar users", users=True),
     "graph_both": Choice("GCN history and similar users", past="graph", users=True),
-    "shipped": Choice("these and what items share, and grades (as shipped)", past="graph", users=True, shared=True),
+    "shipped": Choice("these and what items share (as shipped)", past="graph", users=True, shared=True),
 }
 
 

@@ -17,7 +17,7 @@ JSON: `costs`, `bounds`, `prices`, `seed`, `check` (the most events per second o
 - `state_mb_per_second` (written to the state topics), `worker_read_mb_per_second` (by each worker),
   `broker_sent_mb_per_second`, `exchange_mb_per_second` (between updaters);
 - `fill_s` and `training_s` (start of a worker: tables, then search index; null is without end), `restore_s` (of an
-  updater), `retrieval_ms` and `untrained_ms` (search per request, with the index trained and before);
+  updater), `retrieval_ms` (search per request);
 - `worker_share`, `states_share`, `updater_share`, `exchange_share` (of one core);
 - `limits` (demand ÷ what there is, at these counts), `breaks_at` (by limit, the share of the load at which it is
   reached while users, events and requests grow together; null beyond 100), `first` (the lowest), `first_at`;
@@ -202,7 +202,6 @@ def _sizes(best: Fleet) -> dict[str, float | None]:
         "training_s": best.training_s,
         "restore_s": best.restore_s,
         "retrieval_ms": 1e3 * best.retrieval_s,
-        "untrained_ms": 1e3 * best.untrained_s,
         "worker_share": best.worker_share,
         "states_share": best.states_share,
         "updater_share": best.updater_share,

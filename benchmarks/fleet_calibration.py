@@ -23,10 +23,11 @@ from runtime.records import Record
 from schemas.codec import MessageDecoder, encode, headers_for
 from schemas.embeddings import encode_embedding
 from schemas.messages import Interaction, ItemState, PastInteraction, UserState
+from worker.state_store.inverted_lists import CLUSTERING_ROUNDS, LEAST_PER_LIST, LISTS_PER_ROOT, MOST_PER_LIST
 from worker.state_store.settings import TableSettings
 from worker.state_store.state_reader import StateReader
 from worker.state_store.tables import Tables
-from worker.state_store.vector_index import LEAST_PER_LIST, VectorIndex
+from worker.state_store.vector_index import VectorIndex
 
 DIM: Final = 64
 HISTORY: Final = 50
@@ -38,9 +39,6 @@ BATCH: Final = 1_000
 """Events between two publications: 20,000 a second, published every 50 ms."""
 SEARCHED: Final = 400_000
 """Vectors in a timed search: more than fit into a processor's cache."""
-KMEANS_STEPS: Final = 25
-POINTS_PER_LIST: Final = 256
-"""FAISS' defaults: steps of k-means, and most points per list that it looks at."""
 _WRITTEN_AT_ONCE: Final = 2_048
 _NOW_MS: Final = 1_700_000_000_000
 _HEADERS: Final = tuple(headers_for("msgpack"))
@@ -104,13 +102,13 @@ def search_costs(vectors: int) -> dict[str, float]:
 def training_flops(users: float) -> float:
     """Multiplications and additions that inverted lists take: k-means, then finding each user's list."""
     lists = list_count(users)
-    points = min(users, POINTS_PER_LIST * lists)
-    return 2.0 * DIM * lists * (KMEANS_STEPS * points + users)
+    points = min(users, MOST_PER_LIST * lists)
+    return 2.0 * DIM * lists * (CLUSTERING_ROUNDS * points + users)
 
 
 def list_count(users: float) -> float:
-    """Inverted lists of the users' search index, as `worker.state_store.vector_index` chooses them."""
-    return max(1.0, min(2 * math.sqrt(users), users / LEAST_PER_LIST))
+    """Inverted lists of the users' search index, as `worker.state_store.inverted_lists` chooses them."""
+    return max(1.0, min(LISTS_PER_ROOT * math.sqrt(users), users / LEAST_PER_LIST))
 
 
 def updater_costs(users: int, items: int) -> dict[str, float]:

@@ -27,8 +27,8 @@ ITEM_FLUSH_S: Final[dict[Layout, float]] = {"today": FLUSH_S, "planned": FLUSH_S
 """The same for states of items and, between updaters, for parts of their sums; by layout."""
 LAYERS: Final = 3
 """Of the graph: in the planned layout a part of an item's sums is one record per layer, that costs as an item state."""
-RECALL_CHECK: Final = 1_000
-"""Every so many searches one compares with every user: `worker.tables.recall_check_interval`."""
+PROBES: Final = 24
+"""Inverted lists that a search reads: about what a million users took in `benchmarks.retrieval`; taken to hold for any number."""
 _GROWTH: Final = 1.08
 _BINS: Final = 400
 
@@ -93,7 +93,6 @@ class Fleet:
         states_share: a worker's share that goes to applying states.
         service_s: mean time that a request keeps the compute thread.
         retrieval_s: of it, searching for similar users.
-        untrained_s: the same before the search index is trained.
         exchange_share: an updater's share that goes to what updaters tell one another.
     """
 
@@ -106,7 +105,6 @@ class Fleet:
     requests_share: float
     service_s: float
     retrieval_s: float
-    untrained_s: float
     worker_bytes: float
     worker_read_bytes: float
     fill_s: float
@@ -143,7 +141,7 @@ def fleet(layout: Layout, load: Load, costs: Costs, workers: int, updaters: int)
     item_states = distinct_items(load.items, events * item_flush_s) / item_flush_s
     item_states += costs.turned_items_per_event * events
     parts = LAYERS * distinct_items(load.items, shard_events * item_flush_s) / item_flush_s if updaters > 1 else 0.0
-    retrieval_s = costs.search_s_per_user * held * (_probed(held) + 1 / RECALL_CHECK)
+    retrieval_s = costs.search_s_per_user * held * _probed(held)
     service_s = costs.score_s * load.candidates + retrieval_s
     taken = user_states / (workers if layout != "today" else 1)
     states_share = taken * costs.user_state_apply_s + item_states * costs.item_state_apply_s
@@ -161,7 +159,6 @@ def fleet(layout: Layout, load: Load, costs: Costs, workers: int, updaters: int)
         requests_share=load.requests_per_second / workers * service_s,
         service_s=service_s,
         retrieval_s=retrieval_s,
-        untrained_s=costs.search_s_per_user * held,
         worker_bytes=costs.worker_base_bytes + held * costs.worker_user_bytes + load.items * costs.worker_item_bytes,
         worker_read_bytes=taken * costs.user_state_bytes + item_bytes,
         # What comes in meanwhile has to be applied, too.
@@ -287,5 +284,4 @@ def sustained_events(costs: Costs, users: float, items: float) -> float:
 
 def _probed(users: float) -> float:
     """Share of the users that a search with trained inverted lists compares with."""
-    lists = list_count(users)
-    return min(1.0, max(8.0, lists / 10) / lists)
+    return min(1.0, PROBES / list_count(users))

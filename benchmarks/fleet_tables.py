@@ -124,8 +124,8 @@ def _sizes(fleet: Figures) -> str:
         ),
         ("start of an updater", lambda told: _time(told["restore_s"])),
         (
-            "search per request, index trained / before",
-            lambda told: f"{told['retrieval_ms']:,.1f} / {told['untrained_ms']:,.0f} ms",
+            "search per request",
+            lambda told: f"{told['retrieval_ms']:,.2f} ms",
         ),
         (
             "cores, memory in all",
