@@ -2,7 +2,7 @@
 
 One thread owns an index: it alone changes it and adopts newly trained lists. What takes long runs elsewhere and only
 reads: training, and the comparison of a search with an exact one. While that reads (`_reading` is locked), changes wait
-in a queue, so that the owner's thread never does; they are applied before the next search that finds the lock free.
+in a queue, so that the owner's thread never does; they are applied in slices before the searches that find it free.
 
 Three properties of FAISS shape this: adding a known id makes a second entry (so ids are kept here), `nprobe` on an
 index is shared state (so it goes with each call), and recall falls while an index grows (so it is measured, and the
@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 _SHARE_OF_NEWEST: Final = 0.1
 """Of a new measurement in the moving average of recall."""
+_ROWS_AT_ONCE: Final = 400
+"""Of changes that waited, applied between two searches: many more, after a long read, would make a request late."""
 _HEADROOM: Final = 0.3
 """Share of what `least_recall` leaves to 1 that new lists must find beyond it, since recall falls while they grow."""
 
@@ -142,12 +144,14 @@ class VectorIndex:
             self._reading.release()
 
     def _apply_waiting(self) -> None:
-        """In their order. What fails is tried again after a pause: whoever searches must not be told."""
+        """The next slice, in order. What fails is tried again after a pause: whoever searches must not be told."""
         if not self._waiting or not self._applying.is_due or not self._reading.acquire(blocking=False):
             return
         try:
-            while self._waiting:
+            rows = 0
+            while self._waiting and rows < _ROWS_AT_ONCE:
                 self._apply(*self._waiting[0])
+                rows += len(self._waiting[0][0])
                 del self._waiting[0]
         except Exception as error:
             self._applying.failed()

@@ -168,6 +168,22 @@ def test_recall_is_measured_elsewhere_and_changes_wait_meanwhile(held):
     assert index._active.probes == 2
 
 
+def test_many_changes_that_waited_are_applied_over_several_searches():
+    """In their order, a few hundred rows before each: the first request after a long read is not late for them all."""
+    index = VectorIndex(DIM)
+    vectors = _random_unit(300, 4)
+    with index._reading:
+        for first in range(0, 3_000, 300):
+            index.put(np.arange(first, first + 300), vectors)
+        index.remove(np.array([7]))
+    sizes = []
+    while index._waiting:
+        index.search(vectors[:1], 1)
+        sizes.append(len(index))
+    assert sizes == [600, 1_200, 1_800, 2_400, 3_000, 2_999]
+    assert not index._active.contains(np.array([7])).any()
+
+
 @pytest.mark.parametrize("wanted", [0.8, 0.97])
 def test_no_more_lists_are_read_than_find_the_wanted_share(wanted):
     """On vectors in clusters a few lists are enough, and they are enough for other queries too."""
