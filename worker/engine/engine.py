@@ -221,8 +221,6 @@ class ScoringEngine(Generic[JobT]):
             except Exception as error:  # noqa: BLE001 - this part's alone
                 self._note_fault(job.place, error)
                 self._leave_to_graph([part])
-            else:
-                self._runner.look_up(part)  # so that its cost is predicted without what is known
 
     def _run_batch(self, now_s: float) -> None:
         started_s = self._clock()

@@ -171,14 +171,16 @@ def test_coarser_formats_reuse_prefixes_as_well(make_engine, precision):
         np.testing.assert_allclose(job.ctr, expected.ctr, atol=0.02)
 
 
-def test_a_prepared_part_is_predicted_to_cost_its_unknown_rows(make_engine, source):
-    """What the cache has is known before the first stage runs, and so is what the request will take."""
+def test_a_part_is_predicted_to_cost_all_its_rows_until_it_runs(make_engine, source):
+    """What the cache has may reach few layers only: a cost foretold from it would make answers late."""
     engine = make_engine(AMPLE)
     engine.score([page(0, 0, [3, 4])])
     engine.enqueue(source.job(page(0, 0, [2, 5])))
     engine._prepare(source, 1_000)
     [part] = engine._queue._prepared
-    assert part.tokens == 2 + 5
+    assert part.tokens == len(part.prefix) + 2 + 5
+    engine._runner.run([part])
+    assert part.prefix_tokens == 0
 
 
 def test_a_newer_model_begins_with_nothing(make_engine):
