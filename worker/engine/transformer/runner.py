@@ -108,8 +108,8 @@ class StageRunner:
         return logits, [span.end - span.start for span in packed.spans]
 
     def look_up(self, part: Part) -> None:
-        """Finds what is known of a prepared part's prefix, when it runs. Until then all of its rows are counted: a prefix
-        may be known to few layers only, and a cost foretold too low makes answers late.
+        """Finds what is known of a part's prefix, when it runs. Until then all of its rows are counted: a prefix may be
+        known to few layers only, and a cost foretold too low makes answers late.
         """
         if not self.cache.enabled:
             return
