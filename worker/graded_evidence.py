@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.features import GRADED_FEATURES, Features
+from models.features import GRADED_FEATURES, PRIOR_RATE, Features
 from models.graded_features import (
     USER_FEATURES,
     Counted,
@@ -17,14 +17,14 @@ from models.graded_features import (
     user_grades,
 )
 from schemas.messages import FULL_GRADE
-from worker.state_store.columns import COUNTS, ItemColumns, Rows
+from worker.state_store.columns import ItemColumns, Rows
 from worker.state_store.rows import UNKNOWN_ROW
-from worker.state_store.shared_values import NO_VALUE
+from worker.state_store.shared_values import COUNTS, NO_VALUE
 
 _LARGEST: Final = 2**62
 """Beyond it sums of counts may have wrapped around."""
-_PRIOR_MEAN: Final = Counted(np.float64(2.0), np.float64(1.0))  # type: ignore[arg-type]  # arrays of no dimensions
-"""Imagined interactions at the beginning of the stream."""
+_IMAGINED: Final = 2.0
+"""Interactions at the beginning of the stream, of mean grade `PRIOR_RATE`."""
 
 
 class GradedPast(NamedTuple):
@@ -49,7 +49,7 @@ def graded_evidence(items: ItemColumns, candidate_rows: Rows, past: GradedPast) 
         past: of the user.
     """
     total = _counted(items.totals)
-    mean = float((total.grades + _PRIOR_MEAN.grades) / (total.impressions + _PRIOR_MEAN.impressions))
+    mean = float((total.grades + _IMAGINED * PRIOR_RATE) / (total.impressions + _IMAGINED))
     theirs = PastGrades(past.grades / FULL_GRADE, _counted(items.counts[past.rows]), _counted(past.counts), mean)
     features = np.zeros((len(candidate_rows), len(GRADED_FEATURES)), np.float32)
     features[:, :USER_FEATURES] = user_grades(theirs)

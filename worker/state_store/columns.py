@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from models.attributes import MOST_VALUES, MOST_WORDS, AttributeValue
 from models.evidence import ItemFacts, Vector
 from worker.state_store.rows import UNKNOWN_ROW, RowIds, grown
-from worker.state_store.shared_values import SharedValues
+from worker.state_store.shared_values import COUNTS, SharedValues
 
 Rows = NDArray[np.int64]
 Matrix = NDArray[np.float32]
 
 NO_PAST: Final = -1
 """Fills a history that is shorter than the table's limit."""
-COUNTS: Final = 3
-"""What is counted of an item, a user or a value: impressions, positives, and the sum of grades in `FULL_GRADE`-ths."""
 NO_TITLE: Final[Sequence[int]] = array("i")
 
 

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from models.attributes import AttributeValue
 from worker.state_store.rows import grown
 
+COUNTS: Final = 3
+"""What is counted of an item, a user or a value: impressions, positives, and the sum of grades in `FULL_GRADE`-ths."""
 NO_VALUE: Final = -1
 """Fills the values of an item that has fewer than the most."""
 Counts = NDArray[np.int64]
@@ -27,7 +29,7 @@ class SharedValues:
 
     def __init__(self, most: int) -> None:
         self.of_items: NDArray[np.int32] = np.zeros((0, most), np.int32)  # (item rows, most), then NO_VALUE
-        self.counts: Counts = np.zeros((0, 3), np.int64)  # (values, counts) see `columns.COUNTS`
+        self.counts: Counts = np.zeros((0, COUNTS), np.int64)  # (values, COUNTS)
         self._names: list[tuple[str, str]] = []  # by value: the attribute's name, and the value as first written
         self._known: dict[tuple[str, str], int] = {}
         self._sums: NDArray[np.float64] = np.zeros((0, 0))  # scratch, see `sums_by_value`; zeros between two calls
@@ -46,7 +48,7 @@ class SharedValues:
         Args:
             item_row: the item.
             values: distinct, at most as many as there is room for.
-            item_counts: (counts,) the item's present ones.
+            item_counts: (COUNTS,) the item's present ones.
         """
         self.move_counts(item_row, -item_counts)
         row = self.of_items[item_row]
