@@ -28,7 +28,7 @@ ITEM_FLUSH_S: Final[dict[Layout, float]] = {"today": FLUSH_S, "planned": FLUSH_S
 LAYERS: Final = 3
 """Of the graph: in the planned layout a part of an item's sums is one record per layer, that costs as an item state."""
 PROBES: Final = 24
-"""Inverted lists that a search reads: what a million users took in `benchmarks.retrieval`, taken for any number."""
+"""Inverted lists that a search reads, at any number of users: an assumption. A worker measures and logs its own."""
 _GROWTH: Final = 1.08
 _BINS: Final = 400
 

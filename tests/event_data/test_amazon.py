@@ -28,6 +28,7 @@ def test_the_2018_release_is_read_gzipped_with_its_products(tmp_path):
         ("R2", False, 10_000),
         ("R1", True, 20_000),
     ]
+    assert [e.grade for e in log.interactions] == [0.5, 1.0]
     assert [(item.item_id, item.title, item.attributes) for item in log.items] == [
         ("B1", "Puzzle", {"brand": "Acme", "categories": "Board, Puzzles"})
     ]

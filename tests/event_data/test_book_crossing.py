@@ -19,6 +19,7 @@ def test_explicit_ratings_become_events_and_five_is_a_click(tmp_path):
         ("2", "B2", False),
         ("3", "C3", True),
     }
+    assert {e.user_id: e.grade for e in log.interactions} == {"1": 4 / 9, "2": 3 / 9, "3": 1.0}
 
 
 def test_books_bring_titles_in_latin_1_and_only_rated_ones_are_kept(tmp_path):

@@ -52,6 +52,7 @@ def test_csv_files_are_read_with_quotes_and_without_their_header(tmp_path):
     (tmp_path / "movies.csv").write_text('movieId,title,genres\n3,"Trip, The (2002)",(no genres listed)\n')
     log = read_folder(tmp_path)
     assert facts(log) == [("1", "3", False, 5_000)]
+    assert log.interactions[0].grade == 3.0 / 4.5  # from half a star to five
     assert log.items[0].title == "Trip, The (2002)"
     assert log.items[0].attributes == {}
 
