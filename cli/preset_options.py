@@ -22,11 +22,13 @@ class PresetChanges:
         most_examples: candidates to train on.
         examples_in_memory: of more candidates, examples are kept in files.
         prompt: a built-in template or a file.
+        history_length: past interactions kept per user.
     """
 
     most_examples: int | None = None
     examples_in_memory: int | None = None
     prompt: str | None = None
+    history_length: int | None = None
 
     def of(self, preset: Preset) -> Preset:
         """The preset with these changes.
@@ -38,7 +40,10 @@ class PresetChanges:
 
         changed: dict[str, Any] = {"most_examples": self.most_examples, "examples_in_memory": self.examples_in_memory}
         preset = replace(preset, **{name: value for name, value in changed.items() if value is not None})
-        return preset if self.prompt is None else with_prompt(preset, self.prompt)
+        preset = preset if self.prompt is None else with_prompt(preset, self.prompt)
+        if self.history_length is None:
+            return preset
+        return replace(preset, limits=replace(preset.limits, history_length=self.history_length))
 
 
 def preset_options(
@@ -56,9 +61,17 @@ def preset_options(
             help="Words of the prompt: terse, words, or a .toml or .json file. Default: terse; words with --backbone."
         ),
     ] = None,
+    history_length: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=4_096,
+            help="Past interactions kept per user. The bundle tells it to updaters and workers. Default: 50.",
+        ),
+    ] = None,
 ) -> PresetChanges:
     """What was asked for."""
-    return PresetChanges(most_examples, examples_in_memory, prompt)
+    return PresetChanges(most_examples, examples_in_memory, prompt, history_length)
 
 
 def with_preset_options(command: Callable[..., None]) -> Callable[..., None]:

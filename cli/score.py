@@ -83,7 +83,7 @@ def _replayed_tables(bundle: Bundle, data: Path | None, click_at: float | None) 
 def _live_tables(bundle: Bundle, config: Path | None) -> Tables:
     """The tables that a worker has now, read from Kafka."""
     settings = load_settings(ExitstreamSettings, config)
-    tables = Tables(bundle.text, bundle.graph.dim, space=bundle.space)
+    tables = Tables(bundle.text, bundle.graph.dim, space=bundle.space, history_length=bundle.limits.history_length)
 
     async def read() -> None:
         await probe(settings.kafka)

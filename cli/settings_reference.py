@@ -34,7 +34,12 @@ def reference() -> str:
     sections: dict[str, type[BaseModel]] = {}
     for program in PROGRAMS.values():
         sections |= dict(_sections(program, ()))
-    return HEAD + "".join(_section_table(name, section) for name, section in sections.items()) + _former_names()
+    return (
+        HEAD
+        + "".join(_section_table(name, section) for name, section in sections.items())
+        + _former_names()
+        + _removed()
+    )
 
 
 def _former_names() -> str:
@@ -47,6 +52,15 @@ def _former_names() -> str:
         "\n## Former names\n\nThis release still accepts these, in the file and in the environment, with a warning.\n\n"
         f"| former name | now |\n| --- | --- |\n{rows}"
     )
+
+
+def _removed() -> str:
+    """The keys that are settings no longer."""
+    removed = {key: reason for program in PROGRAMS.values() for key, reason in program.removed.items()}
+    if not removed:
+        return ""
+    rows = "".join(f"| `{key}` | {reason} |\n" for key, reason in sorted(removed.items()))
+    return f"\n## No settings any more\n\nThese are errors.\n\n| key | instead |\n| --- | --- |\n{rows}"
 
 
 def _sections(model: type[BaseModel], path: tuple[str, ...]) -> Iterator[tuple[str, type[BaseModel]]]:

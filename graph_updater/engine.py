@@ -119,6 +119,10 @@ class UpdaterEngine:
         """Every state, and the changes since the last batch."""
         return self._batch(everything=True)
 
+    def keep_histories_of(self, length: int) -> None:
+        """For a bundle of the same graph that asks for histories of another length."""
+        self._state.keep_histories_of(length)
+
     def begin_snapshot(self) -> None:
         """Starts copying the state, step by step between polls."""
         if self._copy is None:

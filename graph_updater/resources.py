@@ -40,11 +40,12 @@ class UpdaterResources:
     def with_bundle(self, bundle: GraphPart) -> UpdaterResources:
         """The same with another bundle."""
         origin = replace(self.origin, model_version=bundle.version, space=bundle.space)
-        return replace(self, base=bundled_base(bundle.graph, bundle.text), origin=origin)
+        return replace(self, base=bundled_base(bundle.graph, bundle.text, bundle.history_length), origin=origin)
 
     def with_version_of(self, bundle: GraphPart) -> UpdaterResources:
-        """The same with the version of a bundle that has the same graph."""
-        return replace(self, origin=replace(self.origin, model_version=bundle.version))
+        """The same with the version, and the length of histories, of a bundle that has the same graph."""
+        base = replace(self.base, history_length=bundle.history_length)
+        return replace(self, base=base, origin=replace(self.origin, model_version=bundle.version))
 
 
 def input_topics(settings: UpdaterSettings) -> tuple[str, str]:
@@ -63,7 +64,7 @@ async def find_resources(settings: UpdaterSettings, bundle: GraphPart) -> Update
     cluster = await require_topics(settings.kafka, _all_topics(settings))
     inputs, ids = input_topics(settings), await _topic_ids(settings)
     return UpdaterResources(
-        base=bundled_base(bundle.graph, bundle.text),
+        base=bundled_base(bundle.graph, bundle.text, bundle.history_length),
         origin=Origin(bundle.version, cluster.id, inputs, ids, bundle.space),
         store=SnapshotStore(
             updater.snapshots,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from graph_updater.graph.config import GraphConfig
-from programs.settings import ExitstreamSettings
+from programs.settings import HISTORY_LENGTH_REMOVED, ExitstreamSettings
 from programs.topics import TopicSettings
 from runtime.settings import Address, KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
@@ -48,6 +49,8 @@ class UpdaterSection(SettingsSection):
 
 class UpdaterSettings(ExitstreamSettings):
     """All settings of `exitstream updater`."""
+
+    removed: ClassVar[Mapping[str, str]] = {"updater.graph.history_length": HISTORY_LENGTH_REMOVED}
 
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()

@@ -15,7 +15,6 @@ from graph_updater.metrics import UpdaterMetrics
 from graph_updater.pipeline import BACKLOG, Parts, Pipeline
 from graph_updater.resources import UpdaterResources, find_again, find_resources
 from graph_updater.settings import UpdaterSettings
-from graph_updater.snapshots import Snapshots
 from graph_updater.state.snapshot_checks import IncompatibleSnapshot
 from graph_updater.topic_watch import TopicsMadeAgain, watch_topics
 from models.bundle_files import GraphPart
@@ -106,7 +105,7 @@ class Updater:
                 async with owned_tasks() as spawn:
                     self._watch(parts, spawn)
                     spawn(end.with_program(stopping), "stop")
-                    spawn(self._follow_bundle(parts.snapshots, end), "bundle")
+                    spawn(self._follow_bundle(parts, end), "bundle")
                     spawn(parts.snapshots.run(), "snapshots")
                     await pipeline.catch_up(end.event)
                     log.info(
@@ -145,7 +144,7 @@ class Updater:
             self._carried = await pipeline.hand_over()
             self._resources = self._resources.with_bundle(end.bundle)
 
-    async def _follow_bundle(self, snapshots: Snapshots, end: _End) -> None:
+    async def _follow_bundle(self, parts: Parts, end: _End) -> None:
         """Takes over the bundle's new versions; ends the run for one of another space."""
         while end.bundle is None:
             former = self._resources.origin.model_version
@@ -153,7 +152,8 @@ class Updater:
             self.metrics.bundle_changes.inc()
             if bundle.space == self._resources.base.space:
                 self._resources = self._resources.with_version_of(bundle)
-                snapshots.origin = self._resources.origin
+                parts.snapshots.origin = self._resources.origin
+                await parts.thread(parts.engine.keep_histories_of, bundle.history_length)
                 log.info("going on with a bundle of the same graph", former=former, version=bundle.version)
             else:
                 log.info(

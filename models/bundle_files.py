@@ -11,9 +11,10 @@ import msgspec
 import numpy as np
 from safetensors.numpy import load_file
 
-from models.bundle_manifest import reading, verified_manifest
+from models.bundle_manifest import MANIFEST, reading, verified_manifest
 from models.embedding_space import embedding_space
 from models.graph_base import GraphBase
+from models.prompt_limits import HISTORY_LENGTH, PromptLimits
 from models.tensor_file import check_shapes, declared_shapes
 from models.text import Text
 
@@ -31,11 +32,13 @@ class GraphPart:
         graph: base embeddings and layer weights of LightGCN.
         text: the tokenizer.
         version: the model version.
+        history_length: past interactions to be kept per user.
     """
 
     graph: GraphBase
     text: Text
     version: str
+    history_length: int = HISTORY_LENGTH
 
     @cached_property
     def space(self) -> str:
@@ -51,7 +54,9 @@ class GraphPart:
         """
         manifest = verified_manifest(folder)
         graph, text = load_graph_and_text(folder)
-        return cls(graph, text, manifest.model_version)
+        with reading(folder, MANIFEST):
+            limits = PromptLimits(**manifest.prompt_limits)
+        return cls(graph, text, manifest.model_version, limits.history_length)
 
 
 def load_graph_and_text(folder: Path) -> tuple[GraphBase, Text]:

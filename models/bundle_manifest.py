@@ -18,9 +18,9 @@ import msgspec
 
 from runtime.errors import BundleError
 
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 """2 added the golden requests, 3 the statistics of attributes, 4 the prompt's template, 5 the statistics of
-grades: earlier programs could not read such bundles. This one reads all five.
+grades, 6 the length of histories: earlier programs could not read such bundles. This one reads all six.
 """
 MANIFEST: Final = "bundle.json"
 GOLDEN: Final = "golden.json"

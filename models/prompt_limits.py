@@ -1,13 +1,21 @@
-"""How much evidence goes into a prompt."""
+"""How much evidence there is, and how much of it goes into a prompt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+HISTORY_LENGTH: Final = 50
+"""Past interactions kept per user for bundles that do not say: those of earlier releases."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptLimits:
-    """How much evidence goes into a prompt: numbers of entries, and of tokens per title and in all."""
+    """How much evidence goes into a prompt: numbers of entries, and of tokens per title and in all.
+
+    Raises:
+        ValueError: no history is kept at all.
+    """
 
     recent_items: int = 16
     title_tokens: int = 8
@@ -29,3 +37,10 @@ class PromptLimits:
     suffix_tokens: int = 0
     """Most tokens of each candidate's part: the past items least similar to it are left out, then the similar items,
     the similar users, the attributes. 0: no limit."""
+    history_length: int = HISTORY_LENGTH
+    """Past interactions kept per user, the latest: updater, workers and training all take it from here, so that the
+    statistics of a history mean the same everywhere."""
+
+    def __post_init__(self) -> None:
+        if self.history_length < 1:
+            raise ValueError(f"history_length is {self.history_length}; at least 1 past interaction has to be kept")

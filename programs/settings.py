@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from programs.topics import TopicSettings
 from runtime.settings import KafkaSettings, ProgramSettings
+
+HISTORY_LENGTH_REMOVED: Final = (
+    "the bundle tells how many past interactions are kept per user; remove it, and train with --history-length for "
+    "another number"
+)
 
 
 class ExitstreamSettings(ProgramSettings):

@@ -38,10 +38,12 @@ class ProgramSettings(SettingsSection):
 
     Attributes:
         renamed: former names of keys or sections, kept for one release: old dotted name to new, also across sections.
+        removed: keys that are settings no longer, by dotted name: why, and what to do instead.
         shared_sections: what a settings file may hold; those that are no fields here are another program's.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
+    removed: ClassVar[Mapping[str, str]] = {}
     shared_sections: ClassVar[frozenset[str]] = frozenset()
 
 

@@ -168,6 +168,9 @@ def _check_sections(cls: type[ProgramSettings], variables: Mapping[str, str]) ->
 def _in_words(cls: type[ProgramSettings], finding: ErrorDetails, source: str | Path | None) -> str:
     """One line: key, where it came from, what is wrong. Never a value: it might be a secret."""
     key, in_environment = ".".join(map(str, finding["loc"])), isinstance(source, str)
+    if finding["type"] == "extra_forbidden" and key in cls.removed:
+        named = f"{source} in the environment" if in_environment else f"{key} in {source}"
+        return f"{named} is no setting any more: {cls.removed[key]}"
     if finding["type"] == "extra_forbidden":
         if in_environment:
             return f"unknown variable {source} in the environment{_closest(cls, key, env=True)}"

@@ -9,7 +9,7 @@ later.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -67,7 +67,7 @@ class Replay:
         items: the catalogue, known from the start.
         base: the trained part of the graph.
         text: the tokenizer.
-        limits: how much evidence goes into a prompt.
+        limits: how much evidence goes into a prompt, and how long histories are.
         statistics: how many of the features the model reads.
         template: the words of a prompt.
     """
@@ -81,8 +81,9 @@ class Replay:
         statistics: int = len(FEATURES),
         template: PromptTemplate = TERSE,
     ) -> None:
+        base = replace(base, history_length=limits.history_length)
         self._state = UpdaterState(GraphConfig(), base)
-        self._tables = Tables(text, base.dim)
+        self._tables = Tables(text, base.dim, history_length=limits.history_length)
         self._retriever = Retriever(self._tables, limits)
         self._builder = PromptBuilder(text, base.dim, limits, statistics, template)
         for item in items:

@@ -30,6 +30,7 @@ class FollowedTables:
     Attributes:
         tables: owned by the compute thread.
         space: identity of the embeddings in them.
+        history_length: past interactions kept per user.
         follower: reads the states.
         feed: applies them.
         task: fills the tables, then follows until it is cancelled.
@@ -37,9 +38,16 @@ class FollowedTables:
 
     tables: Tables
     space: str
+    history_length: int
     follower: TopicFollower
     feed: StateFeed
     task: asyncio.Task[None]
+
+    def serve(self, bundle: Bundle) -> bool:
+        """Whether they hold what the bundle's model was trained to read: embeddings of its space, and histories of its
+        length. Others would be cut, or too long, and their statistics other numbers than in training.
+        """
+        return (self.space, self.history_length) == (bundle.space, bundle.limits.history_length)
 
     async def filled(self) -> None:
         """Returns once they are filled.
@@ -103,7 +111,14 @@ class TableMaker:
             BrokerError: the states cannot be read.
         """
         settings = self.settings
-        tables = Tables(bundle.text, bundle.graph.dim, settings.worker.tables, self.training, space=bundle.space)
+        tables = Tables(
+            bundle.text,
+            bundle.graph.dim,
+            settings.worker.tables,
+            self.training,
+            space=bundle.space,
+            history_length=bundle.limits.history_length,
+        )
         reader = StateReader(settings.topics, settings.kafka.max_record_bytes)
         follower = TopicFollower(settings.kafka, reader.topics, out_of_range="earliest", outages=self.outages)
         await follower.start()
@@ -111,7 +126,7 @@ class TableMaker:
         make_feed = FeedBeside if beside else StateFeed
         feed = make_feed(follower, reader, tables, self.thread, self.metrics, self.outcomes, batch)
         task = asyncio.create_task(feed.follow(self.clock, readiness), name="states")
-        return FollowedTables(tables, bundle.space, follower, feed, task)
+        return FollowedTables(tables, bundle.space, bundle.limits.history_length, follower, feed, task)
 
 
 @asynccontextmanager

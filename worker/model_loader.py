@@ -1,8 +1,9 @@
 """The model of a running worker: the first one, and each newer version of its bundle, swapped in while it serves.
 
     load        hashes and golden requests are checked               a thread beside (`worker.beside`)
-    fill        tables of its own, unless its embeddings are those   compute thread, a batch between two rounds
-                in the tables already (the same space)
+    fill        tables of its own, unless those that serve have      compute thread, a batch between two rounds
+                its embeddings (the same space) and the length of
+                its histories
     warm up     kernels are built, stages measured                   a thread beside
     swap        between two rounds (`worker.serving`)                compute thread
 
@@ -137,7 +138,7 @@ class ModelLoader:
         if bundle.version == before:
             raise Superseded("the former version is current again")
         followed = self._tables
-        if followed is None or followed.space != bundle.space:
+        if followed is None or not followed.serve(bundle):
             followed = await self._fill(bundle)
         try:
             model = await self._warmed_up(bundle, followed)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from programs.settings import ExitstreamSettings
+from programs.settings import HISTORY_LENGTH_REMOVED, ExitstreamSettings
 from programs.topics import TopicSettings
 from runtime.settings import Address, KafkaSettings, SettingsSection, TelemetrySettings
 from runtime.settings_sources import load_settings
@@ -78,6 +78,8 @@ class WorkerSettings(ExitstreamSettings):
         "worker.controller.calm_threshold": "worker.controller.base_threshold",
         "worker.controller.headroom": "worker.controller.deadline_reserve",
     }
+
+    removed: ClassVar[Mapping[str, str]] = {"worker.tables.history_length": HISTORY_LENGTH_REMOVED}
 
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()

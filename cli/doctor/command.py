@@ -59,7 +59,7 @@ def examine(worker: WorkerSettings, updater: UpdaterSettings) -> list[Finding]:
         machine_checks.check_bundle("worker", serving),
         machine_checks.check_bundle("updater", updating),
         machine_checks.check_versions(serving, updating),
-        machine_checks.check_memory(serving, states, worker.worker.tables.history_length, available_memory()),
+        machine_checks.check_memory(serving, states, available_memory()),
         machine_checks.check_cpus(available_cpus(), worker.worker.threads),
     ]
 

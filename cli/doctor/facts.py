@@ -31,7 +31,14 @@ def worker_bundle(address: str) -> BundleFacts:
         check_golden(bundle)
     except BundleError as error:
         return BundleFacts(address, str(error))
-    return BundleFacts(address, "", bundle.version, _size(folder), bundle.graph.dim, resident_bytes=resident_memory())
+    return BundleFacts(
+        address,
+        version=bundle.version,
+        bytes=_size(folder),
+        embedding_dim=bundle.graph.dim,
+        resident_bytes=resident_memory(),
+        history_length=bundle.limits.history_length,
+    )
 
 
 def updater_bundle(address: str) -> BundleFacts:

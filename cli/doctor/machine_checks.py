@@ -21,6 +21,7 @@ class BundleFacts:
         bytes: of all its files.
         embedding_dim: of users and items.
         resident_bytes: of this process with the bundle loaded, as a worker has it.
+        history_length: past interactions kept per user.
     """
 
     address: str
@@ -29,6 +30,7 @@ class BundleFacts:
     bytes: int = 0
     embedding_dim: int = 0
     resident_bytes: int = 0
+    history_length: int = 0
 
 
 def check_bundle(program: str, facts: BundleFacts) -> Finding:
@@ -47,23 +49,23 @@ def check_versions(worker: BundleFacts, updater: BundleFacts) -> Finding:
     return Finding("problem", "versions", text, "Give both the same: the worker reads the updater's embeddings")
 
 
-def check_memory(bundle: BundleFacts, states: int, history_length: int, available_bytes: int | None) -> Finding:
+def check_memory(bundle: BundleFacts, states: int, available_bytes: int | None) -> Finding:
     """That a worker's model and tables fit.
 
     Args:
         bundle: the worker's.
         states: records of users and items that it would load.
-        history_length: past items kept per user.
         available_bytes: for one process; None where the system does not tell.
     """
     if bundle.error or available_bytes is None:
         return Finding("ok", "memory", "not known" + (" without the bundle" if bundle.error else " here"))
-    # Each row is held twice: in its table and in the index; in float32.
-    rows = states * (2 * 4 * bundle.embedding_dim + 4 * history_length)
+    # Each embedding is held twice: in its table and in the index; in float32. A past interaction is the row of an item
+    # and a grade.
+    rows = states * (2 * 4 * bundle.embedding_dim + 5 * bundle.history_length)
     needed = int((bundle.resident_bytes + rows) * _SPARE)
     text = f"a worker needs about {needed / 1e9:.1f} GB, {available_bytes / 1e9:.1f} GB are available here"
     if needed > available_bytes:
-        return Finding("problem", "memory", text, "Give it more memory, or lower worker.tables.history_length")
+        return Finding("problem", "memory", text, "Give it more memory, or train with a smaller --history-length")
     return Finding("ok", "memory", text)
 
 

@@ -1,4 +1,6 @@
-"""What the model bundle gives the graph: base embeddings, layer weights, and x⁽⁰⁾ of new items from their text."""
+"""What the model bundle gives the graph: base embeddings, layer weights, x⁽⁰⁾ of new items from their text, and the
+length of histories.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 
 from models.embedding_space import embedding_space
 from models.graph_base import GraphBase
+from models.prompt_limits import HISTORY_LENGTH
 from models.text import Text, item_text
 
 TextMap = Callable[[str | None, Mapping[str, str]], NDArray[np.float32]]
@@ -28,6 +31,7 @@ class BaseEmbeddings:
         user_vectors: (users, d) float32; None if there are none.
         text_map: computes x⁽⁰⁾ of items without a trained one from their text; None leaves them 0.
         space: identity of all this, told with every embedding made of it; empty if it has none.
+        history_length: interactions kept per user. Embeddings do not depend on it, so it is no part of the space.
     """
 
     item_ids: Sequence[str]
@@ -37,6 +41,7 @@ class BaseEmbeddings:
     user_vectors: NDArray[np.float32] | None = None
     text_map: TextMap | None = None
     space: str = ""
+    history_length: int = HISTORY_LENGTH
 
     @property
     def dim(self) -> int:
@@ -44,7 +49,7 @@ class BaseEmbeddings:
         return int(self.item_vectors.shape[1])
 
 
-def bundled_base(graph: GraphBase, text: Text) -> BaseEmbeddings:
+def bundled_base(graph: GraphBase, text: Text, history_length: int = HISTORY_LENGTH) -> BaseEmbeddings:
     """Base embeddings from a bundle's `graph`; the bundle's tokenizer reads the texts of new items."""
 
     def text_map(title: str | None, attributes: Mapping[str, str]) -> NDArray[np.float32]:
@@ -57,4 +62,5 @@ def bundled_base(graph: GraphBase, text: Text) -> BaseEmbeddings:
         alphas=tuple(graph.alphas.tolist()),
         text_map=text_map,
         space=embedding_space(graph, text),
+        history_length=history_length,
     )

@@ -13,7 +13,7 @@ DEFAULT_POSITIVE_KINDS: Final[frozenset[InteractionKind]] = frozenset({"click", 
 
 
 class GraphConfig(SettingsSection):
-    """The graph and its embeddings; the model bundle fixes their dimension and the layer weights."""
+    """The graph and its embeddings; the bundle fixes dimension, layer weights and length of histories."""
 
     epsilon: float = Field(0.08, ge=0, lt=1, description="relative error allowed before a change is pushed; 0 is exact")
     degree_cap: int = Field(4096, ge=0, description="edges kept per node, newest stay; 0: all")
@@ -25,7 +25,6 @@ class GraphConfig(SettingsSection):
         le=LATEST_MS,
         description="a user without an interaction for so long, in event time, is forgotten (90 days); 0: never",
     )
-    history_length: int = Field(50, ge=1, le=10_000, description="interactions kept per user")
     publish_min_cosine: float = Field(
         0.999, ge=0, le=1, description="publish again once the cosine to the published embedding is below"
     )

@@ -4,9 +4,8 @@ An interaction is a duplicate if the history holds its event id, or an entry wit
 not counted again; of the two, the stronger judgement, the better grade and the smaller id are kept. Late interactions
 are inserted at their place in time. Of one item's judgements the latest in time decides over the edge: positive sets
 it, negative or withdrawn removes it, neutral leaves it. A withdrawal removes the item's entries up to its own time and
-stays as a hidden marker, so that a late or repeated interaction does not bring them back.
-
-As far back as the history reaches, the result does not depend on the order of arrival, and events count once.
+stays as a hidden marker, so that a late or repeated interaction does not bring them back. As far back as
+the history reaches, the result does not depend on the order of arrival, and events count once.
 """
 
 from __future__ import annotations
@@ -91,8 +90,7 @@ class Histories:
             grade=np.zeros(0, np.uint8),
             event=np.zeros((0, _EVENT_WORDS), np.uint64),
         )
-        self.mentions = np.zeros(0, np.int32)
-        """(nodes,) how many entries of all histories are of the item."""
+        self.mentions = np.zeros(0, np.int32)  # (nodes,) how many entries of all histories are of the item
 
     def add_nodes(self, needed: int) -> None:
         """Makes room for `needed` nodes in all."""
@@ -139,6 +137,13 @@ class Histories:
             grow(column, cells)
             column[at] = values
         self.mentions[: lengths.size] = np.bincount(entries.item, minlength=lengths.size)
+
+    def keep(self, length: int) -> NDArray[np.int32]:
+        """Keeps at most `length` entries per user from now on, the newest. Returns the nodes that lost some."""
+        self._length = length
+        longer = np.flatnonzero(self.lists.length > length).astype(np.int32)
+        _cut(self.lists, self.cells, self.mentions, longer, length)
+        return longer
 
     def clear(self, user: int) -> None:
         """Forgets a user's history."""
@@ -321,6 +326,18 @@ def _make_room(lists: Lists, cells: Entries, user: int) -> bool:
         free_block(lists, cells.item, before, lists.size_class[user])
     lists.start[user], lists.size_class[user] = block, size_class
     return True
+
+
+@njit(cache=True, nogil=True)
+def _cut(lists: Lists, cells: Entries, mentions: NDArray[np.int32], users: NDArray[np.int32], most: int) -> None:
+    """Leaves the newest `most` entries of users who have more."""
+    for user in users:
+        start, surplus = lists.start[user], lists.length[user] - most
+        for k in range(surplus):
+            mentions[cells.item[start + k]] -= 1
+        for k in range(most):
+            _copy(cells, start + k, cells, start + surplus + k)
+        lists.length[user] = most
 
 
 @njit(cache=True, nogil=True)

@@ -14,6 +14,7 @@ from graph_updater.graph.lists import grow
 from graph_updater.graph.propagation import Propagation
 from graph_updater.state.histories import Histories
 from graph_updater.state.identities import ITEM, USER, Identities
+from models.prompt_limits import HISTORY_LENGTH
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,19 @@ class Nodes:
         config: settings of the graph.
         dim: dimension of the embeddings.
         alphas: the layer weights.
+        history_length: interactions kept per user.
     """
 
-    def __init__(self, config: GraphConfig, dim: int, alphas: tuple[float, ...]) -> None:
+    def __init__(
+        self, config: GraphConfig, dim: int, alphas: tuple[float, ...], history_length: int = HISTORY_LENGTH
+    ) -> None:
         self.dim = dim
         self.ids = Identities()
         self.graph = BipartiteGraph(config)
         self.propagation = Propagation(
             self.graph, dim, alphas, epsilon=config.epsilon, min_cosine=config.publish_min_cosine
         )
-        self.histories = Histories(config.history_length)
+        self.histories = Histories(history_length)
         self.facts = NodeFacts.empty(dim, config.embedding_dtype)
         self.marked: list[NDArray[np.int32]] | None = None
         """Nodes changed since a snapshot's copy began; None while there is no copy."""
@@ -108,6 +112,10 @@ class Nodes:
         self.histories.add_nodes(room)
         for column in self.facts.columns().values():
             grow(column, room)
+
+    def keep_histories_of(self, length: int) -> None:
+        """From now on so many interactions are kept per user: longer histories lose their oldest at once."""
+        self.mark(self.histories.keep(length))
 
     def mark(self, nodes: NDArray[np.int32]) -> None:
         """Notes changed nodes for the snapshot being copied, if there is one."""

@@ -131,7 +131,7 @@ def restore_nodes(
     said = checked_metadata(base, metadata)
     arrays = with_grades(said, arrays)
     names = checked_names(said, arrays)
-    nodes = Nodes(config, base.dim, base.alphas)
+    nodes = Nodes(config, base.dim, base.alphas, base.history_length)
     nodes.ids.restore(names, arrays["kind"])
     nodes.make_room()
     count = len(nodes)
@@ -142,7 +142,7 @@ def restore_nodes(
     check_landmark(said, arrays["edge_time"], config)
     nodes.graph.restore(edges, said.landmark_ms, said.oldest_slice)
     entries = Entries(*(arrays[f"{_HISTORY}_{name}"] for name in Entries._fields))
-    nodes.histories.restore(*_newest(arrays["history_count"], entries, config.history_length))
+    nodes.histories.restore(*_newest(arrays["history_count"], entries, base.history_length))
     nodes.propagation.tables.base[:count] = arrays["base"]
     return nodes
 
@@ -162,7 +162,7 @@ def in_space_of(
 
 
 def _newest(lengths: NDArray[np.int64], entries: Entries, most: int) -> tuple[NDArray[np.int64], Entries]:
-    """The last `most` entries of each history: the setting may have become smaller since the snapshot."""
+    """The last `most` entries of each history: the bundle may ask for fewer than the one before."""
     if lengths.max(initial=0) <= most:
         return lengths, entries
     place = np.arange(entries.item.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -54,7 +54,7 @@ class UpdaterState:
         self._base = base
         self._trained_items = frozenset(base.item_ids)
         self._trained_users = {name: row for row, name in enumerate(base.user_ids)}
-        self._nodes = Nodes(config, base.dim, base.alphas)
+        self._nodes = Nodes(config, base.dim, base.alphas, base.history_length)
         self._keep_time()
         self._copy: SnapshotCopy | None = None
         self._add_trained_items()
@@ -114,6 +114,12 @@ class UpdaterState:
     def release_idle(self) -> None:
         """Forgets users without interactions for too long, and the items that only they kept; see `state.idle`."""
         self._idle.release(self.published)
+
+    def keep_histories_of(self, length: int) -> None:
+        """For a bundle of the same graph that asks for histories of another length: longer ones are cut to their newest
+        interactions, shorter ones grow from now on. Nothing is published for it: workers cut what they read.
+        """
+        self._nodes.keep_histories_of(length)
 
     def repair(self, count: int) -> None:
         """Recomputes the sums of the next `count` nodes; called regularly, it keeps rounding errors from adding up."""

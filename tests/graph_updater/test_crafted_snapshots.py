@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from graph_updater.recovery import SNAPSHOT_KIND, recover
 from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
 from runtime.snapshots import SnapshotStore
 
-CONFIG = GraphConfig(epsilon=0.0, embedding_dtype="float32", window_ms=1_000_000, half_life_ms=1_000, history_length=5)
+CONFIG = GraphConfig(epsilon=0.0, embedding_dtype="float32", window_ms=1_000_000, half_life_ms=1_000)
 ORIGIN = Origin("model-1", "cluster-1", ("interactions", "items"), {"interactions": "id-1"})
 VALUES = st.one_of(
     st.none(),
@@ -225,13 +226,12 @@ def test_a_layout_is_checked_before_anything_is_allocated(name, field, value):
     assert recovered.offsets == {CLICKS: 99 if unchanged else 12}
 
 
-def test_a_snapshot_of_longer_histories_is_cut_to_the_setting(tmp_path):
-    """With a smaller `history_length` than before, each user's newest interactions stay."""
+def test_a_snapshot_of_longer_histories_is_cut_to_the_bundles_length(tmp_path):
+    """With a smaller `history_length` than the bundle before, each user's newest interactions stay."""
     store = store_in(tmp_path)
     store.save_now(ARRAYS, METADATA)
-    shorter = CONFIG.model_copy(update={"history_length": 2})
 
-    recovered = recover(store, shorter, base(), ORIGIN)
+    recovered = recover(store, CONFIG, replace(base(), history_length=2), ORIGIN)
 
     whole = recover(store, CONFIG, base(), ORIGIN).state.published.user_state("u", 0).recent
     assert len(whole) > 2

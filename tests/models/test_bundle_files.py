@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from bundle_forgery import edit_json, sign
 
+from models.bundle import MANIFEST, Bundle
 from models.bundle_files import GraphPart
 from runtime.errors import BundleError
 
@@ -19,6 +23,39 @@ def test_the_graphs_part_is_that_of_the_whole_bundle(tiny_bundle, tiny_bundle_fo
     assert list(part.graph.item_ids) == list(tiny_bundle.graph.item_ids)
     np.testing.assert_array_equal(part.graph.item_embeddings, tiny_bundle.graph.item_embeddings)
     assert part.text.encode("title number 7") == tiny_bundle.text.encode("title number 7")
+
+
+def test_updater_and_worker_read_the_same_length_of_histories(tiny_bundle, tmp_path):
+    """Chosen at the training, part of the version."""
+    longer = replace(tiny_bundle, limits=replace(tiny_bundle.limits, history_length=200)).save(tmp_path / "longer")
+
+    assert GraphPart.load(tmp_path / "longer").history_length == 200
+    assert Bundle.load(tmp_path / "longer").limits.history_length == 200
+    assert longer.version != tiny_bundle.version
+
+
+def test_bundles_of_earlier_formats_have_histories_of_fifty(tiny_bundle_folder, tmp_path):
+    """Up to format 5 nobody could choose, and no bundle told it."""
+    folder = shutil.copytree(tiny_bundle_folder, tmp_path / "bundle")
+    limits = json.loads((folder / MANIFEST).read_text())["prompt_limits"]
+    edit_json(
+        folder / MANIFEST, format_version=5, prompt_limits={k: v for k, v in limits.items() if k != "history_length"}
+    )
+    sign(folder)
+
+    assert GraphPart.load(folder).history_length == Bundle.load(folder).limits.history_length == 50
+
+
+@pytest.mark.parametrize("part", [GraphPart, Bundle])
+def test_a_bundle_without_any_history_is_refused(tiny_bundle_folder, tmp_path, part):
+    """In one line that says why: nothing could be computed from it."""
+    folder = shutil.copytree(tiny_bundle_folder, tmp_path / "bundle")
+    limits = json.loads((folder / MANIFEST).read_text())["prompt_limits"]
+    edit_json(folder / MANIFEST, prompt_limits={**limits, "history_length": 0})
+    sign(folder)
+
+    with pytest.raises(BundleError, match=r"bundle\.json .*history_length is 0; at least 1"):
+        part.load(folder)
 
 
 @pytest.mark.parametrize("damaged", ["graph.safetensors", "tokenizer.json", "backbone/model.safetensors"])

@@ -39,6 +39,7 @@ class Settings(ProgramSettings):
         "worker.old": "worker.limits",
     }
 
+    removed: ClassVar = {"worker.limits.width": "follow depth"}
     shared_sections: ClassVar = frozenset({"kafka", "worker", "updater"})
 
     kafka: KafkaSettings = KafkaSettings()
@@ -204,6 +205,23 @@ def test_a_key_may_have_moved_to_another_section(file, text, environ):
 )
 def test_the_old_and_the_new_name_at_once_are_refused(file, text, environ, words):
     """The error names both and says which to remove."""
+    with pytest.raises(SettingsError, match=words):
+        load_settings(Settings, file(text), environ)
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "words"),
+    [
+        ("[worker.limits]\nwidth = 5\n", {}, r"worker\.limits\.width in .*\.toml is no setting any more: follow depth"),
+        (
+            "",
+            {"EXITSTREAM_WORKER__LIMITS__WIDTH": "5"},
+            "EXITSTREAM_WORKER__LIMITS__WIDTH in the environment is no setting any more: follow depth",
+        ),
+    ],
+)
+def test_a_removed_key_is_refused_with_what_to_do_instead(file, text, environ, words):
+    """The error says where it is set and why it has no effect any more."""
     with pytest.raises(SettingsError, match=words):
         load_settings(Settings, file(text), environ)
 

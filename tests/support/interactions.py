@@ -21,9 +21,10 @@ def trained_base(**more):
     return BaseEmbeddings(TRAINED, vectors, ALPHAS, **more)
 
 
-def exact_state(base=None, **config):
+def exact_state(base=None, history_length=50, **config):
     """A state machine without approximation in what it computes and publishes."""
-    return UpdaterState(GraphConfig(**{"epsilon": 0.0, "embedding_dtype": "float32", **config}), base or trained_base())
+    base = base or trained_base(history_length=history_length)
+    return UpdaterState(GraphConfig(**{"epsilon": 0.0, "embedding_dtype": "float32", **config}), base)
 
 
 def interaction(user, item, time_ms, kind="click", **more):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +14,7 @@ from graph_updater import pipeline
 from graph_updater.recovery import SNAPSHOT_KIND
 from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
 from graph_updater.updater import Updater
+from models.bundle_store import BundleStore
 from programs.topics import TopicSettings
 from runtime.clock import SystemClock
 from runtime.errors import BundleError, TopicMissing
@@ -78,6 +80,33 @@ class UpdaterEssentials:
 
         assert any(line["event"] == "recovered from a snapshot" for line in logs)
         assert len(world.published.dead_letters) == 1
+
+    async def test_a_bundle_of_the_same_graph_may_change_the_length_of_histories(self, world, tiny_bundle, tmp_path):
+        """Without a restart and without publishing all again: what is published from then on has the new length."""
+        store = BundleStore(tmp_path / "store")
+        for length in (50, 3):
+            limits = replace(tiny_bundle.limits, history_length=length)
+            replace(tiny_bundle, limits=limits).save(tmp_path / f"{length}")
+            version, _ = store.put(tmp_path / f"{length}")
+            if length == 50:
+                store.promote(version, "test")
+        recent = {}
+
+        def heard():
+            states = world.published.states[world.topics.user_states]
+            recent.update((name, [past.event_id for past in state.recent]) for name, state in states.items())
+            return recent.get("u0", [])
+
+        async with world.running(bundle=store.address, bundle_check_s=0.1) as running:
+            await world.send(*(click("u0", f"i{n}", n, event_id=f"e{n}") for n in range(6)))
+            await world.published.until(lambda: len(heard()) == 6)
+            store.promote(version, "test")
+            await world.published.until(
+                lambda: running.updater.metrics.value("exitstream_updater_bundle_changes_total") == 1
+            )
+            assert await world.published.quiet() == 0
+            await world.send(click("u0", "i6", 6, event_id="e6"))
+            await world.published.until(lambda: heard() == ["e4", "e5", "e6"])
 
     async def test_dead_letters_are_published_before_more_is_read(self, world, monkeypatch):
         """However many records cannot be read, their letters take bounded memory, and each is sent once."""

@@ -57,4 +57,7 @@ def new_replay(log, graph, text, preset):
     from graph_updater.graph.base_embeddings import bundled_base
     from training.replay import Replay
 
-    return lambda: Replay(log.items, bundled_base(graph, text), text, preset.limits)
+    def make(**limits):
+        return Replay(log.items, bundled_base(graph, text), text, replace(preset.limits, **limits))
+
+    return make

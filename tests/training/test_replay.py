@@ -165,6 +165,26 @@ def test_a_replay_for_a_bundle_makes_its_prompts(tiny_bundle):
     assert tokens_and_numbers(replay.prompt("u", ["i1"])) == tokens_and_numbers(expected)
 
 
+@pytest.mark.parametrize("length", [5, 60])
+def test_training_keeps_histories_as_long_as_the_bundle_will_tell(log, new_replay, length):
+    """Longer than what a prompt shows, and than the usual one: statistics count all of it, and nothing before it."""
+    replay = new_replay(history_length=length)
+    replay.advance(_clicks_of("ann", log, 70))
+    users = replay.tables.users
+    history = users.histories[users.ids.row("ann")]
+
+    assert len(history) == length
+    kept = [replay.tables.items.ids.id_of(packed >> 1) for packed in history.tolist()]
+    assert kept == [event.item_id for event in _clicks_of("ann", log, 70)[-length:]]
+
+
+def _clicks_of(user, log, count):
+    return [
+        Interaction(event_id=f"e{at}", user_id=user, item_id=log.items[at % 9].item_id, kind="click", event_time_ms=at)
+        for at in range(count)
+    ]
+
+
 def test_what_is_sent_as_a_grade_arrives_in_the_prompt(log, new_replay):
     """From the interaction through the updater's state and the worker's tables: the very numbers, for the user, the
     item and the spread; without any, a click has 1 and the rest 0.

@@ -49,7 +49,7 @@ def text() -> Text:
 @pytest.fixture
 def tables(text) -> Tables:
     """Empty tables for embeddings of four numbers."""
-    return Tables(text, DIM, TableSettings(history_length=6, title_tokens=8))
+    return Tables(text, DIM, TableSettings(title_tokens=8), history_length=6)
 
 
 @pytest.fixture(scope="session")

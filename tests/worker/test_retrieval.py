@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from models.prompt import PromptLimits
 from schemas.messages import Item
 from worker.retrieval import Retriever
-from worker.state_store.settings import TableSettings
 from worker.state_store.tables import Tables
 
 DIM = 4
@@ -93,7 +92,7 @@ histories = st.lists(
 def test_evidence_equals_a_brute_force_search(text, user_state, item_state, seed, pasts, asked, user):
     """Past items, neighbours' votes and similar items are those a search through everything finds."""
     item_vectors, user_vectors = _vectors_of(seed, ITEMS, 0.8), _vectors_of(seed + 1, USERS, 0.8)
-    tables = Tables(text, DIM, TableSettings(history_length=8))
+    tables = Tables(text, DIM, history_length=8)
     met_items = {entry[1:] for past in pasts.values() for entry in past}
     for item in ITEMS:
         tables.put_item_state(item_state(item, item_vectors.get(item), int(item in met_items)))

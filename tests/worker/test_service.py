@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,30 @@ async def test_a_version_with_other_embeddings_serves_once_its_own_tables_are_fi
 
     assert Counter(scores.model_version for scores in answers) == {first: 10, second: 10}
     assert {scores.embedding_version for scores in answers if scores.model_version == second} == {2}
+
+
+async def test_a_version_with_longer_histories_reads_them_in_tables_of_its_own(lab, store, tiny_bundle):
+    """What serves until then has cut them; statistics of the new version count all that it was trained on."""
+    second = with_history_length(store, tiny_bundle, 2)
+    async with lab.worker(lab.settings(bundle=store.address, bundle_check_s=0.05)) as service:
+        assert _serves(service, second)
+        assert set(_history_lengths(service)) == {2}
+        third = with_history_length(store, tiny_bundle, 200)
+        await until(lambda: _serves(service, third) and set(_history_lengths(service)) == {6})
+        await lab.ask(*requests(10))
+        assert await _answered_by(lab, 10) == {third: 10}
+        store.roll_back()
+        await until(lambda: _serves(service, second) and set(_history_lengths(service)) == {2})
+
+
+def with_history_length(store, bundle, length):
+    """Releases a bundle whose only difference is how many past interactions are kept."""
+    return store.release(replace(bundle, limits=replace(bundle.limits, history_length=length)))
+
+
+def _history_lengths(service):
+    users = service.metrics._tables.users
+    return users.history_lengths[[users.ids.row(f"u{number}") for number in range(10)]].tolist()
 
 
 async def test_a_version_that_cannot_be_used_changes_nothing(lab, store, tiny_bundle):

@@ -15,9 +15,9 @@ def _load(**environ):
 
 def test_the_environment_reaches_every_section():
     """Down to the nested ones."""
-    worker = _load(BUDGET_MS="150", CONTROLLER__BASE_THRESHOLD="0.8", TABLES__HISTORY_LENGTH="10").worker
+    worker = _load(BUDGET_MS="150", CONTROLLER__BASE_THRESHOLD="0.8", TABLES__TITLE_TOKENS="10").worker
 
-    assert (worker.budget_ms, worker.controller.base_threshold, worker.tables.history_length) == (150, 0.8, 10)
+    assert (worker.budget_ms, worker.controller.base_threshold, worker.tables.title_tokens) == (150, 0.8, 10)
 
 
 def test_contradictory_thresholds_are_refused():

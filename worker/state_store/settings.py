@@ -10,7 +10,6 @@ from runtime.settings import SettingsSection
 class TableSettings(SettingsSection):
     """What is kept of users and items, `[worker.tables]`."""
 
-    history_length: int = Field(64, ge=1, le=10_000, description="past interactions kept per user, the latest ones")
     title_tokens: int = Field(32, ge=0, description="tokens kept of an item's text")
     exact_search_limit: int = Field(20_000, ge=1, description="most entries searched exactly; beyond: inverted lists")
     least_recall: float = Field(0.95, gt=0, le=1, description="below this share of true neighbours more lists are read")

@@ -17,6 +17,7 @@ import structlog
 
 from models.attributes import attribute_values, title_words
 from models.evidence import Vector
+from models.prompt_limits import HISTORY_LENGTH
 from models.text import Text
 from schemas.codec import MalformedRecord
 from schemas.embeddings import decode_embedding
@@ -46,6 +47,7 @@ class Tables:
         settings: what is kept, and how it is searched.
         executor: where search indexes are trained; None trains them on the spot.
         clock: monotonic seconds, for the pauses after a failure.
+        history_length: past interactions kept per user, the latest; the bundle's, as its statistics count them all.
 
     Attributes:
         refreshing: how the attempts to bring the indexes up to date have gone.
@@ -60,13 +62,15 @@ class Tables:
         clock: Callable[[], float] = time.monotonic,
         *,
         space: str = "",
+        history_length: int = HISTORY_LENGTH,
     ) -> None:
         self._settings = settings or TableSettings()
         self.embedding_dim = embedding_dim
+        self._history_length = history_length
         self._space = space
         self._text = text
         self.items = ItemColumns(embedding_dim)
-        self.users = UserColumns(embedding_dim, self._settings.history_length)
+        self.users = UserColumns(embedding_dim, history_length)
         self.item_index = VectorIndex(embedding_dim, self._settings, executor, clock)
         self.user_index = VectorIndex(embedding_dim, self._settings, executor, clock)
         self.refreshing = Retries(clock)
@@ -117,7 +121,7 @@ class Tables:
             self.users.versions[row] = version
         self.users.counts[row] = state.impressions, state.positives, grades
         self.users.event_times_ms[row] = state.last_event_time_ms
-        self._set_history(row, state.recent[-self._settings.history_length :])
+        self._set_history(row, state.recent[-self._history_length :])
         self._changed_users.add(row)
 
     def remove_item(self, item_id: str) -> None:

@@ -131,9 +131,9 @@ def test_bundles_must_load_and_agree():
 
 def test_memory_is_held_against_model_and_tables():
     """Rows of users and items come on top of what the bundle takes."""
-    assert machine.check_memory(BUNDLE, 0, 64, 1_100_000_000).level == "ok"
-    assert machine.check_memory(BUNDLE, 1_000_000, 64, 1_100_000_000).level == "problem"
-    assert machine.check_memory(BUNDLE, 0, 64, None).level == "ok"
+    assert machine.check_memory(BUNDLE, 0, 1_100_000_000).level == "ok"
+    assert machine.check_memory(BUNDLE, 1_000_000, 1_100_000_000).level == "problem"
+    assert machine.check_memory(BUNDLE, 0, None).level == "ok"
 
 
 def test_threads_need_cpus():

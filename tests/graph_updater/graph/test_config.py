@@ -16,7 +16,6 @@ from graph_updater.graph.config import GraphConfig
         {"degree_cap": -1},
         {"window_ms": -1},
         {"half_life_ms": -5},
-        {"history_length": 0},
         {"publish_min_cosine": 1.5},
     ],
 )

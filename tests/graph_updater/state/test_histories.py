@@ -86,6 +86,30 @@ def test_a_history_is_the_last_interactions_in_order_of_time(stream, length, bat
     assert histories.mentions[: PEOPLE + THINGS].tolist() == np.bincount(kept, minlength=PEOPLE + THINGS).tolist()
 
 
+@settings(max_examples=50, deadline=None)
+@given(events, events, st.integers(1, 12), st.integers(1, 12))
+def test_histories_of_another_length_are_cut_to_the_newest_or_grow_from_then_on(before, after, length, other):
+    """What is left is the end of what was; what comes later is kept as in histories that had this length and entries
+    from the beginning.
+    """
+    histories = histories_of(length)
+    record(histories, before)
+    former = [histories.entries(user) for user in range(PEOPLE)]
+
+    cut = histories.keep(other)
+
+    assert [histories.entries(user) for user in range(PEOPLE)] == [entries[-other:] for entries in former]
+    assert cut.tolist() == [user for user, entries in enumerate(former) if len(entries) > other]
+    people = np.arange(PEOPLE, dtype=np.int32)
+    fresh = histories_of(other)
+    lengths = np.zeros(PEOPLE + THINGS, np.int64)
+    lengths[:PEOPLE] = [len(histories.entries(user)) for user in range(PEOPLE)]
+    fresh.restore(lengths, histories.entries_of(people))
+    assert record(histories, after) == record(fresh, after)
+    assert [histories.entries(user) for user in range(PEOPLE)] == [fresh.entries(user) for user in range(PEOPLE)]
+    assert histories.mentions.tolist() == fresh.mentions.tolist()
+
+
 def _packed(user, item, time):
     return pack_event_ids([f"{user}/{item}/{time}"])[0].tolist()
 

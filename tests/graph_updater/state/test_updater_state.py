@@ -185,6 +185,31 @@ def test_what_has_left_the_window_is_named_once_and_its_place_used_again():
     assert not state.user_embeddings(["carl"]).any()  # the new item brings nothing yet
 
 
+def test_a_bundle_of_the_same_graph_may_ask_for_histories_of_another_length():
+    """Shorter ones hold the newest at once, in a snapshot that is being copied too; longer ones grow from then on.
+    Embeddings, counts and versions stay, and nothing is published for it.
+    """
+    state = exact_state(history_length=3)
+    state.apply([interaction("anna", f"item-{number}", 1_000 + number) for number in range(3)])
+    state.published.take_changes()
+    embeddings = state.user_embeddings(["anna"])
+    copy = state.start_snapshot()
+    copy.step()
+
+    state.keep_histories_of(2)
+
+    assert [past.item_id for past in state.published.user_state("anna", 0).recent] == ["item-1", "item-2"]
+    assert state.finish_snapshot().merge()[0]["history_count"].max() == 2
+    changes = state.published.take_changes()
+    assert (changes.users, changes.items) == ([], [])
+    np.testing.assert_array_equal(state.user_embeddings(["anna"]), embeddings)
+    state.keep_histories_of(4)
+    state.apply([interaction("anna", f"item-{number}", 2_000 + number) for number in range(3, 5)])
+    told = state.published.user_state("anna", 0)
+    assert [past.item_id for past in told.recent] == ["item-1", "item-2", "item-3", "item-4"]
+    assert told.impressions == 5
+
+
 def test_an_item_that_no_history_names_any_more_expires():
     """Once a user's newer interactions have pushed the item out of the history, nothing holds it beyond the window."""
     state = exact_state(window_ms=256_000, history_length=2)
