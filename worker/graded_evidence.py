@@ -17,7 +17,8 @@ from models.graded_features import (
     user_grades,
 )
 from schemas.messages import FULL_GRADE
-from worker.state_store.columns import ItemColumns, Rows
+from worker.state_store.columns import Rows
+from worker.state_store.item_columns import ItemColumns
 from worker.state_store.rows import UNKNOWN_ROW
 from worker.state_store.shared_values import COUNTS, NO_VALUE
 
