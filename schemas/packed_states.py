@@ -69,6 +69,7 @@ NUMBER_BYTES: Final = (0, 2, 4)
 """Of one number of an embedding, by `DTYPES`."""
 MOST_NAME_BYTES: Final = 4 * 1_024
 """Of an id, see `schemas.messages.Identifier`."""
+_NUMBERS: Final = ("impressions", "positives", "grades", "last_event_time_ms", "published_time_ms")
 _WORD: Final = 8
 _HASHES_KEPT: Final = 1 << 15
 _MOST: Final = 2**63 - 1
@@ -109,9 +110,8 @@ def pack_state(state: UserState | ItemState) -> bytes:
             )
         space = embedding.space.encode()
         header["dtype"], header["dim"] = DTYPES.index(embedding.dtype), embedding.dim
-    numbers = {"version": 0 if embedding is None else embedding.version, "grades": grades_of(state)}
-    for field in ("impressions", "positives", "last_event_time_ms", "published_time_ms"):
-        numbers[field] = getattr(state, field)
+    numbers = {field: getattr(state, field) for field in _NUMBERS} | {"grades": grades_of(state)}
+    numbers["version"] = 0 if embedding is None else embedding.version
     for field, number in numbers.items():
         if not 0 <= number <= _MOST:
             raise MalformedRecord(f"the number {number} of {field} is beyond 64 bits")
@@ -146,11 +146,7 @@ def unpack_user_state(value: bytes) -> UserState:
         user_id=parts.name,
         embedding=parts.embedding(),
         recent=parts.past(),
-        impressions=parts.number("impressions"),
-        positives=parts.number("positives"),
-        last_event_time_ms=parts.number("last_event_time_ms"),
-        published_time_ms=parts.number("published_time_ms"),
-        grades=parts.number("grades"),
+        **{field: parts.number(field) for field in _NUMBERS},
     )
 
 
@@ -164,11 +160,7 @@ def unpack_item_state(value: bytes) -> ItemState:
     return ItemState(
         item_id=parts.name,
         embedding=parts.embedding(),
-        impressions=parts.number("impressions"),
-        positives=parts.number("positives"),
-        last_event_time_ms=parts.number("last_event_time_ms"),
-        published_time_ms=parts.number("published_time_ms"),
-        grades=parts.number("grades"),
+        **{field: parts.number(field) for field in _NUMBERS},
     )
 
 
