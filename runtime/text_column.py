@@ -35,6 +35,12 @@ class TextColumn:
         start = int(self.start[row])
         return self.octets[start : start + int(self.length[row])].tobytes()
 
+    def get_many(self, rows: NDArray[np.int64]) -> list[bytes]:
+        """The texts of rows below the largest ever set."""
+        starts = self.start[rows]
+        ends, octets = (starts + self.length[rows]).tolist(), self.octets.data
+        return [bytes(octets[start:end]) for start, end in zip(starts.tolist(), ends, strict=True)]
+
     def part(self, start: int, end: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """The texts of rows from `start` to `end`, end to end, and their lengths."""
         lengths = self.length[start:end].astype(np.int64)

@@ -181,11 +181,11 @@ class Retriever:
         voters: list[list[SimilarUser]] = [[] for _ in votes.met]
         met_by_nearest = np.cumsum(votes.met != _NOT_MET, axis=1)
         shown = (votes.met != _NOT_MET) & (met_by_nearest <= self._limits.similar_users)
-        ids, rows, similarities = self._tables.users.ids, votes.rows.tolist(), votes.similarities.tolist()
+        similarities = votes.similarities.tolist()
+        named = np.flatnonzero(shown.any(axis=0))
+        names = dict(zip(named.tolist(), self._tables.users.ids.ids_of(votes.rows[named]), strict=True))
         for place, voter in np.argwhere(shown).tolist():
-            voters[place].append(
-                SimilarUser(ids.id_of(rows[voter]), similarities[voter], bool(votes.met[place, voter]))
-            )
+            voters[place].append(SimilarUser(names[voter], similarities[voter], bool(votes.met[place, voter])))
         return voters
 
     def _user_evidence(self, user: _User, facts: dict[int, ItemFacts]) -> UserEvidence:

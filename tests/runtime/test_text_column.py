@@ -20,6 +20,7 @@ def test_a_row_has_the_text_that_was_set_last(batches):
             column.put(np.array(list(batch)), list(batch.values()))
             model |= batch
             assert {row: column.get(row) for row in model} == model
+            assert column.get_many(np.array(list(model))) == list(model.values())
     finally:
         text_column._LEAST_GARBAGE = before
 

@@ -43,6 +43,10 @@ class UserIds:
         """The id that holds a row."""
         return self._texts.get(row).decode()
 
+    def ids_of(self, rows: Rows) -> list[str]:
+        """The ids that hold rows."""
+        return [text.decode() for text in self._texts.get_many(rows)]
+
     def texts(self, start: int, end: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """The ids of rows, end to end, and their lengths; 0 for a row that is free."""
         return self._texts.part(start, end)
