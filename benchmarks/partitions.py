@@ -46,15 +46,18 @@ class PartitionedReplay(Replay):
         partitions: how many there are.
         items: the catalogue.
         bundle: the trained model.
+
+    Attributes:
+        of_partition: the tables of each.
     """
 
     def __init__(self, partitions: int, items: Sequence[Item], bundle: Bundle) -> None:
-        self._of_partition = [
+        self.of_partition = [
             Tables(bundle.text, bundle.graph.dim, history_length=bundle.limits.history_length)
             for _ in range(partitions)
         ]
-        self._retrievers = [Retriever(tables, bundle.limits) for tables in self._of_partition]
-        for tables in self._of_partition:
+        self._retrievers = [Retriever(tables, bundle.limits) for tables in self.of_partition]
+        for tables in self.of_partition:
             for item in items:
                 tables.put_item(item)
         base = bundled_base(bundle.graph, bundle.text)
@@ -64,18 +67,22 @@ class PartitionedReplay(Replay):
         """What the worker of the user's partition finds."""
         return self._retrievers[self._partition(user_id)].retrieve(user_id, item_ids)
 
+    def same_partition(self, user_id: str, other: str) -> bool:
+        """Whether one worker has both."""
+        return self._partition(user_id) == self._partition(other)
+
     def _partition(self, user_id: str) -> int:
-        return partition_of(user_id.encode(), len(self._of_partition))
+        return partition_of(user_id.encode(), len(self.of_partition))
 
     def _publish(self, now_ms: int) -> None:
         published = self._state.published
         changes = published.take_changes()
         items = [state for state in published.packed_items(changes.items, now_ms) if state is not None]
         item_keys = [name.encode() for name in changes.items]
-        users: list[list[str]] = [[] for _ in self._of_partition]
+        users: list[list[str]] = [[] for _ in self.of_partition]
         for name in changes.users:
             users[self._partition(name)].append(name)
-        for tables, names in zip(self._of_partition, users, strict=True):
+        for tables, names in zip(self.of_partition, users, strict=True):
             states = [state for state in published.packed_users(names, now_ms) if state is not None]
             tables.put_user_states(PackedBatch(states, USER_MAGIC), [name.encode() for name in names])
             tables.put_item_states(PackedBatch(items, ITEM_MAGIC), item_keys)

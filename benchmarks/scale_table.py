@@ -44,3 +44,22 @@ def scale(figures: Figures) -> str:
         "goal",
     )
     return table(head, rows)
+
+
+def partitions(figures: Figures) -> str:
+    """AUC by the number of partitions among whose users similar ones are found."""
+    return table(
+        ("partitions", "AUC, last head", "against one, points (95 % interval)"),
+        [
+            (
+                str(count),
+                f"{auc:.4f}",
+                f"{100 * cost['difference']:+.2f} ({100 * cost['low']:+.2f} to {100 * cost['high']:+.2f})"
+                if at
+                else "",
+            )
+            for at, (count, auc, cost) in enumerate(
+                zip(figures["partitions"], figures["auc"], figures["difference"], strict=True)
+            )
+        ],
+    )
