@@ -48,18 +48,8 @@ def scale(figures: Figures) -> str:
 
 def partitions(figures: Figures) -> str:
     """AUC by the number of partitions among whose users similar ones are found."""
-    return table(
-        ("partitions", "AUC, last head", "against one, points (95 % interval)"),
-        [
-            (
-                str(count),
-                f"{auc:.4f}",
-                f"{100 * cost['difference']:+.2f} ({100 * cost['low']:+.2f} to {100 * cost['high']:+.2f})"
-                if at
-                else "",
-            )
-            for at, (count, auc, cost) in enumerate(
-                zip(figures["partitions"], figures["auc"], figures["difference"], strict=True)
-            )
-        ],
-    )
+    rows = []
+    for count, auc, cost in zip(figures["partitions"], figures["auc"], figures["difference"], strict=True):
+        points = [f"{100 * cost[part]:+.2f}" for part in ("difference", "low", "high")]
+        rows.append((str(count), f"{auc:.4f}", "" if count == 1 else f"{points[0]} ({points[1]} to {points[2]})"))
+    return table(("partitions", "AUC, last head", "against one, points (95 % interval)"), rows)
