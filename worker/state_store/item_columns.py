@@ -15,7 +15,7 @@ from runtime.arrays import grow
 from schemas.packed_states import id_hash
 from worker.state_store.columns import EmbeddedColumns, Rows
 from worker.state_store.hash_rows import Hashes, HashRows
-from worker.state_store.rows import RowIds
+from worker.state_store.rows import UNKNOWN_ROW, RowIds
 from worker.state_store.shared_values import COUNTS, SharedValues
 
 NO_TITLE: Final[Sequence[int]] = array("i")
@@ -48,6 +48,17 @@ class ItemColumns(EmbeddedColumns):
             self.grow(row + 1)
             self._by_hash.add_one(id_hash(name), row)
         return row
+
+    def intern_many(self, names: Sequence[str]) -> Rows:
+        """The rows of distinct ids, as `intern` gives them."""
+        rows = np.fromiter(map(self.ids.row, names), np.int64, len(names))
+        new = np.flatnonzero(rows == UNKNOWN_ROW)
+        if len(new):
+            of_new = [names[at] for at in new.tolist()]
+            rows[new] = [self.ids.intern(name) for name in of_new]
+            self.grow(self.ids.high_water)
+            self._by_hash.add(np.array([id_hash(name) for name in of_new], np.uint64), rows[new])
+        return rows
 
     def find(self, hashes: Hashes) -> Rows:
         """Rows by `id_hash`, (n,); UNKNOWN_ROW where there is none."""

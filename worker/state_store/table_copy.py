@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.state_store.columns import EmbeddedColumns, Rows
-from worker.state_store.shared_values import COUNTS, NO_VALUE, SharedValues
+from worker.state_store.columns import Rows
+from worker.state_store.shared_values import NO_VALUE, SharedValues
 from worker.state_store.tables import Tables
 
 LAYOUT: Final = 1
@@ -100,8 +100,9 @@ def _restore_items(tables: Tables, arrays: Mapping[str, NDArray[Any]]) -> Rows:
     """Fills the items. Returns the row of each row in the copy; -1 where the copy has none."""
     items = tables.items
     names = _texts(arrays["item_ids"], arrays["item_id_lengths"])
-    rows = np.array([items.intern(name.decode()) for name in names], np.int64)
-    _set_columns(items, rows, arrays, "item", _COMMON)
+    rows = items.intern_many([name.decode() for name in names])
+    for name in _COMMON:
+        getattr(items, name)[rows] = arrays[f"item_{name}"]
     items.told_by[rows] = arrays["item_told_by"]
     ends = np.cumsum(arrays["item_title_lengths"], dtype=np.int64)
     starts = ends - arrays["item_title_lengths"]
@@ -136,7 +137,8 @@ def _restore_users(tables: Tables, arrays: Mapping[str, NDArray[Any]], item_rows
     chosen = np.fromiter(unique.values(), np.int64, len(unique))
     rows, _ = users.ids.intern(list(unique))
     users.grow(users.ids.high_water)
-    _set_columns(users, rows, {name: arrays[name][chosen] for name in _names("user")}, "user", (*_COMMON, *_USERS))
+    for name in (*_COMMON, *_USERS):
+        getattr(users, name)[rows] = arrays[f"user_{name}"][chosen]
     lengths = arrays["user_history_lengths"].astype(np.int64)
     starts = np.cumsum(lengths) - lengths
     for begin in range(0, len(rows), _RESTORED_AT_ONCE):
@@ -152,19 +154,6 @@ def _restore_users(tables: Tables, arrays: Mapping[str, NDArray[Any]], item_rows
         users.histories.put(rows[begin : begin + _RESTORED_AT_ONCE], count, entries, grades)
         tables.items.move_mentions(np.zeros(0, np.int64), items)
     users.changed.mark(rows)
-
-
-def _names(kind: str) -> list[str]:
-    return [f"{kind}_{name}" for name in (*_COMMON, *(_USERS if kind == "user" else ()))]
-
-
-def _set_columns(
-    columns: EmbeddedColumns, rows: Rows, arrays: Mapping[str, NDArray[Any]], kind: str, names: tuple[str, ...]
-) -> None:
-    if arrays[f"{kind}_counts"].shape[1:] != (COUNTS,):
-        raise ValueError("other counts are kept today")
-    for name in names:
-        getattr(columns, name)[rows] = arrays[f"{kind}_{name}"]
 
 
 def _joined(parts: list[Arrays]) -> Arrays:

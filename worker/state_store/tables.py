@@ -102,7 +102,7 @@ class Tables:
         """
         states.require_ids(keys)
         records, own, vectors = self._usable(states)
-        rows = np.array([self.items.intern(keys[at].decode()) for at in records.tolist()], np.int64)
+        rows = self.items.intern_many([keys[at].decode() for at in records.tolist()])
         self.items.set_counts(rows, _counts(states, records))
         self._set_embeddings(self.items, rows, own, vectors, states.has_embedding()[records])
         self.items.changed.mark(rows)
