@@ -43,8 +43,8 @@ class UpdaterSection(SettingsSection):
     state_bytes_per_s: int = Field(
         0,
         ge=0,
-        description="most bytes of states published a second, on average, before Kafka compresses them; beyond, "
-        "changes wait, and those of one id become one; 0: no limit",
+        description="most bytes of states published a second, on average, before Kafka compresses them: after each "
+        "publication changes wait as long as that asks, and those of one id become one; 0: no limit",
     )
     leader_timeout_ms: int = Field(
         6_000,

@@ -122,7 +122,7 @@ class MessageDecoder(Generic[M]):
             raise MalformedRecord(f"empty value where the message {self._name} was expected")
         self.check_size(value)
         named = dict(headers)
-        self._check_version(named.get(VERSION_HEADER))
+        self.check_version(named.get(VERSION_HEADER))
         content = named.get(FORMAT_HEADER)
         wire_format: WireFormat = "msgpack"
         if content is not None:
@@ -149,7 +149,12 @@ class MessageDecoder(Generic[M]):
         if len(value) > self._max_bytes:
             raise MalformedRecord(f"{len(value)} bytes, more than the {self._max_bytes} allowed for {self._name}")
 
-    def _check_version(self, header: bytes | None) -> None:
+    def check_version(self, header: bytes | None) -> None:
+        """Checks that a record is of no newer version than is known here.
+
+        Raises:
+            MalformedRecord: it is, or the header holds no number.
+        """
         if header is None:
             return
         if not header.isdigit() or len(header) > _LONGEST_VERSION:

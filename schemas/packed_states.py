@@ -190,6 +190,7 @@ class StateDecoder(MessageDecoder[S]):
         """As `MessageDecoder.decode`."""
         if value is not None and is_packed(headers):
             self.check_size(value)
+            self.check_version(dict(headers).get(VERSION_HEADER))
             return self._unpack(value)
         return super().decode(value, headers)
 
@@ -238,10 +239,17 @@ class _Parts:
         events = self._column(self._events_start, "<u2")
         if self._name_start + int(names.sum()) + int(events.sum()) > len(self._value):
             raise MalformedRecord("the ids of the history go beyond the end of the record")
+        times = self._column(HEADER.itemsize, "<i8")
+        if self._past and not 0 <= int(times.min()) <= int(times.max()) <= LATEST_MS:
+            raise MalformedRecord("a time in the history cannot be")
         outcomes, grades = self._column(self._outcomes_start, "u1"), self._column(self._grades_start, "u1")
+        items = self._texts(self._name_start, names.tolist(), "item")
+        hashes = self._column(HEADER.itemsize + _WORD * self._past, "<u8")
+        if [id_hash(item) for item in items] != hashes.tolist():
+            raise MalformedRecord("the history tells another hash of an item than its id has: another writer made it")
         rows = zip(
-            self._texts(self._name_start, names.tolist(), "item"),
-            self._column(HEADER.itemsize, "<i8").tolist(),
+            items,
+            times.tolist(),
             outcomes.tolist(),
             self._texts(self._name_start + int(names.sum()), events.tolist(), "event"),
             grades.tolist(),

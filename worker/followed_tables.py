@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
+
 from models.bundle import Bundle
 from runtime.clock import Clock
 from runtime.kafka import TopicFollower, require_topics, topic_ids
@@ -23,6 +25,8 @@ from worker.settings import WorkerSettings
 from worker.state_feed import FeedBeside, StateFeed
 from worker.state_store.state_reader import StateReader
 from worker.state_store.tables import Tables
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,7 @@ class TableMaker:
             history_length=bundle.limits.history_length,
         )
         saved = await self._saved(bundle, reader.topics)
+        readiness.wait_for("tables", "reading the saved tables")
         tables, offsets = (empty(), {}) if saved is None else await saved.restored(empty)
         follower = TopicFollower(
             settings.kafka, reader.topics, start_from=offsets, out_of_range="earliest", outages=self.outages
@@ -144,12 +149,18 @@ class TableMaker:
         settings, tables = self.settings, self.settings.worker.tables
         if not tables.saved:
             return None
-        cluster = await require_topics(settings.kafka, topics)
+        cluster, ids = await require_topics(settings.kafka, topics), await topic_ids(settings.kafka, topics)
+        if not ids:
+            log.warning(
+                "tables are not saved: this broker does not tell topics from others of their names", topics=topics
+            )
+            return None
         origin = {
-            "bundle": bundle.version,
-            "cluster": cluster.id,
-            "topics": await topic_ids(settings.kafka, topics),
+            "space of embeddings": bundle.space,
+            "length of histories": bundle.limits.history_length,
             "number of title tokens": tables.title_tokens,
+            "cluster": cluster.id,
+            "topics": ids,
         }
         address = f"{tables.saved}/{settings.group}"
         return SavedTables(address, origin, settings.topics.tombstone_retention_ms, self.clock)

@@ -72,7 +72,9 @@ class ModelLoader:
         """
         await self._thread.call(lambda: set_thread_counts(self._threads))
         bundle = await self._thread.call(partial(self._load, threading.Event()))
-        followed = await self._maker.make(bundle, readiness)
+        followed = await unless_stopped(stopping, self._maker.make(bundle, readiness))
+        if followed is None:
+            return None
         await self._take_over(followed)
         await unless_stopped(stopping, followed.filled())
         if stopping.is_set():

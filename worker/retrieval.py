@@ -118,7 +118,7 @@ class Retriever:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         direction = normalised(user.embedding[None])
         similarities, rows = self._tables.user_index.search(direction, self._near_users + 1)
-        others = (rows[0] != NO_ID) & (rows[0] != user.row)
+        others = self._tables.users.are_live(rows[0]) & (rows[0] != user.row)
         return rows[0][others][: self._near_users], similarities[0][others][: self._near_users]
 
     def _places(self, candidate_rows: Rows) -> NDArray[np.int32]:
@@ -138,7 +138,7 @@ class Retriever:
         similarities, rows = self._tables.item_index.search(
             candidates.directions[asking], self._limits.similar_items + 1
         )
-        rows[rows == candidates.rows[asking, None]] = NO_ID
+        rows[(rows == candidates.rows[asking, None]) | ~self._tables.items.are_live(rows)] = NO_ID
         # The candidate itself is removed; moving the gap to the end keeps the order of the others.
         order = np.argsort(rows == NO_ID, axis=1, kind="stable")[:, : self._limits.similar_items]
         ranked.similarities[asking] = np.take_along_axis(similarities, order, axis=1)

@@ -1,12 +1,13 @@
 """Tables kept in a folder, or at any fsspec address, so that a worker that starts reads only what is newer.
 
-What is saved serves every worker of the same bundle, cluster and topics. It is used only while the topics still show
-every removal since: a tombstone that compaction has taken away cannot be read again.
+What is saved serves every worker whose embeddings are of the same space, on the same cluster and topics. It is used
+only while the topics still show every removal since: a tombstone that compaction has taken away is not read again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,7 +21,7 @@ from runtime.process.daemon_thread import in_daemon_thread
 from runtime.records import TopicPartition
 from runtime.snapshots import Snapshot, SnapshotStore
 from worker.compute import ComputeThread
-from worker.state_store.table_copy import LAYOUT, Arrays, copy_steps, restore
+from worker.state_store.table_copy import LAYOUT, TableCopy, copy_steps, restore
 from worker.state_store.tables import Tables
 from worker.steps import between_rounds
 
@@ -29,6 +30,9 @@ _KIND: Final = "exitstream worker tables"
 _KEPT: Final = 2
 _LAST_SAVE_LIMIT_S: Final = 10.0
 """How long the end of the program waits: a disk or network that hangs must not keep it from ending."""
+_RESTORE_LIMIT_S: Final = 300.0
+"""How long a start waits for a store that does not answer; reading everything from Kafka may be quicker."""
+_SAVE_LIMIT_S: Final = 300.0
 _SHARE_OF_RETENTION: Final = 0.5
 """Of the time for which topics show removals; the rest is for reading what is newer."""
 log = structlog.get_logger(__name__)
@@ -48,7 +52,8 @@ class SavedTables:
 
     Attributes:
         address: a folder or an fsspec address.
-        origin: what a copy must agree with to be used: bundle, cluster, topics, and what of an item and a user is kept.
+        origin: what a copy must agree with to be used: the space of embeddings, what of an item and a user is kept,
+            cluster and topics.
         tombstone_retention_ms: how long the topics show a removal.
         clock: the time.
     """
@@ -62,9 +67,14 @@ class SavedTables:
         """Tables with the newest copy in them, and where to read on; both empty if there is no copy that can be used,
         which is told. In a thread.
         """
-        return await in_daemon_thread(lambda: self._restored(empty), "saved tables")
+        try:
+            async with asyncio.timeout(_RESTORE_LIMIT_S):
+                return await in_daemon_thread(lambda: self._restored(empty), "saved tables")
+        except TimeoutError:
+            log.warning("the saved tables are not read within the limit; every state is read", limit_s=_RESTORE_LIMIT_S)
+            return empty(), {}
 
-    async def save(self, arrays: Arrays, offsets: Offsets) -> None:
+    async def save(self, copy: TableCopy, offsets: Offsets) -> None:
         """Writes a copy, in a thread.
 
         Raises:
@@ -75,7 +85,7 @@ class SavedTables:
             "offsets": [[topic, partition, offset] for (topic, partition), offset in offsets.items()],
             "saved_ms": self.clock.wall_ms(),
         }
-        await in_daemon_thread(lambda: self._store().save_now(arrays, metadata), "saving tables")
+        await in_daemon_thread(lambda: self._store().save_now(copy.joined(), metadata), "saving tables")
 
     def _restored(self, empty: Callable[[], Tables]) -> tuple[Tables, Offsets]:
         tables = empty()
@@ -88,6 +98,7 @@ class SavedTables:
                 log.info("the saved tables are not used; every state is read", address=self.address, cause=metadata)
                 return tables, {}
             restore(tables, snapshot.arrays)
+            tables.refresh_indexes()  # here and not where they serve, which all rows at once would keep waiting
         except SnapshotError as error:
             log.warning("the saved tables cannot be read; every state is read", cause=str(error))
         except Exception as error:  # whatever it is, the topics hold everything: a start must not fail for this
@@ -144,7 +155,8 @@ class TableSaver:
         await filled
         while True:
             await self.save()
-            await asyncio.sleep(self._interval_s)
+            # Not in step with other workers, which began at the same time.
+            await asyncio.sleep(self._interval_s * random.uniform(0.75, 1.25))
 
     async def save(self) -> None:
         """Saves, if anything has been applied since the last time. A failure is told; the next time may succeed."""
@@ -155,8 +167,9 @@ class TableSaver:
             clock = self._saved.clock
             began_s = clock.monotonic()
             try:
-                arrays, _ = await between_rounds(self._thread, copy_steps(self._tables), clock)
-                await self._saved.save(arrays, offsets)
+                copy, _ = await between_rounds(self._thread, copy_steps(self._tables), clock)
+                async with asyncio.timeout(_SAVE_LIMIT_S):
+                    await self._saved.save(copy, offsets)
             except SnapshotError as error:
                 log.warning("the tables were not saved, trying again", cause=str(error), again_in_s=self._interval_s)
                 return

@@ -130,7 +130,7 @@ class Publisher:
             return False
         if term is not self._reconciled_term and not await self._reconcile(term):
             return False
-        part = self.outbox.next_part(self.rate.part(MAX_TRANSACTION_RECORDS))
+        part = self.outbox.next_part(MAX_TRANSACTION_RECORDS)
         if part is not None and not await self._publish(term, part):
             return False
         if not self.outbox:
@@ -166,7 +166,7 @@ class Publisher:
                 self.outbox.put_back(part)
         if not published:
             return False
-        self.rate.note(len(records), sum(record.size for record in records))
+        self.rate.note(sum(record.size for record in records) - part.letter_bytes)
         if updates is not None:
             updates.end(self._clock.wall_ms())
         if part.offsets:

@@ -78,6 +78,7 @@ class PublishedStates:
         These are users whose history changed, items whose counts changed, new ids, and all whose embedding turned
         further than the setting allows. With `force`, every id.
         """
+        self._nodes.ids.name_bytes.columns()  # a little each time; a standby that takes over need not make up for it
         moved = self._nodes.propagation.take_dirty()
         nodes = self._nodes.all_nodes() if force else np.unique(np.concatenate([moved, *self._touched]))
         self._touched.clear()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import secrets
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from runtime.errors import SnapshotError
 from runtime.snapshots.file import Array, Corrupt, Incompatible, read_snapshot, write_snapshot
 
 _NAME: Final = re.compile(r"snapshot-(\d{12})\.exs")
+_UNFINISHED: Final = re.compile(r"snapshot-(\d{12})\.exs\.[0-9a-f]{8}\.tmp")
 log = structlog.get_logger(__name__)
 
 
@@ -187,16 +189,25 @@ class SnapshotStore:
             yield local
 
     def _prune(self) -> None:
-        for sequence in sorted(self.sequences(), reverse=True)[self._keep :]:
+        """Removes what is beyond `keep`, and what writers of earlier ones left unfinished."""
+        sequences = sorted(self.sequences(), reverse=True)
+        unfinished = [
+            path
+            for path in map(str, self._files.ls(self._root, detail=False))
+            if (match := _UNFINISHED.fullmatch(Path(path).name)) and int(match[1]) < sequences[0]
+        ]
+        for path in [*map(self._path, sequences[self._keep :]), *unfinished]:
             try:
-                self._files.rm(self._path(sequence))
+                self._files.rm(path)
+            except FileNotFoundError:
+                continue  # another writer was quicker
             except OSError as error:
-                log.warning("an old snapshot cannot be removed", path=self._path(sequence), cause=str(error))
+                log.warning("an old snapshot cannot be removed", path=path, cause=str(error))
 
 
 def _write_atomically(path: Path, header: dict[str, Any], arrays: Mapping[str, Array]) -> None:
     """Write a temporary file, fsync, rename, fsync the folder: after a crash the file is complete or absent."""
-    beside = path.with_suffix(".tmp")  # what a killed writer leaves is overwritten by the next, of the same sequence
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # its own: others may write at the same time
     try:
         write_snapshot(beside, header, arrays)
         with beside.open("rb") as file:

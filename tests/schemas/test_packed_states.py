@@ -162,6 +162,13 @@ def test_a_state_that_is_too_large_is_not_read():
         StateDecoder(UserState, 100).decode(bytes(200), PACKED_HEADERS)
 
 
+def test_a_state_of_a_newer_version_is_not_read():
+    """As any other message."""
+    packed = pack_state(examples.SMALLEST[-2])
+    with pytest.raises(MalformedRecord, match="newer"):
+        StateDecoder(UserState).decode(packed, (*PACKED_HEADERS[:1], ("schema-version", b"99")))
+
+
 def test_a_count_beyond_64_bits_is_not_packed():
     """A JSON number can be of any size."""
     state = ItemState(

@@ -181,3 +181,27 @@ def test_five_thousand_candidates_are_answered(tables, user_state, item_state):
 
     assert [found.item.item_id for found in evidence.candidates] == names
     assert all(len(found.past) == LIMITS.past_items for found in evidence.candidates[:2500])
+
+
+def test_what_has_left_is_no_evidence_while_the_index_still_has_it(tables, user_state, item_state):
+    """The index may be read by others, and learns later: rows that were given up are neither shown nor given away."""
+    for name, vector in (("a", [1, 0, 0, 0]), ("b", [1, 0.1, 0, 0]), ("c", [1, 0.2, 0, 0])):
+        tables.put_item_state(item_state(name, vector, 5))
+    for name, vector in (("u", [1, 0, 0, 0]), ("v", [1, 0.1, 0, 0])):
+        tables.put_user_state(user_state(name, vector, ["+c"]))
+    tables.refresh_indexes()
+    retriever = Retriever(tables, LIMITS)
+    with tables.item_index._reading, tables.user_index._reading:
+        tables.remove_item_state("b")
+        tables.remove_user("v")
+        tables.refresh_indexes()
+        tables.put_item_state(item_state("new", [-1, 0, 0, 0], 5))
+        tables.put_user_state(user_state("w", [-1, 0, 0, 0], ["+c"]))
+        shown, voted = (retriever.retrieve("u", [candidate]).candidates[0] for candidate in ("a", "c"))
+    assert [similar.item.item_id for similar in shown.similar_items] == ["c"]
+    assert [similar.user_id for similar in voted.similar_users] == []
+
+    tables.refresh_indexes()
+    tables.item_index.maintain()
+    shown = retriever.retrieve("u", ["a"]).candidates[0]
+    assert [similar.item.item_id for similar in shown.similar_items] == ["c", "new"]

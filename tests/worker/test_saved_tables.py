@@ -15,6 +15,7 @@ from runtime.records import TopicPartition
 from schemas.messages import UserState
 from worker.compute import ComputeThread
 from worker.saved_tables import SavedTables, TableSaver
+from worker.state_store.table_copy import TableCopy
 
 HOUR_MS = 3_600_000
 PLACE = TopicPartition("user-states", 0)
@@ -109,7 +110,7 @@ async def test_a_damaged_copy_is_not_used(saved):
 
 async def test_a_copy_that_fits_no_tables_does_not_keep_a_worker_from_starting(saved):
     """Written by a release that kept other columns."""
-    await saved.save({"user_ids": empty_tables().users.counts}, {PLACE: 7})
+    await saved.save(TableCopy([{"user_ids": empty_tables().users.counts}], {}), {PLACE: 7})
 
     with capture_logs() as logs:
         tables, offsets = await saved.restored(empty_tables)

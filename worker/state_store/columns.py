@@ -63,9 +63,24 @@ class EmbeddedColumns:
         self.embeddings: NDArray[np.float16] = np.zeros((0, dim), np.float16)  # (rows, dim)
         self.embedded: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,)
         self.foreign: NDArray[np.bool_] = np.zeros(0, np.bool_)  # (rows,) the latest embedding is of another space
+        self.foreign_count = 0
+        """Rows of `foreign`; a plain number, since others than the owner read it while columns move in memory."""
         self.counts: NDArray[np.int64] = np.zeros((0, COUNTS), np.int64)  # (rows, COUNTS)
         self.changed = ChangedRows()
         """Since the search index was last brought up to date."""
+
+    def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which of the rows, if they have an embedding, can serve as evidence."""
+        raise NotImplementedError
+
+    def are_live(self, found: Rows) -> NDArray[np.bool_]:
+        """Which of the rows that a search has found are still to be found: the index learns of changes later. Of any
+        shape; NO_ID is none.
+        """
+        live: NDArray[np.bool_] = found >= 0
+        rows = found[live]
+        live[live] = self.embedded[rows] & self.is_searchable(rows)
+        return live
 
     def vectors(self, rows: Rows) -> Matrix:
         """Embeddings of rows, (n, dim); zeros where there is none."""
@@ -75,7 +90,13 @@ class EmbeddedColumns:
         """Sets embeddings of distinct rows, (n, dim); one without direction (all zeros) counts as none."""
         self.embeddings[rows] = vectors
         self.embedded[rows] = self.embeddings[rows].any(axis=1)
+        self.foreign_count -= int(self.foreign[rows].sum())
         self.foreign[rows] = False
+
+    def mark_foreign(self, rows: Rows) -> None:
+        """The latest embedding of distinct rows is of another space; the one before stays."""
+        self.foreign_count += int((~self.foreign[rows]).sum())
+        self.foreign[rows] = True
 
     def awaited_and_known(self) -> tuple[int, int]:
         """Rows that have an embedding of another space alone, and rows that have any."""

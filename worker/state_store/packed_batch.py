@@ -31,7 +31,7 @@ class PastColumns(NamedTuple):
 
     lengths: NDArray[np.int64]  # (records,)
     hashes: NDArray[np.uint64]  # of the items
-    positive: NDArray[np.uint8]
+    positive: NDArray[np.bool_]
     grades: NDArray[np.uint8]
 
 
@@ -132,7 +132,7 @@ class PackedBatch:
         return PastColumns(
             lengths=lengths,
             hashes=self._words[cells(self._starts[records] + _HEADER_WORDS + past)],
-            positive=self._octets[cells(_WORD * self._outcomes[records])],
+            positive=self._octets[cells(_WORD * self._outcomes[records])] != 0,
             grades=self._octets[cells(_WORD * self._grades[records])],
         )
 

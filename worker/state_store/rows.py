@@ -12,11 +12,12 @@ _FIRST_CAPACITY = 64
 
 
 class RowIds:
-    """A row number for every id, dense from 0; rows of removed ids are used again."""
+    """A row number for every id, dense from 0; rows of removed ids are used again once `reuse` says so."""
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
         self._ids: list[str] = []
+        self._retired: list[int] = []
         self._free: list[int] = []
 
     def __len__(self) -> int:
@@ -50,12 +51,17 @@ class RowIds:
         return row
 
     def forget(self, name: str) -> int:
-        """Frees the id's row and returns it; UNKNOWN_ROW if it had none."""
+        """Retires the id's row and returns it; UNKNOWN_ROW if it had none. `reuse` makes it available."""
         row = self._rows.pop(name, UNKNOWN_ROW)
         if row != UNKNOWN_ROW:
             self._ids[row] = ""
-            self._free.append(row)
+            self._retired.append(row)
         return row
+
+    def reuse(self) -> None:
+        """Retired rows may be given to other ids: nobody refers to them any more."""
+        self._free += self._retired
+        self._retired.clear()
 
 
 def grown(column: NDArray[Any], rows: int, fill: float = 0) -> NDArray[Any]:

@@ -37,9 +37,9 @@ class SharedValues:
     def __len__(self) -> int:
         return len(self._names)
 
-    def values(self) -> list[tuple[str, str, str]]:
-        """Of every value the attribute's name, the key by which it is known, and the text."""
-        return [(name, key, text) for (name, key), (_, text) in zip(self._known, self._names, strict=True)]
+    def values(self) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Of every value the attribute's name with the key by which it is known, and with the text; copies."""
+        return list(self._known), list(self._names)
 
     def restore(self, values: Sequence[tuple[str, str, str]]) -> None:
         """Knows the values that `values` told, and no item with any of them; nothing may be known before."""

@@ -39,7 +39,7 @@ class Applied:
     refused: dict[str, int]
     """Records that could not be used, by topic."""
     users: list[UserHistory]
-    """The users' states among the records, also those that could not be used."""
+    """The users' states among those applied."""
 
     @property
     def event_times_ms(self) -> list[int]:
@@ -159,7 +159,7 @@ class _Kind:
         stored = self.put(tables, PackedBatch(packed, self.magic), keys)
         applied.news_ms.append(stored.news_ms)
         if self.magic == USER_MAGIC:
-            applied.users += zip(keys, packed, strict=True)
+            applied.users += ((keys[at], packed[at]) for at in stored.records.tolist())
         if len(stored.records) == len(records):
             return
         for at in sorted(set(range(len(records))) - set(stored.records.tolist())):
@@ -175,7 +175,7 @@ class _Kind:
             tables.check(state.embedding)
         except MalformedRecord as error:
             return str(error)
-        return "the state names an item by another hash than its id has: another writer made it"
+        return "it cannot be stored"
 
 
 def _removed(record: Record) -> str:

@@ -210,6 +210,9 @@ class Tables:
             )
         else:
             self.refreshing.succeeded()
+            for index, ids in ((self.item_index, self.items.ids), (self.user_index, self.users.ids)):
+                if index.is_settled:
+                    ids.reuse()
 
     def search_awaited(self) -> str | None:
         """Brings the indexes up to date and says why searches would be slow yet, for people; None if they are not. As
@@ -242,8 +245,8 @@ class Tables:
         return awaited / max(1, known)
 
     def foreign_embeddings(self) -> int:
-        """Items and users whose latest embedding is of another space."""
-        return int(self.items.foreign.sum()) + int(self.users.foreign.sum())
+        """Items and users whose latest embedding is of another space. From any thread."""
+        return self.items.foreign_count + self.users.foreign_count
 
     def _usable(self, states: PackedBatch) -> tuple[Rows, NDArray[np.bool_], Matrix]:
         """The records that can be stored, which of them have an embedding of this space, and those embeddings."""
@@ -268,7 +271,7 @@ class Tables:
         columns.set_embeddings(rows[own], vectors)
         none = rows[~there]
         columns.set_embeddings(none, np.zeros((len(none), self.embedding_dim), np.float32))
-        columns.foreign[rows[there & ~own]] = True
+        columns.mark_foreign(rows[there & ~own])
 
     def _item_rows(self, states: PackedBatch, records: Rows, past: PastColumns) -> tuple[Rows, NDArray[np.bool_]]:
         """Rows of the items in histories, end to end, and which of the records name their new ones readably."""

@@ -16,7 +16,7 @@ from worker.state_store.rows import UNKNOWN_ROW
 
 
 class UserIds:
-    """Rows of user ids, dense from 0; rows of removed ids are used again.
+    """Rows of user ids, dense from 0; rows of removed ids are used again once `reuse` says so.
 
     Ids are found by Python's hash of their bytes, 64 bits under a key that is drawn when the process starts: nobody can
     choose an id that is taken for another's, and among ten million two are alike with a probability of 3e-6.
@@ -25,6 +25,7 @@ class UserIds:
     def __init__(self) -> None:
         self._rows = HashRows()
         self._texts = TextColumn()
+        self._retired: list[int] = []
         self._free: list[int] = []
         self._count = 0
         self.high_water = 0
@@ -69,14 +70,19 @@ class UserIds:
         return rows, new
 
     def forget(self, name: str) -> int:
-        """Frees the id's row and returns it; UNKNOWN_ROW if it had none."""
+        """Retires the id's row and returns it; UNKNOWN_ROW if it had none. `reuse` makes it available."""
         row = self.row(name)
         if row != UNKNOWN_ROW:
             self._rows.remove(_hashes([name.encode()]))
             self._texts.put(np.array([row]), [b""])
-            self._free.append(row)
+            self._retired.append(row)
             self._count -= 1
         return row
+
+    def reuse(self) -> None:
+        """Retired rows may be given to other ids: nobody refers to them any more."""
+        self._free += self._retired
+        self._retired.clear()
 
 
 class UserColumns(EmbeddedColumns):

@@ -88,6 +88,11 @@ class VectorIndex:
         """Whether search is slow because lists for so many entries have not been trained yet."""
         return self.exact and len(self) > self._settings.exact_search_limit
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether every change has been written: what has been removed is found no more."""
+        return not self._waiting
+
     def put(self, ids: Ids, vectors: Vectors) -> None:
         """Adds or replaces entries.
 

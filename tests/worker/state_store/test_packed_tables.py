@@ -69,7 +69,14 @@ def test_a_damaged_record_is_refused_or_read_as_the_reference_reads_it(state, da
     row, other = tables.users.ids.row(state.user_id), others.users.ids.row(state.user_id)
     assert tables.users.counts[row].tolist() == others.users.counts[other].tolist()
     assert tables.users.embeddings[row].tolist() == others.users.embeddings[other].tolist()
+    histories = [
+        [(of.items.ids.id_of(entry >> 1), entry & 1) for entry in of.users.histories.of(at)[0].tolist()]
+        for of, at in ((tables, row), (others, other))
+    ]
+    assert histories[0] == histories[1]
     assert len(tables.users.ids) == 2
+    READER.apply(tables, [record(before)])  # what was taken can be replaced
+    assert tables.users.counts[row, 0] == 77
 
 
 def test_of_two_records_of_one_id_the_readable_one_counts():
@@ -84,6 +91,44 @@ def test_of_two_records_of_one_id_the_readable_one_counts():
 
     assert tables.users.counts[tables.users.ids.row("u"), 0] == 5
     assert (applied.taken[TOPICS.user_states], applied.refused[TOPICS.user_states]) == (1, 2)
+
+
+def _user(name, *past):
+    return UserState(
+        user_id=name,
+        embedding=None,
+        recent=list(past),
+        impressions=1,
+        positives=1,
+        last_event_time_ms=0,
+        published_time_ms=0,
+    )
+
+
+def test_any_outcome_but_zero_is_a_click():
+    """A history refers to items by their rows: no byte of a record may shift them."""
+    value = bytearray(
+        pack_state(_user("u", PastInteraction(item_id="i1", event_time_ms=0, positive=True, event_id="e")))
+    )
+    assert value[88] == 1
+    value[88] = 255
+    tables = empty_tables()
+
+    READER.apply(tables, [Record(TOPICS.user_states, 0, 0, b"u", bytes(value), PACKED_HEADERS)])
+
+    entries, _ = tables.users.histories.of(tables.users.ids.row("u"))
+    assert entries.tolist() == [2 * tables.items.ids.row("i1") + 1]
+
+
+def test_states_that_are_refused_teach_nothing():
+    """Neither outcomes nor news are taken from them."""
+    value = pack_state(_user("u"))
+    records = [Record(TOPICS.user_states, 0, 0, key, value, PACKED_HEADERS) for key in (b"\xff", b"v", b"u")]
+
+    applied = READER.apply(empty_tables(), records)
+
+    assert [key for key, _ in applied.users] == [b"u"]
+    assert applied.refused[TOPICS.user_states] == 2
 
 
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"caf\xe9"])

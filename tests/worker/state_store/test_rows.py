@@ -18,15 +18,17 @@ def test_rows_are_dense_and_stay():
 
 
 def test_a_forgotten_row_is_given_out_again():
-    """Tables do not grow when ids come and go."""
+    """Once nobody refers to it: tables do not grow when ids come and go."""
     ids = RowIds()
     for name in ("a", "b", "c"):
         ids.intern(name)
 
     assert ids.forget("b") == 1
     assert ids.forget("b") == UNKNOWN_ROW
-    assert ids.intern("d") == 1
-    assert (len(ids), ids.high_water) == (3, 3)
+    assert ids.intern("d") == 3
+    ids.reuse()
+    assert ids.intern("e") == 1
+    assert (len(ids), ids.high_water) == (4, 4)
 
 
 def test_columns_keep_their_content_when_they_grow():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_model import BATCHES, READER, TableModel, check, empty_tables, last_of_each, record
 
-from schemas.messages import PastInteraction, UserState
+from schemas.messages import ItemState, PastInteraction, UserState
 from worker.state_store import table_copy
 from worker.state_store.table_copy import copy_steps, restore
 from worker.steps import to_its_end
@@ -32,7 +32,7 @@ def test_a_copy_with_what_came_since_its_beginning_is_the_table(before, meanwhil
             try:
                 next(steps)
             except StopIteration as end:
-                arrays = end.value
+                arrays = end.value.joined()
                 break
             _apply(tables, model, next(later, []))
         for batch in later:
@@ -72,11 +72,45 @@ def test_an_item_that_left_after_the_user_who_met_it_was_copied():
     removal = record((UserState, "u"))
     READER.apply(tables, [removal])
 
-    restore(restored, to_its_end(steps))
+    restore(restored, to_its_end(steps).joined())
     assert restored.users.histories.lengths[restored.users.ids.row("u")] == 0
     READER.apply(restored, [removal])
 
     assert (len(restored.users.ids), len(restored.items.ids)) == (0, 0)
+
+
+def test_an_item_that_is_in_a_copy_twice_counts_once():
+    """It left after its slice and came back in a later row."""
+
+    def shown(name, impressions):
+        return ItemState(
+            item_id=name,
+            embedding=None,
+            impressions=impressions,
+            positives=0,
+            last_event_time_ms=0,
+            published_time_ms=0,
+        )
+
+    usual, table_copy._ROWS_AT_ONCE = table_copy._ROWS_AT_ONCE, 1
+    try:
+        tables, restored = empty_tables(), empty_tables()
+        READER.apply(tables, [record(shown("a", 20)), record(shown("b", 3))])
+        steps = copy_steps(tables)
+        next(steps)
+        changes = [[record((ItemState, "a")), record(shown("c", 1))], [record(shown("a", 30))]]
+        for change in changes:
+            READER.apply(tables, change)
+        arrays = to_its_end(steps).joined()
+    finally:
+        table_copy._ROWS_AT_ONCE = usual
+
+    restore(restored, arrays)
+    for change in changes:
+        READER.apply(restored, change)
+
+    assert sorted(arrays["item_counts"][:, 0].tolist()) == [1, 3, 20, 30]
+    assert restored.items.totals.tolist() == tables.items.totals.tolist()
 
 
 @given(BATCHES)
@@ -87,7 +121,7 @@ def test_texts_and_what_items_share_come_back(batches):
         _apply(tables, model, batch)
     restored = empty_tables()
 
-    restore(restored, to_its_end(copy_steps(tables)))
+    restore(restored, to_its_end(copy_steps(tables)).joined())
 
     for name in model.items():
         ours, theirs = tables.items.ids.row(name), restored.items.ids.row(name)
