@@ -33,13 +33,10 @@ def run_layer(
     Returns:
         (rows, hidden).
     """
-    fused = layer.qkv(_normed(hidden, shape))
-    query, key, value = torch.split(fused, [shape.query_width, shape.kv_width, shape.kv_width], dim=1)
-    query = _rotate(_heads(query, shape, layer.query_norm), rotation)
-    key = _rotate(_heads(key, shape, layer.key_norm), rotation)
-    value = _heads(value, shape, None)
-    attended = attend(query, key, value, prefixes(key, value), packed)
-    return _mlp(layer.output(attended.flatten(1)).add_(hidden), layer, shape)
+    projected = [_query_key_value(hidden[rows], layer, shape, rotation[rows]) for rows in packed.slices]
+    query, key, value = (_whole(parts) for parts in zip(*projected, strict=True))
+    attended = attend(query, key, value, prefixes(key, value), packed).flatten(1)
+    return _whole([_mlp(layer.output(attended[rows]).add_(hidden[rows]), layer, shape) for rows in packed.slices])
 
 
 def run_exit_layer(
@@ -53,7 +50,7 @@ def run_exit_layer(
         (suffixes, hidden).
     """
     rest, rows = layer.rest, packed.answer_rows
-    key, value = layer.key_value(_normed(hidden, shape)).chunk(2, dim=1)
+    key, value = _whole([layer.key_value(_normed(hidden[part], shape)) for part in packed.slices]).chunk(2, dim=1)
     key = _rotate(_heads(key, shape, rest.key_norm), rotation)
     value = _heads(value, shape, None)
     answers = _padded(hidden.index_select(0, rows))
@@ -61,6 +58,22 @@ def run_exit_layer(
     query = _rotate(query[: len(rows)], rotation[rows])
     attended = attend_answers(query, key, value, prefixes(key, value), packed)
     return _mlp(rest.output(_padded(attended.flatten(1))).add_(answers), rest, shape)[: len(rows)]
+
+
+def _query_key_value(
+    hidden: Tensor, layer: LayerWeights, shape: Shape, rotation: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries (rows, heads, head_dim), and rotated keys and values (rows, kv_heads, head_dim)."""
+    fused = layer.qkv(_normed(hidden, shape))
+    query, key, value = torch.split(fused, [shape.query_width, shape.kv_width, shape.kv_width], dim=1)
+    query = _rotate(_heads(query, shape, layer.query_norm), rotation)
+    key = _rotate(_heads(key, shape, layer.key_norm), rotation)
+    return query, key, _heads(value, shape, None)
+
+
+def _whole(slices: Sequence[Tensor]) -> Tensor:
+    """Slices of rows, joined again."""
+    return slices[0] if len(slices) == 1 else torch.cat(list(slices))
 
 
 def _padded(rows: Tensor) -> Tensor:
