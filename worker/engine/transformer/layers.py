@@ -33,10 +33,12 @@ def run_layer(
     Returns:
         (rows, hidden).
     """
-    projected = [_query_key_value(hidden[rows], layer, shape, rotation[rows]) for rows in packed.slices]
-    query, key, value = (_whole(parts) for parts in zip(*projected, strict=True))
+    query, key, value = _query_key_value(hidden, layer, shape, rotation, packed)
     attended = attend(query, key, value, prefixes(key, value), packed).flatten(1)
-    return _whole([_mlp(layer.output(attended[rows]).add_(hidden[rows]), layer, shape) for rows in packed.slices])
+    deeper = torch.empty_like(hidden)
+    for rows in packed.slices:
+        _mlp(layer.output(attended[rows]).add_(hidden[rows]), layer, shape, out=deeper[rows])
+    return deeper
 
 
 def run_exit_layer(
@@ -61,10 +63,10 @@ def run_exit_layer(
 
 
 def _query_key_value(
-    hidden: Tensor, layer: LayerWeights, shape: Shape, rotation: Tensor
+    hidden: Tensor, layer: LayerWeights, shape: Shape, rotation: Tensor, packed: Packed
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Rotated queries (rows, heads, head_dim), and rotated keys and values (rows, kv_heads, head_dim)."""
-    fused = layer.qkv(_normed(hidden, shape))
+    fused = _whole([layer.qkv(_normed(hidden[rows], shape)) for rows in packed.slices])
     query, key, value = torch.split(fused, [shape.query_width, shape.kv_width, shape.kv_width], dim=1)
     query = _rotate(_heads(query, shape, layer.query_norm), rotation)
     key = _rotate(_heads(key, shape, layer.key_norm), rotation)
@@ -81,9 +83,9 @@ def _padded(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0, 0, rounded(len(rows), ANSWER_STEP) - len(rows)))
 
 
-def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape) -> Tensor:
+def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape, out: Tensor | None = None) -> Tensor:
     gate, up = layer.gate_up(_normed(hidden, shape)).chunk(2, dim=1)
-    return layer.down(functional.silu(gate).mul_(up)).add_(hidden)
+    return torch.add(layer.down(functional.silu(gate).mul_(up)), hidden, out=out)
 
 
 def _normed(rows: Tensor, shape: Shape) -> Tensor:
