@@ -51,7 +51,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         _save_random_model(given.shape, Path(folder))
         finish(
-            {"shape": given.shape} | {precision: _apart(folder, precision) for precision in get_args(Precision)},
+            {"shape": given.shape}
+            | {precision: loaded_apart(Path(folder), precision) for precision in get_args(Precision)},
             given.out,
         )
 
@@ -64,9 +65,10 @@ def _save_random_model(shape: str, folder: Path) -> None:
     ExitModel.from_config(decoder, exits).save(folder)
 
 
-def _apart(folder: str, precision: str) -> dict[str, float]:
+def loaded_apart(folder: Path, precision: str) -> dict[str, float]:
+    """What `loaded` tells, from a process of its own."""
     told = subprocess.run(
-        [sys.executable, "-m", "benchmarks.engine_memory", "--loaded", folder, precision],
+        [sys.executable, "-m", "benchmarks.engine_memory", "--loaded", str(folder), precision],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -84,7 +86,10 @@ def loaded(folder: Path, precision: Precision) -> dict[str, Any]:
     model = ExitModel.load(folder, torch.bfloat16 if precision == "bfloat16" else torch.float32)
     weights_mb = _weights_mb(model, precision)
     engine: ScoringEngine[ScoringJob] = ScoringEngine(
-        model, neutral_calibration(), EngineSettings(precision=precision), owns_model=True
+        model,
+        neutral_calibration(len(model.config.exit_layers)),
+        EngineSettings(precision=precision),
+        owns_model=True,
     )
     return_freed_memory()
     model_mb = resident_mb() - before_mb

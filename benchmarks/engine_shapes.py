@@ -138,13 +138,13 @@ def _words(length: int) -> TokenSequence:
     return TokenSequence(words, nothing, nothing.astype(np.int8), np.zeros((0, width), np.float32))
 
 
-def neutral_calibration() -> ExitCalibration:
-    """One head whose logits are log-odds."""
+def neutral_calibration(heads: int = 1) -> ExitCalibration:
+    """Logits are log-odds, and nothing leaves before the last head."""
     features = len(GRAPH_FEATURES)
     return ExitCalibration(
-        slopes=np.ones(1),
-        intercepts=np.zeros(1),
-        confidence_weights=np.zeros((0, len(CONFIDENCE_FEATURES))),
+        slopes=np.ones(heads),
+        intercepts=np.zeros(heads),
+        confidence_weights=np.zeros((heads - 1, len(CONFIDENCE_FEATURES))),
         tolerance=0.1,
         base_threshold=1.0,
         floor_threshold=0.0,

@@ -24,6 +24,7 @@ from benchmarks.promise import promise_table
 from benchmarks.retrieval_table import retrieval
 from benchmarks.scale_table import partitions, scale
 from benchmarks.sessions_table import sessions_table
+from benchmarks.startup_table import startup, startup_stages
 from runtime.errors import ExitstreamError
 
 ROOT: Final = Path(__file__).parents[1]
@@ -45,6 +46,8 @@ SOURCES: Final = {
     "engine-memory": "`benchmarks.engine_memory`",
     "sessions": "`benchmarks.sessions --data …`",
     "sessions-smollm2": "`benchmarks.sessions --data … --backbone smollm2 --layers 12`",
+    "startup": "`benchmarks.startup`",
+    "startup-smollm2": "`benchmarks.startup --backbone smollm2`",
     "overload": "`benchmarks.overload`",
     "soak": "`benchmarks.soak`",
     "pipeline": "`benchmarks.pipeline`",
@@ -77,6 +80,8 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "engine_memory": (tables.engine_memory, ("engine-memory",)),
     "sessions": (sessions_table, ("sessions",)),
     "sessions_smollm2": (sessions_table, ("sessions-smollm2",)),
+    "startup": (startup, ("startup", "startup-smollm2")),
+    "startup_stages": (startup_stages, ("startup", "startup-smollm2")),
     "pipeline": (tables.pipeline, ("pipeline",)),
     "release": (tables.release, ("release",)),
     "retrieval": (retrieval, ("retrieval",)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graph_updater.settings import UpdaterSettings
 from runtime.clock import SystemClock
+from runtime.observability.stages import note_stage, process_age_s, stage
 from runtime.observability.telemetry import configure_logging
 from runtime.observability.tracing import tracing
 from runtime.process.cpus import set_thread_counts
@@ -17,8 +18,11 @@ def run(settings: UpdaterSettings) -> None:
         ExitstreamError: on anything that keeps it from running, in one line.
     """
     configure_logging(settings.telemetry, "updater")
+    note_stage("program", process_age_s())
     set_thread_counts(1)
-    from graph_updater.updater import Updater  # noqa: PLC0415 - numeric libraries read their thread counts at import
+    clock = SystemClock()
+    with stage("libraries", clock):
+        from graph_updater.updater import Updater  # noqa: PLC0415 - numeric libraries read their thread counts at import
 
     with tracing(settings.telemetry, "updater") as tracer:
-        run_service(Updater(settings, SystemClock(), tracer).main, settings.telemetry.drain_limit_s)
+        run_service(Updater(settings, clock, tracer).main, settings.telemetry.drain_limit_s)

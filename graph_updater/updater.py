@@ -23,6 +23,7 @@ from runtime.errors import BrokerError, OffsetsOutOfRange
 from runtime.observability.http_status import http_status
 from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
+from runtime.observability.stages import stage
 from runtime.observability.watchdog import Watchdog
 from runtime.process.lifecycle import Spawn, owned_tasks, unless_stopped, watch_loop_lag
 
@@ -51,6 +52,7 @@ class Updater:
 
     def __init__(self, settings: UpdaterSettings, clock: Clock, tracer: Tracer | None = None) -> None:
         self._settings = settings
+        self._clock = clock
         self.metrics = UpdaterMetrics()
         self.readiness = Readiness([BACKLOG])
         self._outages = Outages(self.readiness, clock)
@@ -87,13 +89,16 @@ class Updater:
                     found, is_in_range = self._resources, True
 
     async def _find_resources(self) -> UpdaterResources:
-        return await find_resources(self._settings, await self._bundles.load())
+        with stage("bundle", self._clock):
+            bundle = await self._bundles.load()
+        return await find_resources(self._settings, bundle)
 
     async def _run(self, stopping: asyncio.Event, *, is_in_range: bool) -> None:
         """Recovers the state, catches up, joins the group, reads and flushes until it has to end, finishes."""
         end = _End()
         with EngineThread() as thread:
-            beginning = await unless_stopped(stopping, self._beginning(thread, is_in_range=is_in_range))
+            with stage("state", self._clock):
+                beginning = await unless_stopped(stopping, self._beginning(thread, is_in_range=is_in_range))
             if beginning is None:
                 return
             parts = self._assembly.parts(self._resources, beginning, thread)
@@ -107,7 +112,8 @@ class Updater:
                     spawn(end.with_program(stopping), "stop")
                     spawn(self._follow_bundle(parts, end), "bundle")
                     spawn(parts.snapshots.run(), "snapshots")
-                    await pipeline.catch_up(end.event)
+                    with stage("catching up", self._clock):
+                        await pipeline.catch_up(end.event)
                     log.info(
                         "caught up, waiting to lead the group or standing by", group=self._settings.updater.group_id
                     )
@@ -123,7 +129,8 @@ class Updater:
 
     async def _beginning(self, thread: EngineThread, *, is_in_range: bool) -> Beginning:
         """From the state of the run before, if it ended for another bundle, or else from a snapshot or the topics."""
-        await thread(warm_up)
+        with stage("kernels", self._clock):
+            await thread(warm_up)
         resources, config = self._resources, self._settings.updater.graph
         sources = self._assembly.sources(resources)
         if self._carried is not None:

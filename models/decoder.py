@@ -40,7 +40,9 @@ class Decoder(nn.Module):
         if config.hidden_act != "silu":
             raise UnsupportedBackbone(f"activation {config.hidden_act!r}; only silu is computed")
         self.config, self.config_file = config, config_file
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        # Not left to the constructor: its random numbers, on torch's device for shapes alone, import the compiler.
+        words = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(words, freeze=False)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary_emb = RotaryEmbedding(config)

@@ -8,7 +8,9 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from runtime.clock import SystemClock
 from runtime.kafka import require_topics
+from runtime.observability.stages import note_stage, process_age_s, stage
 from runtime.observability.telemetry import configure_logging
 from runtime.observability.tracing import tracing
 from runtime.process.allocator import keep_freed_memory
@@ -31,6 +33,7 @@ def run(settings: WorkerSettings) -> None:
         ExitstreamError: it cannot start or go on; the text says what to change.
     """
     configure_logging(settings.telemetry, "worker")
+    note_stage("program", process_age_s())
     logging.getLogger("faiss").setLevel(logging.WARNING)  # it lists every instruction set that it was not built for
     threads = set_thread_counts(settings.worker.threads)
     keep_freed_memory()
@@ -41,8 +44,11 @@ def run(settings: WorkerSettings) -> None:
 
 async def _main(settings: WorkerSettings, threads: int, tracer: Tracer | None, stopping: asyncio.Event) -> None:
     """Checks Kafka first: loading libraries and the model takes seconds."""
-    if await unless_stopped(stopping, require_topics(settings.kafka, settings.required_topics())) is None:
-        return
-    from worker.service import Service  # noqa: PLC0415 - imports torch and FAISS, whose thread counts are set by now
+    clock = SystemClock()
+    with stage("topics", clock):
+        if await unless_stopped(stopping, require_topics(settings.kafka, settings.required_topics())) is None:
+            return
+    with stage("libraries", clock):
+        from worker.service import Service  # noqa: PLC0415 - imports torch and FAISS, whose thread counts are set by now
 
     await Service(settings, threads, tracer=tracer).main(stopping)

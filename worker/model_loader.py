@@ -27,6 +27,7 @@ from models.golden_check import check_golden
 from runtime.clock import Clock
 from runtime.errors import ExitstreamError
 from runtime.observability.readiness import Readiness
+from runtime.observability.stages import stage
 from runtime.process.allocator import return_freed_memory
 from runtime.process.lifecycle import unless_stopped
 from worker.beside import beside, set_thread_counts
@@ -76,7 +77,8 @@ class ModelLoader:
         if followed is None:
             return None
         await self._take_over(followed)
-        await unless_stopped(stopping, followed.filled())
+        with stage("tables", self._clock):
+            await unless_stopped(stopping, followed.filled())
         if stopping.is_set():
             return None
         log.info("warming the model up", model_version=bundle.version)
@@ -116,16 +118,21 @@ class ModelLoader:
         _go_on_unless(given_up)
         # In the format in which it serves, so that no wider copy is ever made. int8 is computed from float32.
         dtype = torch.bfloat16 if self._settings.engine.precision == "bfloat16" else torch.float32
-        bundle = Bundle.load(folder, dtype)
+        with stage("bundle", self._clock):
+            bundle = Bundle.load(folder, dtype)
+            _ = bundle.space  # computed once, of everything in it: here rather than in the event loop
         _go_on_unless(given_up)
-        check_golden(bundle)
-        _ = bundle.space  # computed once, of everything in it: here rather than in the event loop
+        with stage("golden requests", self._clock):
+            check_golden(bundle)
         return bundle
 
     def _first_model(self, bundle: Bundle, followed: FollowedTables) -> ServingModel:
         """In the compute thread."""
         followed.tables.refresh_indexes()
-        model = ServingModel.from_bundle(bundle, followed.tables, self._settings, self._clock.monotonic)
+        with stage("weights", self._clock):
+            model = ServingModel.cold(bundle, followed.tables, self._settings, self._clock.monotonic)
+        with stage("warm-up", self._clock):
+            model.engine.warm_up()
         return_freed_memory()
         # Libraries and tables stay for good. Without `freeze` the garbage collector goes through them again and again,
         # which stops everything for most of a second.

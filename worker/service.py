@@ -15,6 +15,7 @@ from runtime.kafka import RecordSource
 from runtime.observability.http_status import http_status
 from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
+from runtime.observability.stages import process_age_s, stage
 from runtime.observability.watchdog import Watchdog
 from runtime.process.lifecycle import Spawn, owned_tasks, watch_loop_lag
 from worker.compute import ComputeThread
@@ -132,10 +133,11 @@ class Service:
                 spawn(self._page.run(serving, thread, delivery.in_flight, outcomes), "live page")
             reading = Reading(settings, source, delivery, self._clock)
             log.info("joining the group, waiting for partitions", group=group)
-            await source.start(delivery, reading.backlog)
+            with stage("group", self._clock):
+                await source.start(delivery, reading.backlog)
             try:
                 self.readiness.ready("group")
-                log.info("ready", model_version=serving.model.version, group=group)
+                log.info("ready", model_version=serving.model.version, group=group, seconds=round(process_age_s(), 3))
                 spawn(self._watchdog.watch(source), "watchdog of the requests")
                 if reading.backlog is not None:
                     backlog = self._watchdog.watch(reading.backlog, BACKLOG_PROGRESS, shows_lag=False)

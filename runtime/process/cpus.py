@@ -1,7 +1,9 @@
 """How many CPUs this process may use; sets the numeric libraries' thread counts before they are imported.
 
 In a container the machine's CPU count is misleading: a library that starts 64 threads under a quota of 2 CPUs is
-throttled most of the time.
+throttled most of the time. And OpenMP's threads wait for each other in a busy loop, for milliseconds, unless they are
+told not to: where another process wants the same CPU, such a thread keeps it from the very thread that it waits for.
+One busy neighbour on two CPUs made a small batch take twenty times as long; sleeping costs some microseconds each time.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ _VARIABLES: Final = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+_WAITING: Final = "OMP_WAIT_POLICY"
 _READ_AT_IMPORT: Final = ("torch", "faiss", "numba")
 
 
@@ -39,7 +42,8 @@ def set_thread_counts(
     environ: MutableMapping[str, str] = os.environ,
     imported: Collection[str] = sys.modules.keys(),
 ) -> int:
-    """Sets the thread counts of OpenMP, BLAS and numba; returns the count for torch's own setting.
+    """Sets the thread counts of OpenMP, BLAS and numba, and how OpenMP's threads wait for each other; returns the count
+    for torch's own setting.
 
     Variables that the user has set stay as they are.
 
@@ -57,6 +61,7 @@ def set_thread_counts(
     count = threads if threads is not None else max(1, int(available_cpus()))
     for variable in _VARIABLES:
         environ.setdefault(variable, str(count))
+    environ.setdefault(_WAITING, "passive")
     return count
 
 

@@ -6,6 +6,7 @@ exponential average of measured over predicted. A slower machine (a noisy neighb
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -116,6 +117,8 @@ SMALLEST_TOKENS: Final = 128
 PREFIX_TOKENS: Final = 128
 SUFFIX_TOKENS: Final = 32
 BUILDING_LIMIT_S: Final = 3.0
+MEASURING_LIMIT_S: Final = 5.0
+"""Measuring ends before it would take longer: a model so slow gets fewer measurements, of small batches alone."""
 
 
 def measure_stages(
@@ -124,21 +127,42 @@ def measure_stages(
     """Runs every stage at doubling sizes up to the largest batch, `warm_up_rounds` times, and takes medians: a stage or
     a kernel's build at each step.
 
-    Kernels are built on the way, so that no request pays for their first use.
+    Kernels are built on the way, so that no request pays for their first use. Both have a time limit. What has not been
+    measured is predicted from the largest size that has: beyond a few hundred tokens times are proportional.
     """
     runner.build_kernels(settings.max_batch_tokens, BUILDING_LIMIT_S)
     yield
     sizes = [SMALLEST_TOKENS]
     while sizes[-1] * 2 <= settings.max_batch_tokens:
         sizes.append(sizes[-1] * 2)
-    seconds = np.zeros((settings.warm_up_rounds, len(runner.full_layers), len(sizes)))
-    for times in seconds:
-        for column, size in enumerate(sizes):
-            part = _made_up(size, runner)
-            for stage in range(len(times)):
-                times[stage, column], _ = _run(part, runner, clock)
-                yield
-    return CostTable(sizes, np.median(seconds, axis=0))
+    first = yield from _one_round(runner, sizes, clock, MEASURING_LIMIT_S)
+    sizes = sizes[: len(first)]
+    affordable = min(settings.warm_up_rounds, int(MEASURING_LIMIT_S / np.sum(first)))
+    rounds = [first]
+    while len(rounds) < affordable:
+        rounds.append((yield from _one_round(runner, sizes, clock, math.inf)))
+    return CostTable(sizes, np.median(rounds, axis=0).T)
+
+
+def _one_round(
+    runner: StageRunner, sizes: Sequence[int], clock: Callable[[], float], limit_s: float
+) -> Generator[None, None, list[list[float]]]:
+    """Seconds of every stage, (sizes, stages), at as many sizes as will be measured within the limit, but at least one:
+    one run at each step.
+    """
+    seconds: list[list[float]] = []
+    spent_s = 0.0
+    for size in sizes:
+        part = _made_up(size, runner)
+        seconds.append([])
+        for _ in runner.full_layers:
+            taken_s, _ = _run(part, runner, clock)
+            seconds[-1].append(taken_s)
+            yield
+        spent_s += sum(seconds[-1])
+        if spent_s + 2 * sum(seconds[-1]) > limit_s:
+            break  # the next size takes twice as long
+    return seconds
 
 
 def correct_stages(

@@ -25,7 +25,9 @@ class EngineSettings(SettingsSection):
     )
     safety_factor: float = Field(1.2, ge=1, description="on predicted times, when asking whether a stage ends in time")
     patience_s: float = Field(60.0, gt=0, description="a request is overtaken for at most this long")
-    warm_up_rounds: int = Field(3, ge=1, description="measurements of each stage at each size at the start")
+    warm_up_rounds: int = Field(
+        3, ge=1, description="measurements of each stage at each size at the start, as far as five seconds allow"
+    )
 
     part_candidates: int = Field(64, ge=1, description="a request with more candidates is scored in parts of this size")
     fair_candidates: int = Field(256, ge=1, description="candidates of one request beyond these wait for all others")

@@ -39,6 +39,15 @@ def test_without_a_quota_the_affinity_counts(tmp_path, files):
     assert available_cpus(write(tmp_path, files)) >= 1
 
 
+def test_threads_that_wait_for_each_other_sleep():
+    """Unless the user wants them to keep their CPUs."""
+    environ, own = {}, {"OMP_WAIT_POLICY": "active"}
+    set_thread_counts(2, environ, imported=["json"])
+    set_thread_counts(2, own, imported=["json"])
+    assert environ["OMP_WAIT_POLICY"] == "passive"
+    assert own["OMP_WAIT_POLICY"] == "active"
+
+
 def test_thread_counts_are_set_but_the_users_own_stay():
     """A variable that the user has set is not overwritten."""
     environ = {"OMP_NUM_THREADS": "7"}

@@ -176,16 +176,37 @@ def test_warm_up_measures_prompts_of_a_usual_shape(make_model, max_positions, ex
     """A prefix of 128 tokens and suffixes of 32, all stages; less where the model or the size has no room for them."""
     settings = EngineSettings(max_batch_tokens=512, warm_up_rounds=1)
     runner = NotingRunner(make_model(max_position_embeddings=max_positions), settings)
-    measured(runner, settings, ScriptedClock([1.0] * 9))
+    measured(runner, settings, ScriptedClock([0.1] * 9))
     assert runner.lengths == [(stage, *lengths) for lengths in expected for stage in range(3)]
     assert runner.kernels == [(512, 3.0)]
+
+
+@pytest.mark.parametrize(
+    ("times", "sizes", "rounds"),
+    [
+        ([0.1, 0.2, 0.4], 3, 3),  # 0.7 s a round
+        ([0.5, 1.0, 1.4], 3, 1),  # 2.9 s: a second one would end after 5.8
+        ([1.0, 1.4, 9.9], 2, 2),  # 2.4 s so far, and the next size would take 2.8
+        ([4.0, 9.9, 9.9], 1, 1),
+    ],
+)
+def test_a_slow_model_is_measured_less(make_model, times, sizes, rounds):
+    """Measuring ends before it would exceed five seconds; larger sizes are then predicted in proportion."""
+    settings = EngineSettings(max_batch_tokens=512, warm_up_rounds=3)
+    each = np.repeat(times[:sizes], 3) / 3  # three stages
+    clock = ScriptedClock(np.tile(each, rounds).tolist())
+    table = measured(StageRunner(make_model(), settings), settings, clock)
+    assert clock.used_up()
+    for size, seconds in zip((128, 256, 512), times[:sizes], strict=False):
+        assert table.seconds_to_end(0, size) == pytest.approx(seconds)
+    assert table.seconds_to_end(0, 1024) == pytest.approx(times[sizes - 1] * 2 ** (4 - sizes))
 
 
 def test_warm_up_prompts_have_the_number_formats_of_real_ones(make_model, make_prompt):
     """And no soft tokens, so that what is measured is what requests will take."""
     settings = EngineSettings(max_batch_tokens=128, warm_up_rounds=1)
     runner = NotingRunner(make_model(), settings)
-    measured(runner, settings, ScriptedClock([1.0] * 3))
+    measured(runner, settings, ScriptedClock([0.1] * 3))
     real = make_prompt(5, []).prefix
     for sequence in runner.sequences:
         for name in sequence.__struct_fields__:

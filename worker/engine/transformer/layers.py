@@ -33,13 +33,12 @@ def run_layer(
     Returns:
         (rows, hidden).
     """
-    fused = layer.qkv(_normed(hidden, shape))
-    query, key, value = torch.split(fused, [shape.query_width, shape.kv_width, shape.kv_width], dim=1)
-    query = _rotate(_heads(query, shape, layer.query_norm), rotation)
-    key = _rotate(_heads(key, shape, layer.key_norm), rotation)
-    value = _heads(value, shape, None)
-    attended = attend(query, key, value, prefixes(key, value), packed)
-    return _mlp(layer.output(attended.flatten(1)).add_(hidden), layer, shape)
+    query, key, value = _query_key_value(hidden, layer, shape, rotation, packed)
+    attended = attend(query, key, value, prefixes(key, value), packed).flatten(1)
+    deeper = torch.empty_like(hidden)
+    for rows in packed.slices:
+        _mlp(layer.output(attended[rows]).add_(hidden[rows]), layer, shape, out=deeper[rows])
+    return deeper
 
 
 def run_exit_layer(
@@ -53,7 +52,7 @@ def run_exit_layer(
         (suffixes, hidden).
     """
     rest, rows = layer.rest, packed.answer_rows
-    key, value = layer.key_value(_normed(hidden, shape)).chunk(2, dim=1)
+    key, value = _whole([layer.key_value(_normed(hidden[part], shape)) for part in packed.slices]).chunk(2, dim=1)
     key = _rotate(_heads(key, shape, rest.key_norm), rotation)
     value = _heads(value, shape, None)
     answers = _padded(hidden.index_select(0, rows))
@@ -63,14 +62,30 @@ def run_exit_layer(
     return _mlp(rest.output(_padded(attended.flatten(1))).add_(answers), rest, shape)[: len(rows)]
 
 
+def _query_key_value(
+    hidden: Tensor, layer: LayerWeights, shape: Shape, rotation: Tensor, packed: Packed
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries (rows, heads, head_dim), and rotated keys and values (rows, kv_heads, head_dim)."""
+    fused = _whole([layer.qkv(_normed(hidden[rows], shape)) for rows in packed.slices])
+    query, key, value = torch.split(fused, [shape.query_width, shape.kv_width, shape.kv_width], dim=1)
+    query = _rotate(_heads(query, shape, layer.query_norm), rotation)
+    key = _rotate(_heads(key, shape, layer.key_norm), rotation)
+    return query, key, _heads(value, shape, None)
+
+
+def _whole(slices: Sequence[Tensor]) -> Tensor:
+    """Slices of rows, joined again."""
+    return slices[0] if len(slices) == 1 else torch.cat(list(slices))
+
+
 def _padded(rows: Tensor) -> Tensor:
     """The rows and some of zeros, so that their number is one of few."""
     return functional.pad(rows, (0, 0, 0, rounded(len(rows), ANSWER_STEP) - len(rows)))
 
 
-def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape) -> Tensor:
+def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape, out: Tensor | None = None) -> Tensor:
     gate, up = layer.gate_up(_normed(hidden, shape)).chunk(2, dim=1)
-    return layer.down(functional.silu(gate).mul_(up)).add_(hidden)
+    return torch.add(layer.down(functional.silu(gate).mul_(up)), hidden, out=out)
 
 
 def _normed(rows: Tensor, shape: Shape) -> Tensor:

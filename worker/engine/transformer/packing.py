@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worker.engine.transformer.linear import ROW_STEP, rounded
+from worker.engine.transformer.linear import ROW_STEP, rounded, row_slices
 
 
 class Segment(Protocol):
@@ -55,7 +55,8 @@ class Packed:
 
     spans: tuple[Span, ...]
     rows: int  # of tokens
-    padded_rows: int  # rounded up, see `worker.engine.linear.rounded`
+    padded_rows: int  # rounded up, see `worker.engine.transformer.linear`
+    slices: tuple[slice, ...]  # of the padded rows, which products take one after the other
     longest: int  # prefix and suffix, of all suffixes: positions are below
     positions: Tensor  # (padded_rows,)
     suffix_rows: Tensor  # (suffix tokens,) row of each
@@ -85,6 +86,7 @@ def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
         spans=tuple(spans),
         rows=rows,
         padded_rows=padded_rows,
+        slices=row_slices(padded_rows, device),
         longest=max(segment.prefix_length + int(segment.suffix_lengths.max()) for segment in segments),
         positions=on_device(np.concatenate(positions)),
         suffix_rows=on_device(all_suffix_rows),

@@ -6,7 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from worker.engine.transformer.linear import Int8Linear, OneDnnLinear, PlainLinear, pack_linear, rounded, row_counts
+from worker.engine.transformer.linear import (
+    ANSWER_STEP,
+    ROW_STEP,
+    Int8Linear,
+    OneDnnLinear,
+    PlainLinear,
+    pack_linear,
+    rounded,
+    row_counts,
+    row_slices,
+)
 
 
 @pytest.fixture
@@ -59,14 +69,22 @@ def test_int8_needs_a_cpu():
         pack_linear(torch.empty(4, 4, device="meta"), None, "int8")
 
 
-@given(st.integers(1, 20_000), st.sampled_from([16, 64]))
+@given(st.integers(1, 20_000), st.sampled_from([ANSWER_STEP, ROW_STEP]))
 def test_few_idle_rows_in_few_numbers(rows, step):
-    """Rounding adds less than a step or a sixteenth, and gives only the numbers that warm-up goes through."""
-    assert rows <= rounded(rows, step) < rows + max(step, rows / 16 + 1)
-    assert rounded(rows, step) in row_counts(20_000, step)
+    """Rounding adds less than a step; the slices cover all rows once, in numbers that warm-up goes through."""
+    padded = rounded(rows, step)
+    assert rows <= padded < rows + step
+    slices = row_slices(padded, torch.device("cpu"))
+    assert [row for part in slices for row in range(padded)[part]] == list(range(padded))
+    assert {part.stop - part.start for part in slices} <= set(row_counts(20_000, step))
 
 
 def test_the_numbers_of_rows_stay_few():
-    """Far fewer kernels than oneDNN keeps."""
-    assert len(row_counts(8_192, 64)) == 64
-    assert row_counts(100, 16) == [16, 32, 48, 64, 80, 96, 112]
+    """Each costs half a megabyte for every product that a layer has."""
+    assert len(row_counts(8_192, ROW_STEP)) == 16
+    assert row_counts(100, 32) == [32, 64, 96, 128]
+
+
+def test_other_devices_multiply_all_rows_at_once():
+    """Their kernels take any number of rows."""
+    assert row_slices(5_000, torch.device("cuda")) == (slice(0, 5_000),)
