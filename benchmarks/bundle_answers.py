@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, pairwise, repeat
 from typing import Any, Final
@@ -14,6 +14,7 @@ from evaluation.auc_difference import auc_difference
 from evaluation.metrics import auc
 from event_data.event_log import EventLog
 from models.bundle import Bundle
+from schemas.messages import Item
 from training.clicks import is_click
 from training.evaluate import first_tested
 from training.replay import Replay, replay_examples
@@ -45,11 +46,16 @@ class HeadAnswers:
         }
 
 
-def head_answers(bundle: Bundle, log: EventLog, most_events: int) -> HeadAnswers:
+def head_answers(
+    bundle: Bundle,
+    log: EventLog,
+    most_events: int,
+    make_replay: Callable[[Sequence[Item], Bundle], Replay] = Replay.for_bundle,
+) -> HeadAnswers:
     """Each event is scored as of its time; of a longer last tenth, so many of the latest events are."""
     first = first_tested(log, most_events)
     tested = log.interactions[first:]
-    replay = Replay.for_bundle(log.items, bundle)
+    replay = make_replay(log.items, bundle)
     replay.advance(log.interactions[:first])
     examples = replay_examples(replay, tested, repeat(1), first)
     logits = []

@@ -22,6 +22,7 @@ from benchmarks import ablation_tables, fleet_tables, overload_tables, quality_t
 from benchmarks.harness import exit_on_error
 from benchmarks.promise import promise_table
 from benchmarks.retrieval_table import retrieval
+from benchmarks.scale_table import partitions, scale
 from benchmarks.sessions_table import sessions_table
 from runtime.errors import ExitstreamError
 
@@ -50,6 +51,8 @@ SOURCES: Final = {
     "release": "`benchmarks.release`",
     "retrieval": "`benchmarks.retrieval`",
     "tracing": "`benchmarks.tracing`",
+    "scale": "`benchmarks.scale`",
+    "partitions": "`benchmarks.partitions --data …`",
     "fleet": "`benchmarks.fleet`",
 }
 """What writes each file of figures, by the file's name without `.json`."""
@@ -77,6 +80,8 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "pipeline": (tables.pipeline, ("pipeline",)),
     "release": (tables.release, ("release",)),
     "retrieval": (retrieval, ("retrieval",)),
+    "scale": (scale, ("scale",)),
+    "partitions": (partitions, ("partitions",)),
     "tracing": (tables.tracing, ("tracing", "overload")),
     "overload_short": (overload_tables.short, ("overload",)),
     "overload_shipped": (overload_tables.shipped, ("overload",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +19,13 @@ from graph_updater.graph.config import GraphConfig
 from graph_updater.state.updater_state import UpdaterState
 from models.text import Text
 from programs.topics import TopicSettings
+from runtime.process.allocator import return_freed_memory
 from runtime.process.memory import resident_memory
 from runtime.records import Record
 from schemas.codec import MessageDecoder, encode, headers_for
 from schemas.embeddings import encode_embedding
 from schemas.messages import Interaction, ItemState, PastInteraction, UserState
+from schemas.packed_states import PACKED_HEADERS, pack_state
 from worker.state_store.inverted_lists import CLUSTERING_ROUNDS, LEAST_PER_LIST, LISTS_PER_ROOT, MOST_PER_LIST
 from worker.state_store.settings import TableSettings
 from worker.state_store.state_reader import StateReader
@@ -31,8 +34,7 @@ from worker.state_store.vector_index import VectorIndex
 
 DIM: Final = 64
 HISTORY: Final = 50
-USERS: Final = 16_384
-"""As many as fill the rows that a worker's tables have room for: the bytes a user are then the fewest."""
+USERS: Final = 60_000
 GRAPH_USERS: Final = 4_000
 GRAPH_ITEMS: Final = 5_000
 BATCH: Final = 1_000
@@ -60,20 +62,21 @@ def worker_costs(users: int) -> dict[str, float]:
     tables = Tables(Text(Tokenizer(models.BPE())), DIM, TableSettings(exact_search_limit=users - 1))
     reader = StateReader(TopicSettings(), 1_048_576)
     item_records = list(_item_records(items, random))
-    base = resident_memory()
+    base = _settled_memory()
     item_s = _seconds(partial(_apply, reader, tables, item_records))
-    item_bytes = resident_memory() - base
+    item_bytes = _settled_memory() - base
     held = sum(len(record.value or b"") for record in item_records)
     del item_records
-    base, user_s, sent = resident_memory(), [0.0, 0.0], 0
+    base, user_s, sent = _settled_memory(), [0.0, 0.0], 0
     user_bytes = 0
     for again in range(2):
         for start in range(0, users, _WRITTEN_AT_ONCE):
             records = list(_user_records(start, min(users, start + _WRITTEN_AT_ONCE), items, random))
             user_s[again] += _seconds(partial(_apply, reader, tables, records))
             sent += sum(len(record.value or b"") for record in records)
+        del records
         if not again:
-            user_bytes = resident_memory() - base
+            user_bytes = _settled_memory() - base
     return {
         "worker_user_bytes": user_bytes / users,
         "worker_item_bytes": item_bytes / items,
@@ -82,6 +85,13 @@ def worker_costs(users: int) -> dict[str, float]:
         "user_state_bytes": sent / (2 * users),
         "item_state_bytes": held / items,
     }
+
+
+def _settled_memory() -> int:
+    """Resident bytes of what is in use."""
+    gc.collect()
+    return_freed_memory()
+    return resident_memory()
 
 
 def search_costs(vectors: int) -> dict[str, float]:
@@ -121,7 +131,8 @@ def updater_costs(users: int, items: int) -> dict[str, float]:
     state = UpdaterState(GraphConfig(), base)
     for round_ in range(HISTORY):
         state.apply(_events(round_, random.permutation(users), random.choice(items, users, p=chances)))
-    state.published.take_changes()
+    everyone = state.published.take_changes().users
+    state.published.packed_users(everyone[:BATCH], _NOW_MS)  # compiles, and takes in the ids of all
     batch = min(BATCH, users)
     timed = _Timed()
     for round_ in range(HISTORY, HISTORY + 12):
@@ -149,8 +160,8 @@ class _Timed:
         self._items += len(changes.items)
         self._turned_users += len(changes.users) - len(values)
         self._turned_items += len(changes.items) - items
-        self._user_s += _seconds(lambda: [encode(state.published.user_state(name, _NOW_MS)) for name in changes.users])
-        self._item_s += _seconds(lambda: [encode(state.published.item_state(name, _NOW_MS)) for name in changes.items])
+        self._user_s += _seconds(lambda: state.published.packed_users(changes.users, _NOW_MS))
+        self._item_s += _seconds(lambda: state.published.packed_items(changes.items, _NOW_MS))
 
     def costs(self) -> dict[str, float]:
         """Per event and per state."""
@@ -182,7 +193,7 @@ def _item_records(items: int, random: np.random.Generator) -> Iterator[Record]:
             last_event_time_ms=_NOW_MS,
             published_time_ms=_NOW_MS,
         )
-        yield Record(TopicSettings().item_states, 0, item, state.item_id.encode(), encode(state), _HEADERS)
+        yield Record(TopicSettings().item_states, 0, item, state.item_id.encode(), pack_state(state), PACKED_HEADERS)
 
 
 def _user_records(start: int, stop: int, items: int, random: np.random.Generator) -> Iterator[Record]:
@@ -205,7 +216,7 @@ def _user_records(start: int, stop: int, items: int, random: np.random.Generator
             last_event_time_ms=_NOW_MS + HISTORY,
             published_time_ms=_NOW_MS,
         )
-        yield Record(TopicSettings().user_states, 0, user, state.user_id.encode(), encode(state), _HEADERS)
+        yield Record(TopicSettings().user_states, 0, user, state.user_id.encode(), pack_state(state), PACKED_HEADERS)
 
 
 def _events(round_: int, users: NDArray[np.int64], items: NDArray[np.int64]) -> list[Interaction]:

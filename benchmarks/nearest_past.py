@@ -44,9 +44,9 @@ class NearestPast:
         items, users = self._tables.items, self._tables.users
         user = users.ids.row(user_id)
         candidates = np.fromiter((items.ids.row(item_id) for item_id in item_ids), np.int64, len(item_ids))
-        if user == UNKNOWN_ROW or not users.history_lengths[user]:
+        if user == UNKNOWN_ROW or not users.histories.lengths[user]:
             return [[] for _ in item_ids]
-        packed = users.histories[user, : users.history_lengths[user]].astype(np.int64)
+        packed, _ = users.histories.of(user)
         latest = len(packed) - 1 - np.unique((packed >> 1)[::-1], return_index=True)[1]
         places = np.sort(latest)
         rows, positive = packed[places] >> 1, (packed[places] & 1).astype(bool).tolist()

@@ -75,7 +75,8 @@ class Assembly:
     def parts(self, resources: UpdaterResources, beginning: Beginning, thread: EngineThread) -> Parts:
         """The parts of a run that begins with this state."""
         settings, clock, updater = self._settings, self._clock, self._settings.updater
-        encoder = StateEncoder(settings.topics, settings.kafka.wire_format, clock)
+        state_format = "packed" if updater.state_format == "packed" else settings.kafka.wire_format
+        encoder = StateEncoder(settings.topics, state_format, clock)
         engine = UpdaterEngine(beginning.state, self._intake(), self._letters(), encoder, beginning.offsets)
         follower = TopicFollower(
             settings.kafka,
@@ -93,7 +94,16 @@ class Assembly:
             engine=engine,
             thread=thread,
             leadership=leadership,
-            publisher=Publisher(leadership, beginning.outbox, follower, states, self._metrics, clock, self._tracing),
+            publisher=Publisher(
+                leadership,
+                beginning.outbox,
+                follower,
+                states,
+                self._metrics,
+                clock,
+                self._tracing,
+                updater.state_bytes_per_s,
+            ),
             snapshots=Snapshots(resources.store, resources.origin, updater.snapshot_interval_s, clock, self._metrics),
             readiness=self._readiness,
             outages=self._outages,

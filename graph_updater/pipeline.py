@@ -104,9 +104,12 @@ class Pipeline:
         while not stopping.is_set():
             due = self._parts.clock.monotonic() + self._interval_s()
             if await self.flush():
+                due = 0.0
+            due = max(due, self._parts.clock.monotonic() + self._parts.publisher.rate.wait_s())
+            if due <= self._parts.clock.monotonic():
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), max(0.0, due - self._parts.clock.monotonic()))
+                await asyncio.wait_for(stopping.wait(), due - self._parts.clock.monotonic())
 
     async def flush(self) -> bool:
         """Collects the changes since the last flush; publishes a part of them, or keeps them while another leads.

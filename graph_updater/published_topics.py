@@ -16,9 +16,10 @@ from programs.topics import TopicSettings
 from runtime.kafka import TopicFollower
 from runtime.records import Record
 from runtime.settings import KafkaSettings
-from schemas.codec import MalformedRecord, MessageDecoder
+from schemas.codec import MalformedRecord
 from schemas.embeddings import decode_embedding
 from schemas.messages import ItemState, UserState
+from schemas.packed_states import StateDecoder
 
 _POLL_MS: Final = 100
 _AT_ONCE: Final = 2_000
@@ -37,8 +38,8 @@ class PublishedTopics:
     def __init__(self, kafka: KafkaSettings, topics: TopicSettings) -> None:
         self._kafka = kafka
         self._topics = topics
-        self._users = MessageDecoder(UserState, kafka.max_record_bytes)
-        self._items = MessageDecoder(ItemState, kafka.max_record_bytes)
+        self._users = StateDecoder(UserState, kafka.max_record_bytes)
+        self._items = StateDecoder(ItemState, kafka.max_record_bytes)
         self._latest: dict[tuple[str, bytes], int] = {}
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,16 @@ class UpdaterSection(SettingsSection):
         3_600_000,
         ge=0,
         description="an interaction dated further ahead of its record, or of our clock, becomes a dead letter",
+    )
+    state_format: Literal["packed", "as_records"] = Field(
+        "packed",
+        description="packed: columns of bytes, the quickest to write and to read; as_records: as kafka.wire_format",
+    )
+    state_bytes_per_s: int = Field(
+        0,
+        ge=0,
+        description="most bytes of states published a second, on average, before Kafka compresses them; beyond, "
+        "changes wait, and those of one id become one; 0: no limit",
     )
     leader_timeout_ms: int = Field(
         6_000,

@@ -25,6 +25,7 @@ from runtime.records import OutRecord
 from runtime.settings import KafkaSettings
 from schemas.codec import MessageDecoder, WireFormat, encode, headers_for
 from schemas.messages import ImpressionRequest, ImpressionScores, Interaction, Message, UserState
+from schemas.packed_states import StateDecoder
 
 CLICK_DELAY_S: Final = 0.25
 """A page's events are sent this long after its request."""
@@ -142,7 +143,7 @@ class Player:
 
     async def _wait_for_states(self, awaited: dict[str, int], patience_s: float) -> None:
         """Return once each user's published state includes the user's last event."""
-        decoder = MessageDecoder(UserState)
+        decoder = StateDecoder(UserState)
         states = TopicFollower(self.kafka, [self.topics.user_states], out_of_range="earliest")
         await states.start()
         try:

@@ -7,6 +7,8 @@ from typing import Final
 
 HISTORY_LENGTH: Final = 50
 """Past interactions kept per user for bundles that do not say: those of earlier releases."""
+LONGEST_HISTORY: Final = 10_000
+"""The most past interactions that can be kept per user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +16,7 @@ class PromptLimits:
     """How much evidence goes into a prompt: numbers of entries, and of tokens per title and in all.
 
     Raises:
-        ValueError: no history is kept at all.
+        ValueError: no history is kept at all, or too long a one.
     """
 
     recent_items: int = 16
@@ -42,5 +44,7 @@ class PromptLimits:
     statistics of a history mean the same everywhere."""
 
     def __post_init__(self) -> None:
-        if self.history_length < 1:
-            raise ValueError(f"history_length is {self.history_length}; at least 1 past interaction has to be kept")
+        if not 1 <= self.history_length <= LONGEST_HISTORY:
+            raise ValueError(
+                f"history_length is {self.history_length}; 1 to {LONGEST_HISTORY} past interactions can be kept"
+            )

@@ -120,8 +120,7 @@ class MessageDecoder(Generic[M]):
         """
         if value is None:
             raise MalformedRecord(f"empty value where the message {self._name} was expected")
-        if len(value) > self._max_bytes:
-            raise MalformedRecord(f"{len(value)} bytes, more than the {self._max_bytes} allowed for {self._name}")
+        self.check_size(value)
         named = dict(headers)
         self._check_version(named.get(VERSION_HEADER))
         content = named.get(FORMAT_HEADER)
@@ -140,6 +139,15 @@ class MessageDecoder(Generic[M]):
         if isinstance(message, _Nothing):
             raise MalformedRecord(f"not a valid {self._name}: Invalid value '' - at `$.type`")
         return message, wire_format
+
+    def check_size(self, value: bytes) -> None:
+        """Checks that a record is not larger than allowed.
+
+        Raises:
+            MalformedRecord: it is.
+        """
+        if len(value) > self._max_bytes:
+            raise MalformedRecord(f"{len(value)} bytes, more than the {self._max_bytes} allowed for {self._name}")
 
     def _check_version(self, header: bytes | None) -> None:
         if header is None:

@@ -15,7 +15,8 @@ import msgspec
 
 from schemas.codec import CONTENT_TYPES, FORMAT_HEADER, VERSION_HEADER
 from schemas.examples import FULL
-from schemas.messages import SCHEMA_VERSION, Message
+from schemas.messages import SCHEMA_VERSION, ItemState, Message, UserState
+from schemas.packed_states import CONTENT_TYPE
 from schemas.topics import (
     CHANNELS,
     DEAD_LETTER_HEADERS,
@@ -27,6 +28,8 @@ from schemas.topics import (
 
 GENERATED: Final = Path(__file__).parent / "generated"
 MESSAGES: Final[tuple[type[Message], ...]] = tuple(dict.fromkeys(channel.message for channel in CHANNELS))
+PACKED: Final = (UserState, ItemState)
+"""Messages that are packed as `schemas.packed_states` tells, by default."""
 
 Json = dict[str, Any]
 
@@ -76,6 +79,7 @@ def asyncapi() -> Json:
                 "Real-time click-through-rate scoring over Kafka. Topic names are settings; these are the defaults. "
                 "Records are MessagePack by default and JSON by setting: the content type in the header decides, and "
                 "a record without one is JSON if it begins with an opening brace, blanks and a byte order mark aside. "
+                "The states that exitstream itself writes are columns of bytes by default (schemas/packed_states.py). "
                 "In JSON, bytes are base64. An integer may be written as a float without a fraction. Records of a "
                 "compacted topic are refused unless their key is the id that they are about."
             ),
@@ -128,7 +132,7 @@ def _message(channel: Channel) -> Json:
         "name": tag_of(channel.message),
         "title": name,
         "summary": channel.description,
-        "contentType": CONTENT_TYPES["msgpack"].decode(),
+        "contentType": (CONTENT_TYPE if channel.message in PACKED else CONTENT_TYPES["msgpack"]).decode(),
         "headers": {"$ref": "#/components/schemas/Headers"},
         "payload": {"$ref": f"#/components/schemas/{name}"},
         "bindings": {
@@ -150,7 +154,7 @@ def _headers() -> Json:
         "properties": {
             FORMAT_HEADER: {
                 "type": "string",
-                "enum": [content.decode() for content in CONTENT_TYPES.values()],
+                "enum": [content.decode() for content in (*CONTENT_TYPES.values(), CONTENT_TYPE)],
                 "description": "How the value is encoded.",
             },
             VERSION_HEADER: {

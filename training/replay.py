@@ -25,8 +25,10 @@ from models.prompt import Prompt, PromptBuilder, PromptLimits
 from models.prompt_template import TERSE, PromptTemplate
 from models.text import Text
 from schemas.messages import Interaction, Item
+from schemas.packed_states import ITEM_MAGIC, USER_MAGIC
 from training.clicks import is_click
 from worker.retrieval import Retriever
+from worker.state_store.packed_batch import PackedBatch
 from worker.state_store.tables import Tables
 
 APPLIED_AT_ONCE: Final = 4_096
@@ -119,11 +121,14 @@ class Replay:
 
     def _publish(self, now_ms: int) -> None:
         """Copy what changed from the updater's state into the worker's tables."""
-        changes = self._state.published.take_changes()
-        for user_id in changes.users:
-            self._tables.put_user_state(self._state.published.user_state(user_id, now_ms))
-        for item_id in changes.items:
-            self._tables.put_item_state(self._state.published.item_state(item_id, now_ms))
+        published = self._state.published
+        changes = published.take_changes()
+        for names, packed, magic, put in (
+            (changes.users, published.packed_users, USER_MAGIC, self._tables.put_user_states),
+            (changes.items, published.packed_items, ITEM_MAGIC, self._tables.put_item_states),
+        ):
+            states = [state for state in packed(names, now_ms) if state is not None]
+            put(PackedBatch(states, magic), [name.encode() for name in names])
 
 
 def replay_examples(

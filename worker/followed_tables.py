@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from models.bundle import Bundle
 from runtime.clock import Clock
-from runtime.kafka import TopicFollower
+from runtime.kafka import TopicFollower, require_topics, topic_ids
 from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
 from worker.beside import lower_priority
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
 from worker.outcomes.live import LiveOutcomes
+from worker.saved_tables import SavedTables, TableSaver
 from worker.settings import WorkerSettings
 from worker.state_feed import FeedBeside, StateFeed
 from worker.state_store.state_reader import StateReader
@@ -34,6 +36,7 @@ class FollowedTables:
         follower: reads the states.
         feed: applies them.
         task: fills the tables, then follows until it is cancelled.
+        saver: keeps copies of them, where that is wanted.
     """
 
     tables: Tables
@@ -42,6 +45,7 @@ class FollowedTables:
     follower: TopicFollower
     feed: StateFeed
     task: asyncio.Task[None]
+    saver: TableSaver | None = None
 
     def serve(self, bundle: Bundle) -> bool:
         """Whether they hold what the bundle's model was trained to read: embeddings of its space, and histories of its
@@ -111,7 +115,9 @@ class TableMaker:
             BrokerError: the states cannot be read.
         """
         settings = self.settings
-        tables = Tables(
+        reader = StateReader(settings.topics, settings.kafka.max_record_bytes)
+        empty = partial(
+            Tables,
             bundle.text,
             bundle.graph.dim,
             settings.worker.tables,
@@ -119,14 +125,34 @@ class TableMaker:
             space=bundle.space,
             history_length=bundle.limits.history_length,
         )
-        reader = StateReader(settings.topics, settings.kafka.max_record_bytes)
-        follower = TopicFollower(settings.kafka, reader.topics, out_of_range="earliest", outages=self.outages)
+        saved = await self._saved(bundle, reader.topics)
+        tables, offsets = (empty(), {}) if saved is None else await saved.restored(empty)
+        follower = TopicFollower(
+            settings.kafka, reader.topics, start_from=offsets, out_of_range="earliest", outages=self.outages
+        )
         await follower.start()
         batch = settings.worker.tables.update_batch
         make_feed = FeedBeside if beside else StateFeed
-        feed = make_feed(follower, reader, tables, self.thread, self.metrics, self.outcomes, batch)
+        feed = make_feed(follower, reader, tables, self.thread, self.metrics, self.outcomes, batch, offsets)
         task = asyncio.create_task(feed.follow(self.clock, readiness), name="states")
-        return FollowedTables(tables, bundle.space, bundle.limits.history_length, follower, feed, task)
+        interval_s = settings.worker.tables.save_interval_s
+        saver = None if saved is None else TableSaver(saved, tables, self.thread, lambda: feed.applied, interval_s)
+        return FollowedTables(tables, bundle.space, bundle.limits.history_length, follower, feed, task, saver)
+
+    async def _saved(self, bundle: Bundle, topics: Sequence[str]) -> SavedTables | None:
+        """Where tables are kept; None if they are not."""
+        settings, tables = self.settings, self.settings.worker.tables
+        if not tables.saved:
+            return None
+        cluster = await require_topics(settings.kafka, topics)
+        origin = {
+            "bundle": bundle.version,
+            "cluster": cluster.id,
+            "topics": await topic_ids(settings.kafka, topics),
+            "number of title tokens": tables.title_tokens,
+        }
+        address = f"{tables.saved}/{settings.group}"
+        return SavedTables(address, origin, settings.topics.tombstone_retention_ms, self.clock)
 
 
 @asynccontextmanager

@@ -25,7 +25,8 @@ from models.graded_features import (
 )
 from schemas.messages import FULL_GRADE
 from worker.item_likeness import cosines_of_values
-from worker.state_store.columns import ItemColumns, Rows, normalised
+from worker.state_store.columns import Rows, normalised
+from worker.state_store.item_columns import ItemColumns
 from worker.state_store.rows import UNKNOWN_ROW
 from worker.state_store.shared_values import COUNTS, NO_VALUE
 
@@ -101,8 +102,8 @@ def _titles(items: ItemColumns, rows: Rows) -> Counted:
 
 def _own(items: ItemColumns, rows: Rows, past_rows: Rows, surprises: NDArray[np.float64]) -> OwnGrades:
     """What the user's past tells of items in `rows`."""
-    directions = normalised(items.embeddings[past_rows])
-    similar = similar_surprise(normalised(items.embeddings[rows]) @ directions.T, surprises)
+    directions = normalised(items.vectors(past_rows))
+    similar = similar_surprise(normalised(items.vectors(rows)) @ directions.T, surprises)
     past_rows, surprises = past_rows[-MOST_REGRESSED:], surprises[-MOST_REGRESSED:]
     all_rows = np.concatenate([past_rows, rows])
     attributes = cosines_of_values(items.attributes, all_rows, len(past_rows))

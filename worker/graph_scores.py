@@ -51,6 +51,6 @@ class GraphScorer:
         counts[known] = items.counts[rows[known], :2]
         if user == UNKNOWN_ROW:
             return graph_features(None, (0, 0), embeddings, counts)
-        embedding = users.embeddings[user] if users.embedded[user] else None
+        embedding = users.embeddings[user].astype(np.float32) if users.embedded[user] else None
         impressions, positives = users.counts[user, :2].tolist()
         return graph_features(embedding, (impressions, positives), embeddings, counts)

@@ -88,6 +88,11 @@ class ModelLoader:
         """
         await unless_stopped(stopping, self._follow(serving))
 
+    async def save_tables(self) -> None:
+        """Saves the tables that serve, where that is wanted, before the program ends."""
+        if self._tables is not None and self._tables.saver is not None:
+            await self._tables.saver.save_last()
+
     async def _follow(self, serving: Serving) -> None:
         while True:
             version = await self._watch.next_version(other_than=serving.model.version)

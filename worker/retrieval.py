@@ -50,7 +50,7 @@ class Retriever:
         self._tables = tables
         self._limits = limits
         self._near_users = near_users
-        self._place_of_item = np.full(1, _NO_PLACE, np.int32)  # (item rows + 1,) scratch, see `_votes`
+        self._place_of_item = np.full(1, _NO_PLACE, np.int32)  # (item rows and more,) scratch, see `_votes`
 
     def retrieve(self, user_id: str, candidate_item_ids: Sequence[str]) -> Evidence:
         """Evidence for the candidates, in their order."""
@@ -69,9 +69,8 @@ class Retriever:
         row = users.ids.row(user_id)
         if row == UNKNOWN_ROW:
             return _User(user_id, row, np.empty(0, np.bool_), None, GradedPast.unknown())
-        packed = users.histories[row, : users.history_lengths[row]].astype(np.int64)
-        embedding = users.embeddings[row].copy() if users.embedded[row] else None
-        grades = users.history_grades[row, : len(packed)]
+        packed, grades = users.histories.of(row)
+        embedding = users.embeddings[row].astype(np.float32) if users.embedded[row] else None
         graded = GradedPast(packed >> 1, grades, users.counts[row])
         return _User(user_id, row, (packed & 1).astype(np.bool_), embedding, graded)
 
@@ -106,11 +105,11 @@ class Retriever:
         met = np.full((len(candidates.rows), len(neighbours)), _NOT_MET, np.int8)
         if met.size:
             places = self._places(candidates.rows)
-            packed = self._tables.users.histories[neighbours]  # (neighbours, history)
-            at_candidate = places[packed >> 1]  # NO_PAST >> 1 reads the last place, which is never a candidate's
-            voter, entry = np.nonzero(at_candidate != _NO_PLACE)
+            packed, voters = self._tables.users.histories.entries_of(neighbours)
+            at_candidate = places[packed >> 1]
+            found = np.flatnonzero(at_candidate != _NO_PLACE)
             # In the order of the history: of several votes on one item numpy keeps the last assigned, the latest.
-            met[at_candidate[voter, entry], voter] = packed[voter, entry] & 1
+            met[at_candidate[found], voters[found]] = packed[found] & 1
             places[candidates.rows[candidates.rows != UNKNOWN_ROW]] = _NO_PLACE
         return _Votes(neighbours, similarities, met)
 
@@ -123,7 +122,7 @@ class Retriever:
         return rows[0][others][: self._near_users], similarities[0][others][: self._near_users]
 
     def _places(self, candidate_rows: Rows) -> NDArray[np.int32]:
-        """A table from an item's row to its place among the candidates; its last entry never holds a place."""
+        """A table from an item's row to its place among the candidates."""
         if len(self._place_of_item) <= self._tables.items.ids.high_water:
             self._place_of_item = np.full(2 * self._tables.items.ids.high_water + 1, _NO_PLACE, np.int32)
         known = np.flatnonzero(candidate_rows != UNKNOWN_ROW)
@@ -182,11 +181,11 @@ class Retriever:
         voters: list[list[SimilarUser]] = [[] for _ in votes.met]
         met_by_nearest = np.cumsum(votes.met != _NOT_MET, axis=1)
         shown = (votes.met != _NOT_MET) & (met_by_nearest <= self._limits.similar_users)
-        ids, rows, similarities = self._tables.users.ids, votes.rows.tolist(), votes.similarities.tolist()
+        similarities = votes.similarities.tolist()
+        named = np.flatnonzero(shown.any(axis=0))
+        names = dict(zip(named.tolist(), self._tables.users.ids.ids_of(votes.rows[named]), strict=True))
         for place, voter in np.argwhere(shown).tolist():
-            voters[place].append(
-                SimilarUser(ids.id_of(rows[voter]), similarities[voter], bool(votes.met[place, voter]))
-            )
+            voters[place].append(SimilarUser(names[voter], similarities[voter], bool(votes.met[place, voter])))
         return voters
 
     def _user_evidence(self, user: _User, facts: dict[int, ItemFacts]) -> UserEvidence:

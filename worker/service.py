@@ -96,11 +96,15 @@ class Service:
             self.readiness.ready("model")
             spawn(loader.follow(serving, stopping), "bundle")
             await self._serve(serving, outcomes, thread, spawn, stopping)
+            await loader.save_tables()
 
     def _keep(self, spawn: Spawn, followed: FollowedTables) -> Sequence[asyncio.Task[None]]:
         """Watches over the tables that serve: the worker ends if they cannot be kept current."""
         watching = self._watchdog.watch(followed.follower, STATE_PROGRESS)
-        return spawn(followed.keep(), "states"), spawn(watching, "watchdog of the states")
+        tasks = [spawn(followed.keep(), "states"), spawn(watching, "watchdog of the states")]
+        if followed.saver is not None:
+            tasks.append(spawn(followed.saver.run(followed.feed.filled()), "saving of the tables"))
+        return tasks
 
     async def _serve(
         self, serving: Serving, outcomes: LiveOutcomes, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event

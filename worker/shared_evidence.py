@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from models.evidence import AttributeEvidence, Vector
 from models.features import PRIOR_IMPRESSIONS, PRIOR_RATE, Features, shared_features
-from worker.state_store.columns import ItemColumns, Rows
+from worker.state_store.columns import Rows
+from worker.state_store.item_columns import ItemColumns
 from worker.state_store.rows import UNKNOWN_ROW
 from worker.state_store.shared_values import NO_VALUE, SharedValues
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -12,7 +12,7 @@ import structlog
 from runtime.clock import Clock
 from runtime.kafka import TopicFollower
 from runtime.observability.readiness import Readiness
-from runtime.records import Record
+from runtime.records import Record, TopicPartition
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
 from worker.outcomes.live import LiveOutcomes
@@ -35,7 +35,14 @@ class StateFeed:
         metrics: what is counted.
         outcomes: learns from users' histories what became of scores.
         batch: most records applied between two steps of the thread's main work.
+        begun_at: next offsets of what the tables hold already.
+
+    Attributes:
+        applied: next offset per partition; all records before it have been applied.
     """
+
+    least_fill_batch = 1_000
+    """Records applied at once while nothing is served yet: large batches take less time a record."""
 
     def __init__(
         self,
@@ -46,7 +53,9 @@ class StateFeed:
         metrics: WorkerMetrics,
         outcomes: LiveOutcomes,
         batch: int,
+        begun_at: Mapping[TopicPartition, int] | None = None,
     ) -> None:
+        self.applied = dict(begun_at or {})
         self._follower = follower
         self._reader = reader
         self._tables = tables
@@ -54,6 +63,7 @@ class StateFeed:
         self._metrics = metrics
         self._outcomes = outcomes
         self._batch = batch
+        self._fill_batch = max(batch, self.least_fill_batch)
         self._is_filled = asyncio.Event()
 
     async def follow(self, clock: Clock, readiness: Readiness) -> None:
@@ -61,7 +71,7 @@ class StateFeed:
         try:
             await self._fill(readiness)
             while True:
-                for applied in await self._apply(await self._follower.poll()):
+                for applied in await self._apply(await self._follower.poll(), self._batch):
                     self._note_freshness(applied, clock.wall_ms())
         finally:
             await self._follower.stop()
@@ -75,7 +85,7 @@ class StateFeed:
         while not self._follower.caught_up:
             done, total = self._follower.progress()
             readiness.wait_for("tables", f"{done} of {total} states read")
-            await self._apply(await self._follower.poll())
+            await self._apply(await self._follower.poll(), self._fill_batch)
         await self._await_embeddings(readiness)
         await self._await_search(readiness)
         readiness.ready("tables")
@@ -91,24 +101,25 @@ class StateFeed:
             if not is_told:
                 log.warning("waiting for embeddings of this bundle", awaited=round(awaited, 3))
                 is_told = True
-            await self._apply(await self._follower.poll())
+            await self._apply(await self._follower.poll(), self._fill_batch)
 
     async def _await_search(self, readiness: Readiness) -> None:
         """Waits for the search indexes to be trained: until then a search compares with every entry."""
         while (awaited := await self._thread.call(self._tables.search_awaited)) is not None:
             readiness.wait_for("tables", awaited)
-            await self._apply(await self._follower.poll())
+            await self._apply(await self._follower.poll(), self._fill_batch)
 
-    async def _apply(self, records: Sequence[Record]) -> list[Applied]:
-        """Applies records in the compute thread, a batch at a time; waiting for each batch keeps memory bounded."""
+    async def _apply(self, records: Sequence[Record], size: int) -> list[Applied]:
+        """Applies records in the compute thread, `size` at a time; waiting for each batch keeps memory bounded."""
         done = []
-        for start in range(0, len(records), self._batch):
-            batch = records[start : start + self._batch]
+        for start in range(0, len(records), size):
+            batch = records[start : start + size]
             applied = await self._thread.call(partial(self._take, batch))
             for topic in self._reader.topics:
                 self._metrics.states.labels(topic).inc(applied.taken[topic])
                 self._metrics.refused_states.labels(topic).inc(applied.refused[topic])
             self._outcomes.learn(applied.users)
+            self.applied.update((record.source, record.offset + 1) for record in batch)
             done.append(applied)
         return done
 
@@ -125,6 +136,8 @@ class FeedBeside(StateFeed):
     """Fills tables while a model serves from others. The search indexes follow each batch: all at once, at the end,
     they would keep requests waiting.
     """
+
+    least_fill_batch = 1
 
     def _take(self, batch: Sequence[Record]) -> Applied:
         applied = super()._take(batch)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from cli.doctor.findings import Finding
 
+_BYTES_PER_STATE: Final = 250
+"""Of ids, counts, times, and of finding a state by its id and in the index; `benchmarks.scale` measures them."""
 _SPARE = 1.25
 """What is kept for the work itself, over what is held for good."""
 
@@ -59,9 +62,9 @@ def check_memory(bundle: BundleFacts, states: int, available_bytes: int | None) 
     """
     if bundle.error or available_bytes is None:
         return Finding("ok", "memory", "not known" + (" without the bundle" if bundle.error else " here"))
-    # Each embedding is held twice: in its table and in the index; in float32. A past interaction is the row of an item
-    # and a grade.
-    rows = states * (2 * 4 * bundle.embedding_dim + 5 * bundle.history_length)
+    # Each embedding is held twice, in its table and in the index, in half precision. A past interaction is the row of
+    # an item and a grade.
+    rows = states * (2 * 2 * bundle.embedding_dim + 5 * bundle.history_length + _BYTES_PER_STATE)
     needed = int((bundle.resident_bytes + rows) * _SPARE)
     text = f"a worker needs about {needed / 1e9:.1f} GB, {available_bytes / 1e9:.1f} GB are available here"
     if needed > available_bytes:

@@ -9,8 +9,10 @@ from schemas import messages
 from schemas.codec import CONTENT_TYPES, FORMAT_HEADER, VERSION_HEADER
 from schemas.contracts import asyncapi, json_schema
 from schemas.messages import SCHEMA_VERSION
+from schemas.packed_states import CONTENT_TYPE
 from schemas.topics import CHANNELS, Channel
 
+_FORMATS = " or ".join(f"`{content.decode()}`" for content in CONTENT_TYPES.values())
 _HEAD = f"""# Messages
 
 The topics by their default names, and the fields of what they hold. The same for machines:
@@ -19,7 +21,7 @@ although it is written differently: [topics](../architecture.md#topics).
 
 | header | value |
 | --- | --- |
-| `{FORMAT_HEADER}` | {" or ".join(f"`{content.decode()}`" for content in CONTENT_TYPES.values())} |
+| `{FORMAT_HEADER}` | {_FORMATS}; of states `{CONTENT_TYPE.decode()}`, too |
 | `{VERSION_HEADER}` | `{SCHEMA_VERSION}` |
 
 `exitstream reference` writes this page.

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from graph_updater.graph.adjacency import Adjacency, EdgeChanges, EdgeOps, apply_ops
 from graph_updater.graph.config import GraphConfig
-from graph_updater.graph.lists import add_lists, cells_of, empty_lists, grow, lay_out
+from graph_updater.graph.lists import add_lists, cells_of, empty_lists, lay_out
+from runtime.arrays import grow
 
 MAX_HALF_LIVES: Final = 48
 _RESCALE_HALF_LIVES: Final = 32

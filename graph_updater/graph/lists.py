@@ -3,9 +3,6 @@
 Each list occupies one block of cells. Blocks have sizes 4, 6, 8, 12, 16, 24, …, so a list wastes at most a third of its
 block. A list that outgrows its block moves to a larger one; the old block goes to the free list of its size. The cells
 are columns (NumPy arrays) that belong to the user of the lists; one of them also holds the links of the free lists.
-
-Arrays grow one at a time and by an eighth. `ndarray.resize` reallocates in place; on Linux large arrays grow by
-remapping their pages, so growing never holds two copies; elsewhere it does so for one array at a time.
 """
 
 from __future__ import annotations
@@ -16,9 +13,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from runtime.arrays import grow
+
 BLOCK_SIZES: Final = np.array([size << k for k in range(1, 29) for size in (2, 3)], dtype=np.int64)
 NO_BLOCK: Final = -1
-_LEAST_GROWTH: Final = 256
 
 
 class Lists(NamedTuple):
@@ -68,17 +66,6 @@ def cells_of(lists: Lists, nodes: NDArray[np.int32]) -> NDArray[np.int64]:
     before = np.cumsum(lengths) - lengths
     cells: NDArray[np.int64] = np.arange(lengths.sum()) + np.repeat(lists.start[nodes] - before, lengths)
     return cells
-
-
-def grow(array: NDArray[np.generic], needed: int) -> None:
-    """Grows the array's first axis to at least `needed`, in place; new entries are zero.
-
-    No view of the array may be alive: its memory may move.
-    """
-    rows = array.shape[0]
-    if needed > rows:
-        room = max(needed, rows + rows // 8 + _LEAST_GROWTH)
-        array.resize((room, *array.shape[1:]), refcheck=False)
 
 
 @njit(cache=True, nogil=True)

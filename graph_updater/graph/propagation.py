@@ -46,7 +46,6 @@ from numpy.typing import NDArray
 
 from graph_updater.graph.adjacency import EdgeChanges
 from graph_updater.graph.bipartite import BipartiteGraph
-from graph_updater.graph.lists import grow
 from graph_updater.graph.push import (
     LEAST_TOLERANCE,
     MOVED,
@@ -63,6 +62,7 @@ from graph_updater.graph.push import (
     refresh_and_push,
     resum,
 )
+from runtime.arrays import grow
 
 MAX_LAYERS: Final = 7
 

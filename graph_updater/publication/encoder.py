@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 from graph_updater.publication.batch import StateBatch
 from graph_updater.state.published import PublishedStates
@@ -11,6 +12,9 @@ from runtime.clock import Clock
 from runtime.records import OutRecord
 from schemas.codec import WireFormat, encode, headers_for
 from schemas.messages import ItemState, UserState
+from schemas.packed_states import PACKED_HEADERS
+
+StateFormat = Literal["packed"] | WireFormat
 
 
 class StateEncoder:
@@ -18,31 +22,44 @@ class StateEncoder:
 
     Args:
         topics: where they go.
-        wire_format: how they are encoded.
+        state_format: how they are encoded.
         clock: for the time of publication.
     """
 
-    def __init__(self, topics: TopicSettings, wire_format: WireFormat, clock: Clock) -> None:
+    def __init__(self, topics: TopicSettings, state_format: StateFormat, clock: Clock) -> None:
         self._topics = topics
-        self._wire_format = wire_format
-        self._headers = tuple(headers_for(wire_format))
         self._clock = clock
+        self._format = state_format
+        self._headers = PACKED_HEADERS if state_format == "packed" else tuple(headers_for(state_format))
 
     def records(self, states: PublishedStates, batch: StateBatch) -> list[OutRecord]:
         """The batch's dead letters, then its states as they are now; a tombstone for each id that has left."""
+        now_ms = self._clock.wall_ms()
+        topics = self._topics
+        if self._format == "packed":
+            users, items = states.packed_users(batch.users, now_ms), states.packed_items(batch.items, now_ms)
+        else:
+            users = _encoded(batch.users, states.user_state, now_ms, self._format)
+            items = _encoded(batch.items, states.item_state, now_ms, self._format)
         return [
             *(dead.letter for dead in batch.dead_letters),
-            *self._encoded(self._topics.user_states, batch.users, states.user_state),
-            *self._encoded(self._topics.item_states, batch.items, states.item_state),
+            *self._records(topics.user_states, batch.users, users),
+            *self._records(topics.item_states, batch.items, items),
         ]
 
-    def _encoded(
-        self, topic: str, ids: Sequence[str], state_of: Callable[[str, int], UserState | ItemState]
-    ) -> Iterator[OutRecord]:
-        now_ms = self._clock.wall_ms()
-        for name in ids:
-            try:
-                value = encode(state_of(name, now_ms), self._wire_format)
-            except KeyError:  # has left, perhaps after the batch was collected
-                value = None
+    def _records(self, topic: str, ids: Sequence[str], values: Sequence[bytes | None]) -> Iterator[OutRecord]:
+        for name, value in zip(ids, values, strict=True):
             yield OutRecord(topic, name.encode(), value, self._headers)
+
+
+def _encoded(
+    ids: Sequence[str], state_of: Callable[[str, int], UserState | ItemState], now_ms: int, wire_format: WireFormat
+) -> list[bytes | None]:
+    """The states of ids; None for one that has left, perhaps after the batch was collected."""
+    values: list[bytes | None] = []
+    for name in ids:
+        try:
+            values.append(encode(state_of(name, now_ms), wire_format))
+        except KeyError:
+            values.append(None)
+    return values

@@ -19,6 +19,7 @@ import structlog
 
 from graph_updater.metrics import UpdaterMetrics
 from graph_updater.publication.batch import MIXED, Offsets, Progress, StateBatch, space_note
+from graph_updater.publication.byte_rate import ByteRate
 from graph_updater.publication.outbox import Outbox
 from graph_updater.publication.standby import Leadership, LeaderTerm
 from graph_updater.publication.tracing import UpdateTracing
@@ -53,8 +54,10 @@ class Publisher:
         metrics: counts what is published.
         clock: for freshness.
         tracing: makes traces of interactions; None where they are off.
+        bytes_per_s: most bytes of states a second; 0 for no limit.
 
     Attributes:
+        rate: keeps to that.
         outbox: as given.
         published: the offsets of the last batch that this updater published.
     """
@@ -68,6 +71,7 @@ class Publisher:
         metrics: UpdaterMetrics,
         clock: Clock,
         tracing: UpdateTracing | None = None,
+        bytes_per_s: int = 0,
     ) -> None:
         self._leadership = leadership
         self.outbox = outbox
@@ -76,6 +80,7 @@ class Publisher:
         self._metrics = metrics
         self._clock = clock
         self._tracing = tracing
+        self.rate = ByteRate(bytes_per_s, clock)
         self._reconciled_term: LeaderTerm | None = None
         self._marked: Offsets = {}
         """Committed offsets beside which stands `MIXED`."""
@@ -125,7 +130,7 @@ class Publisher:
             return False
         if term is not self._reconciled_term and not await self._reconcile(term):
             return False
-        part = self.outbox.next_part(MAX_TRANSACTION_RECORDS)
+        part = self.outbox.next_part(self.rate.part(MAX_TRANSACTION_RECORDS))
         if part is not None and not await self._publish(term, part):
             return False
         if not self.outbox:
@@ -161,6 +166,7 @@ class Publisher:
                 self.outbox.put_back(part)
         if not published:
             return False
+        self.rate.note(len(records), sum(record.size for record in records))
         if updates is not None:
             updates.end(self._clock.wall_ms())
         if part.offsets:

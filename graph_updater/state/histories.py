@@ -24,11 +24,11 @@ from graph_updater.graph.lists import (
     cells_of,
     empty_lists,
     free_block,
-    grow,
     is_full,
     lay_out,
     take_block,
 )
+from runtime.arrays import grow
 
 NEUTRAL: Final = 0
 NEGATIVE: Final = 1

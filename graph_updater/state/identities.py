@@ -8,6 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_updater.state.name_bytes import NameBytes
+
 USER: Final = 1
 ITEM: Final = 2
 NOBODY: Final = 0
@@ -21,6 +23,8 @@ class Identities:
         self.items: dict[str, int] = {}
         self.names: list[str] = []
         """(nodes,) the id of each number; empty where the number is free."""
+        self.name_bytes = NameBytes()
+        """The same ids, for compiled code."""
         self._free: list[int] = []
 
     def user_nodes(self, ids: Iterable[str]) -> tuple[list[int], list[int]]:
@@ -45,6 +49,8 @@ class Identities:
         self.users = {names[node]: node for node in np.flatnonzero(kinds == USER).tolist()}
         self.items = {names[node]: node for node in np.flatnonzero(kinds == ITEM).tolist()}
         self._free = np.flatnonzero(kinds == NOBODY).tolist()
+        for node, name in enumerate(names):
+            self.name_bytes.set(node, name)
 
     def _nodes(self, table: dict[str, int], ids: Iterable[str]) -> tuple[list[int], list[int]]:
         nodes, new = [], []
@@ -61,6 +67,8 @@ class Identities:
         if self._free:
             node = self._free.pop()
             self.names[node] = name
-            return node
-        self.names.append(name)
-        return len(self.names) - 1
+        else:
+            node = len(self.names)
+            self.names.append(name)
+        self.name_bytes.set(node, name)
+        return node

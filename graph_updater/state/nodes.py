@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from graph_updater.graph.bipartite import BipartiteGraph
 from graph_updater.graph.config import GraphConfig
-from graph_updater.graph.lists import grow
 from graph_updater.graph.propagation import Propagation
 from graph_updater.state.histories import Histories
 from graph_updater.state.identities import ITEM, USER, Identities
 from models.prompt_limits import HISTORY_LENGTH
+from runtime.arrays import grow
 
 
 @dataclass(frozen=True)

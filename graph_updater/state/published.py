@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,8 +11,9 @@ import structlog
 from numpy.typing import NDArray
 
 from graph_updater.graph.config import GraphConfig
-from graph_updater.state.identities import USER
+from graph_updater.state.identities import ITEM, USER
 from graph_updater.state.nodes import Nodes
+from graph_updater.state.packed_writer import packed_records
 from schemas.messages import FULL_GRADE, Embedding, ItemState, PastInteraction, UserState
 
 _TOUCHED_BATCHES: Final = 256
@@ -137,6 +138,20 @@ class PublishedStates:
             published_time_ms=published_time_ms,
             grades=_count(facts.grades[node]),
         )
+
+    def packed_users(self, user_ids: Sequence[str], published_time_ms: int) -> list[bytes | None]:
+        """The packed states of users, as `user_state` tells each; None for one that is unknown."""
+        return self._packed(self._nodes.ids.users, USER, user_ids, published_time_ms)
+
+    def packed_items(self, item_ids: Sequence[str], published_time_ms: int) -> list[bytes | None]:
+        """The packed states of items, as `item_state` tells each; None for one that is unknown."""
+        return self._packed(self._nodes.ids.items, ITEM, item_ids, published_time_ms)
+
+    def _packed(self, known: dict[str, int], kind: int, ids: Sequence[str], now_ms: int) -> list[bytes | None]:
+        nodes = [known.get(name) for name in ids]
+        there = np.array([node for node in nodes if node is not None], np.int32)
+        packed = iter(packed_records(there, kind, self._nodes, self.space, now_ms))
+        return [None if node is None else next(packed) for node in nodes]
 
     def _publish(self, nodes: NDArray[np.int32], *, force: bool) -> NDArray[np.int32]:
         """Selects the nodes worth publishing; their present embedding becomes the published one."""

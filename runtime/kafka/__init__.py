@@ -6,12 +6,14 @@ TopicFollower       all partitions of some topics without a group: from given of
 RecordSink          idempotent producer, every delivery awaited
 TransactionalSink   records and offsets committed together or not at all; fences earlier holders of its id
 probe, create_missing_topics, require_topics, topic_ids    before the start
+partition_of        where Kafka's clients put a key
 survey              a look at brokers, topics and groups, which changes nothing
 """
 
 from runtime.kafka.backlog import Backlog
 from runtime.kafka.connection import probe
 from runtime.kafka.follower import CommittedOffset, TopicFollower
+from runtime.kafka.partitioner import partition_of
 from runtime.kafka.record_sink import RecordSink
 from runtime.kafka.source import RebalanceHooks, RecordSource
 from runtime.kafka.survey import ClusterFacts, GroupFacts, Member, TopicFacts, survey
@@ -35,6 +37,7 @@ __all__ = [
     "Transaction",
     "TransactionalSink",
     "create_missing_topics",
+    "partition_of",
     "probe",
     "require_topics",
     "survey",

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.partitioner import murmur2
 
+from runtime.kafka.partitioner import partition_of
 from runtime.kafka.translation import translated
 from runtime.records import OutRecord
 
-_REMEMBERED_KEYS: Final = 65_536
 _BATCH_OVERHEAD: Final = 61  # bytes of Kafka's format, at most
 _RECORD_OVERHEAD: Final = 36
 _HEADER_OVERHEAD: Final = 10
@@ -58,7 +56,7 @@ def batched(records: Iterable[OutRecord], partitions: Mapping[str, int], batch_b
     for at, record in enumerate(records):
         partition = record.partition
         if partition is None:
-            partition = _hash(record.key or b"") % partitions[record.topic]
+            partition = partition_of(record.key or b"", partitions[record.topic])
         place = record.topic, partition
         size = record.size + _RECORD_OVERHEAD + _HEADER_OVERHEAD * len(record.headers)
         if size > room.get(place, 0):
@@ -115,8 +113,3 @@ async def _enqueue_one(producer: AIOKafkaProducer, record: OutRecord) -> asyncio
         headers=list(record.headers),
     )
     return acknowledged
-
-
-@lru_cache(maxsize=_REMEMBERED_KEYS)
-def _hash(key: bytes) -> int:
-    return int(murmur2(key) & 0x7FFFFFFF)

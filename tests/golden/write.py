@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import get_args
 
 from schemas import codec, contracts, examples
-from schemas.messages import SCHEMA_VERSION
+from schemas.messages import SCHEMA_VERSION, ItemState, UserState
+from schemas.packed_states import pack_state
 
 FOLDER = Path(__file__).parent / f"v{SCHEMA_VERSION}"
 
@@ -23,6 +24,9 @@ def main() -> None:
                 path = FOLDER / f"{contracts.tag_of(type(message))}.{size}.{wire_format}"
                 if not path.exists():
                     path.write_bytes(codec.encode(message, wire_format))
+            path = FOLDER / f"{contracts.tag_of(type(message))}.{size}.packed"
+            if isinstance(message, UserState | ItemState) and not path.exists():
+                path.write_bytes(pack_state(message))
 
 
 if __name__ == "__main__":

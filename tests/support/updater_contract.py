@@ -66,6 +66,19 @@ class UpdaterEssentials:
         assert running.updater.metrics.value("exitstream_updater_interactions_total") == 140
         assert running.updater.metrics.value("exitstream_updater_freshness_seconds_count") == 140
 
+    async def test_few_bytes_a_second_make_few_states_of_many_changes(self, world):
+        """Changes of one user wait and become one; at the end everything is published."""
+        async with world.running(state_bytes_per_s=500):
+            await world.send(click("u1", "i1", 0))
+            await world.published.until(lambda: world.published.records)
+            for number in range(1, 30):
+                await world.send(click("u1", "i1", number))
+                await asyncio.sleep(0.04)  # two publications' time
+        before = world.published.records
+        await world.published.until_equal()
+
+        assert world.published.records - before <= 8
+
     async def test_a_restart_continues_from_the_snapshot(self, world):
         """After a drain nothing is published again, no dead letter is repeated, and what came meanwhile is taken in."""
         async with world.running():

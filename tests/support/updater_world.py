@@ -22,9 +22,10 @@ from runtime.clock import SystemClock
 from runtime.kafka import RecordSink, TopicFollower, create_missing_topics
 from runtime.records import OutRecord
 from runtime.settings import TelemetrySettings
-from schemas.codec import MessageDecoder, encode, headers_for
+from schemas.codec import encode, headers_for
 from schemas.embeddings import decode_embedding
 from schemas.messages import Item, ItemState, UserState
+from schemas.packed_states import StateDecoder
 
 ROOT = Path(__file__).parents[2]
 EXACT = GraphConfig(epsilon=0.0, embedding_dtype="float32", publish_min_cosine=1.0 - 1e-12)
@@ -192,7 +193,7 @@ class Published:
     def __init__(self, world):
         self._world = world
         topics = world.topics
-        self._decoders = {topics.user_states: MessageDecoder(UserState), topics.item_states: MessageDecoder(ItemState)}
+        self._decoders = {topics.user_states: StateDecoder(UserState), topics.item_states: StateDecoder(ItemState)}
         self._follower = TopicFollower(
             world.broker.settings(), [*self._decoders, *map(topics.dead_letter, (topics.interactions, topics.items))]
         )

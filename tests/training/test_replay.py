@@ -171,7 +171,7 @@ def test_training_keeps_histories_as_long_as_the_bundle_will_tell(log, new_repla
     replay = new_replay(history_length=length)
     replay.advance(_clicks_of("ann", log, 70))
     users = replay.tables.users
-    history = users.histories[users.ids.row("ann")]
+    history, _ = users.histories.of(users.ids.row("ann"))
 
     assert len(history) == length
     kept = [replay.tables.items.ids.id_of(packed >> 1) for packed in history.tolist()]

@@ -183,7 +183,7 @@ def test_counts_beyond_all_reason_stay_within_the_range_of_grades(text, count):
     """Sums of them may wrap around; features stay finite and within ±1."""
     tables = tables_of(text, {name: ("Ann", [], "", None) for name in "ab"})
     for name in ("a", "b"):
-        tables.items.set_counts(tables.items.ids.row(name), count, count, count)
+        tables.items.set_counts(np.array([tables.items.ids.row(name)]), np.full((1, 3), count))
     past = past_of(tables, [("a", 255)], (count, count, count))
     features = graded_evidence(tables.items, np.array([0, 1]), past)
     assert np.isfinite(features).all()

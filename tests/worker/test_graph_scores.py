@@ -27,9 +27,9 @@ def test_the_score_is_the_calibrated_one(tiny_bundle, filled_tables):
 
     tables, user, item = filled_tables, filled_tables.users.ids.row("u1"), filled_tables.items.ids.row("i1")
     features = graph_features(
-        tables.users.embeddings[user],
+        tables.users.embeddings[user].astype(np.float32),
         tuple(tables.users.counts[user].tolist()),
-        tables.items.embeddings[[item]],
+        tables.items.vectors(np.array([item])),
         tables.items.counts[[item]].astype(np.float32),
     )
 

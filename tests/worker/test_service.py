@@ -21,6 +21,7 @@ from schemas.codec import CONTENT_TYPES, FORMAT_HEADER
 from worker.service import Service
 
 FRESH = "exitstream_worker_freshness_seconds_count"
+STATES = "exitstream_worker_states_total"
 
 
 @pytest.fixture
@@ -87,6 +88,23 @@ async def test_a_drained_worker_leaves_nothing_undone(lab):
         answers = await lab.scores(200)
 
     assert sorted(scores.request_id for scores in answers) == sorted(f"r{number}" for number in range(200))
+
+
+async def test_a_worker_with_saved_tables_reads_only_what_is_newer(lab, tmp_path):
+    """It saves them at its end; its successor answers from them, and from what came meanwhile."""
+    settings = lab.settings(tables={"saved": str(tmp_path)})
+    async with lab.worker(settings) as service:
+        read = service.metrics.value(STATES, topic=lab.topics.user_states)
+    await lab.tell(user_state(0, np.random.default_rng(0), version=7))
+    async with lab.worker(settings) as service:
+        await lab.ask(*requests(30))
+        answers = await lab.scores(30)
+        read_again = service.metrics.value(STATES, topic=lab.topics.user_states)
+        entries = service.metrics.value("exitstream_worker_table_entries", kind="user")
+
+    assert (read, read_again, entries) == (10, 1, 10)
+    assert {scores.embedding_version for scores in answers if scores.user_id == "u0"} == {7}
+    assert {scores.embedding_version for scores in answers if scores.user_id != "u0"} == {1}
 
 
 async def test_missing_topics_end_in_one_line_that_says_what_to_do(embedded_broker, tiny_bundle_folder):
@@ -196,7 +214,7 @@ def with_history_length(store, bundle, length):
 
 def _history_lengths(service):
     users = service.metrics._tables.users
-    return users.history_lengths[[users.ids.row(f"u{number}") for number in range(10)]].tolist()
+    return users.histories.lengths[[users.ids.row(f"u{number}") for number in range(10)]].tolist()
 
 
 async def test_a_version_that_cannot_be_used_changes_nothing(lab, store, tiny_bundle):

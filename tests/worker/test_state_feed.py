@@ -83,7 +83,7 @@ async def test_freshness_is_the_age_of_an_event_when_its_effect_can_be_served(ta
     assert metrics.value(f"{FRESHNESS}_count") == 1
     assert metrics.value(f"{FRESHNESS}_sum") == pytest.approx(2.5)
     assert metrics.value("exitstream_worker_states_total", topic=TOPICS.user_states) == 2
-    assert tables.users.history_lengths[tables.users.ids.row("u")] == 3
+    assert tables.users.histories.lengths[tables.users.ids.row("u")] == 3
     assert follower.stopped
 
 

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final
 
 import structlog
 
 from runtime.clock import Clock
-from schemas.messages import UserState
+from schemas.codec import MalformedRecord
+from schemas.packed_states import unpack_history
 from worker.job import Job
 from worker.metrics import WorkerMetrics
 from worker.outcomes.quality import OutcomeFigures, OutcomeWindow, Quality
 from worker.outcomes.settings import OutcomeSettings
 from worker.outcomes.waiting import WaitingScores
+from worker.state_store.state_reader import UserHistory
 
 INTERVAL_S: Final = 1.0
 log = structlog.get_logger(__name__)
@@ -54,10 +57,13 @@ class LiveOutcomes:
             self._begin(job.model_version)
         self._waiting.note(job, self._clock.monotonic())
 
-    def learn(self, users: Iterable[UserState]) -> None:
-        """Takes in states of users."""
-        for state in users:
-            self._waiting.learn(state.user_id, state.recent)
+    def learn(self, users: Iterable[UserHistory]) -> None:
+        """Takes in states of users; those of users without a score that waits are not read."""
+        for key, packed in users:
+            user_id = key.decode()
+            if self._waiting.awaits(user_id):
+                with suppress(MalformedRecord):  # an id in it that no reader of many at once looks at
+                    self._waiting.learn(user_id, unpack_history(packed))
 
     async def run(self) -> None:
         """Judges once a second until cancelled."""

@@ -112,6 +112,10 @@ class WaitingScores:
         self._in_order.append(waiting)
         self._by_user.setdefault(user_id, deque()).append(waiting)
 
+    def awaits(self, user_id: str) -> bool:
+        """Whether a score of the user waits for what became of it."""
+        return user_id in self._by_user
+
     def learn(self, user_id: str, recent: Sequence[PastInteraction]) -> None:
         """Takes in a user's history. The same may come again, and again with more in it."""
         answers = self._by_user.get(user_id)

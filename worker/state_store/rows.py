@@ -59,9 +59,13 @@ class RowIds:
 
 
 def grown(column: NDArray[Any], rows: int, fill: float = 0) -> NDArray[Any]:
-    """The column with room for `rows` rows: itself, or a copy at least twice as long, filled up with `fill`."""
+    """The column with room for `rows` rows: itself, or a copy longer by a half at least, filled up with `fill`.
+
+    Memory that zeros fill is taken from the system when it is first used.
+    """
     if rows <= len(column):
         return column
-    larger = np.full((max(rows, 2 * len(column), _FIRST_CAPACITY), *column.shape[1:]), fill, column.dtype)
+    shape = (max(rows, len(column) + len(column) // 2, _FIRST_CAPACITY), *column.shape[1:])
+    larger = np.zeros(shape, column.dtype) if fill == 0 else np.full(shape, fill, column.dtype)
     larger[: len(column)] = column
     return larger

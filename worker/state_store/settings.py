@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from runtime.settings import SettingsSection
+from runtime.settings import Address, SettingsSection
 
 
 class TableSettings(SettingsSection):
@@ -17,4 +17,10 @@ class TableSettings(SettingsSection):
     retrain_growth: float = Field(
         1.5, gt=1, description="lists are trained anew after growing, or changing, by this factor"
     )
-    update_batch: int = Field(200, ge=1, description="updates applied between two steps of inference")
+    saved: Address = Field(
+        "",
+        description="folder or any fsspec address where the tables are kept, so that a start reads only what is newer; "
+        "workers of one group may share it; empty: nowhere",
+    )
+    save_interval_s: float = Field(300.0, gt=0, description="between two copies there; one more is made at the end")
+    update_batch: int = Field(100, ge=1, description="updates applied between two steps of inference")

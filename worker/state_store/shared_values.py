@@ -34,6 +34,19 @@ class SharedValues:
         self._known: dict[tuple[str, str], int] = {}
         self._sums: NDArray[np.float64] = np.zeros((0, 0))  # scratch, see `sums_by_value`; zeros between two calls
 
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def values(self) -> list[tuple[str, str, str]]:
+        """Of every value the attribute's name, the key by which it is known, and the text."""
+        return [(name, key, text) for (name, key), (_, text) in zip(self._known, self._names, strict=True)]
+
+    def restore(self, values: Sequence[tuple[str, str, str]]) -> None:
+        """Knows the values that `values` told, and no item with any of them; nothing may be known before."""
+        self._names = [(name, text) for name, _, text in values]
+        self._known = {(name, key): at for at, (name, key, _) in enumerate(values)}
+        self.counts = grown(self.counts, len(values))
+
     def name_of(self, value: int) -> tuple[str, str]:
         """The attribute's name and the value's text."""
         return self._names[value]
@@ -50,17 +63,19 @@ class SharedValues:
             values: distinct, at most as many as there is room for.
             item_counts: (COUNTS,) the item's present ones.
         """
-        self.move_counts(item_row, -item_counts)
+        rows = np.array([item_row])
+        self.move_counts(rows, -item_counts[None])
         row = self.of_items[item_row]
         row[: len(values)] = [self._intern(value) for value in values]
         row[len(values) :] = NO_VALUE
-        self.move_counts(item_row, item_counts)
+        self.move_counts(rows, item_counts[None])
 
-    def move_counts(self, item_row: int, difference: Counts) -> None:
-        """Adds a change of an item's counts to each of its values."""
-        values = self.of_items[item_row]
-        if values[0] != NO_VALUE:
-            self.counts[values[values != NO_VALUE]] += difference  # distinct values: none is added to twice
+    def move_counts(self, item_rows: NDArray[np.int64], differences: Counts) -> None:
+        """Adds changes of items' counts, (n, COUNTS), to each of their values."""
+        values = self.of_items[item_rows]
+        item, place = np.nonzero(values != NO_VALUE)
+        if len(item):
+            np.add.at(self.counts, values[item, place], differences[item])
 
     def sums_by_value(
         self, values: NDArray[np.int32], rows: NDArray[np.int64], numbers: NDArray[np.float64]

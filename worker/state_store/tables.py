@@ -11,29 +11,43 @@ import time
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from typing import NamedTuple
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from models.attributes import attribute_values, title_words
-from models.evidence import Vector
 from models.prompt_limits import HISTORY_LENGTH
 from models.text import Text
 from schemas.codec import MalformedRecord
 from schemas.embeddings import decode_embedding
-from schemas.messages import FULL_GRADE, Embedding, Item, ItemState, PastInteraction, UserState, grades_of
-from worker.state_store.columns import NO_PAST, NO_TITLE, ItemColumns, Rows, UserColumns, normalised
+from schemas.messages import Embedding, Item, ItemState, UserState
+from schemas.packed_states import ITEM_MAGIC, USER_MAGIC, pack_state, unpack_history
+from worker.state_store.columns import Matrix, Rows, normalised
+from worker.state_store.item_columns import ItemColumns
+from worker.state_store.packed_batch import PackedBatch, PastColumns
 from worker.state_store.retries import Retries
 from worker.state_store.rows import UNKNOWN_ROW
 from worker.state_store.settings import TableSettings
+from worker.state_store.user_columns import UserColumns
 from worker.state_store.vector_index import VectorIndex
 
 log = structlog.get_logger(__name__)
 
 DEGRADED_AFTER_S = 600.0
 """Search that has been worse for so long than it should be is worth a person's attention."""
-LARGEST_NUMBER = 1e6
-"""Largest magnitude in an embedding; beyond it sums of products would leave float32."""
+LARGEST_NUMBER = 65_000.0
+"""Largest magnitude in an embedding: half precision ends soon after."""
+
+
+class StoredStates(NamedTuple):
+    """What became of a batch."""
+
+    records: Rows
+    """Those that were stored; the others cannot be used."""
+    news_ms: NDArray[np.int64]
+    """Event times of users' interactions that were not known before."""
 
 
 class Tables:
@@ -70,97 +84,123 @@ class Tables:
         self._space = space
         self._text = text
         self.items = ItemColumns(embedding_dim)
-        self.users = UserColumns(embedding_dim, history_length)
+        self.users = UserColumns(embedding_dim)
         self.item_index = VectorIndex(embedding_dim, self._settings, executor, clock)
         self.user_index = VectorIndex(embedding_dim, self._settings, executor, clock)
         self.refreshing = Retries(clock)
-        self._changed_items: set[int] = set()
-        self._changed_users: set[int] = set()
 
     def put_item(self, item: Item) -> None:
         """Stores an item's text."""
         tokens = self._text.encode_item(item)
         row = self.items.intern(item.item_id)
-        self.items.titles[row] = array("i", tokens[: self._settings.title_tokens])
+        self.items.set_text(row, array("i", tokens[: self._settings.title_tokens]))
         self.items.set_words(row, attribute_values(item.attributes), title_words(item.title))
 
+    def put_item_states(self, states: PackedBatch, keys: Sequence[bytes]) -> StoredStates:
+        """Stores embeddings and counts of distinct items, whose ids must be `keys`. What cannot be used leaves the item
+        as it was.
+        """
+        states.require_ids(keys)
+        records, own, vectors = self._usable(states)
+        rows = self.items.intern_many([keys[at].decode() for at in records.tolist()])
+        self.items.set_counts(rows, _counts(states, records))
+        self._set_embeddings(self.items, rows, own, vectors, states.has_embedding()[records])
+        self.items.changed.mark(rows)
+        return StoredStates(records, np.zeros(0, np.int64))
+
+    def put_user_states(self, states: PackedBatch, keys: Sequence[bytes]) -> StoredStates:
+        """Stores embeddings, counts and histories of distinct users, whose ids must be `keys`. What cannot be used
+        leaves the user as it was.
+        """
+        states.require_ids(keys)
+        records, own, vectors = self._usable(states)
+        past = states.past(records, self._history_length)
+        items, readable = self._item_rows(states, records, past)
+        if not readable.all():
+            records, own = records[readable], own[readable]
+            states.ok[:] = False
+            states.ok[records] = True
+            return self.put_user_states(states, keys)
+        users = self.users
+        rows, new = users.ids.intern([keys[at] for at in records.tolist()])
+        users.grow(users.ids.high_water)
+        header = states.header[records]
+        there = states.has_embedding()[records]
+        self._set_embeddings(users, rows, own, vectors, there)
+        users.versions[rows[own | ~there]] = np.where(there, header["version"], 0)[own | ~there]
+        users.counts[rows] = _counts(states, records)
+        known_ms = np.where(new, -1, users.event_times_ms[rows])
+        users.event_times_ms[rows] = header["last_event_time_ms"]
+        news = np.flatnonzero(header["last_event_time_ms"] > known_ms)
+        before = users.histories.entries_of(rows)[0] >> 1
+        users.histories.put(rows, past.lengths, 2 * items + past.positive, past.grades)
+        self.items.move_mentions(before, items)
+        users.changed.mark(rows)
+        return StoredStates(records, states.times_after(records[news], known_ms[news]))
+
     def put_item_state(self, state: ItemState) -> None:
-        """Stores an item's embedding and counts.
+        """Stores one item's embedding and counts.
 
         Raises:
             MalformedRecord: the embedding is not finite or not of this table's width, or a number is beyond 64 bits.
         """
-        is_foreign = self._is_foreign(state.embedding)
-        embedding = None if is_foreign else self._vector(state.embedding)
-        grades = grades_of(state)
-        _check_range(state.impressions, state.positives, grades)
-        row = self.items.intern(state.item_id)
-        if is_foreign:
-            self.items.foreign[row] = True
-        else:
-            self.items.set_embedding(row, embedding)
-        self.items.set_counts(row, state.impressions, state.positives, grades)
-        self._changed_items.add(row)
+        self._put_one(self.put_item_states, state, state.item_id, ITEM_MAGIC)
 
     def put_user_state(self, state: UserState) -> None:
-        """Stores a user's embedding, counts and history.
+        """Stores one user's embedding, counts and history.
 
         Raises:
             MalformedRecord: the embedding is not finite or not of this table's width, or a number is beyond 64 bits.
         """
-        is_foreign = self._is_foreign(state.embedding)
-        embedding = None if is_foreign else self._vector(state.embedding)
-        version = state.embedding.version if state.embedding is not None else 0
-        grades = grades_of(state)
-        _check_range(state.impressions, state.positives, grades, version, state.last_event_time_ms)
-        row = self.users.intern(state.user_id)
-        if is_foreign:
-            self.users.foreign[row] = True
-        else:
-            self.users.set_embedding(row, embedding)
-            self.users.versions[row] = version
-        self.users.counts[row] = state.impressions, state.positives, grades
-        self.users.event_times_ms[row] = state.last_event_time_ms
-        self._set_history(row, state.recent[-self._history_length :])
-        self._changed_users.add(row)
+        self._put_one(self.put_user_states, state, state.user_id, USER_MAGIC)
 
     def remove_item(self, item_id: str) -> None:
         """Removes an item's text (a tombstone in the catalogue)."""
         row = self.items.ids.row(item_id)
         if row != UNKNOWN_ROW:
-            self.items.titles[row] = NO_TITLE
-            self.items.set_words(row, (), ())
+            self.items.forget_text(row)
 
     def remove_item_state(self, item_id: str) -> None:
-        """Removes an item's embedding and counts. Its row stays, since histories refer to it."""
+        """Removes an item's embedding and counts. Its row stays as long as histories refer to it."""
         row = self.items.ids.row(item_id)
         if row != UNKNOWN_ROW:
-            self.items.set_embedding(row, None)
-            self.items.set_counts(row, 0, 0, 0)
-            self._changed_items.add(row)
+            self.items.forget_state(row)
+            self.items.changed.mark(np.array([row]))
 
     def remove_user(self, user_id: str) -> None:
         """Removes a user."""
         row = self.users.ids.forget(user_id)
         if row != UNKNOWN_ROW:
-            self.users.set_embedding(row, None)
-            self.users.counts[row] = 0
-            self.users.versions[row] = 0
-            self.users.event_times_ms[row] = 0
-            self.users.histories[row] = NO_PAST
-            self.users.history_grades[row] = 0
-            self.users.history_lengths[row] = 0
-            self._changed_users.add(row)
+            mentioned = self.users.clear(row)
+            self.items.move_mentions(mentioned, np.zeros(0, np.int64))
+            self.users.changed.mark(np.array([row]))
+
+    def check(self, embedding: Embedding | None) -> None:
+        """Checks that an embedding can be stored.
+
+        Raises:
+            MalformedRecord: it cannot, with the reason.
+        """
+        if embedding is None or (self._space and embedding.space and embedding.space != self._space):
+            return
+        vector = decode_embedding(embedding)
+        if len(vector) != self.embedding_dim:
+            raise MalformedRecord(
+                f"an embedding of {len(vector)} numbers where the model reads {self.embedding_dim}: "
+                "the updater runs another bundle"
+            )
+        if np.abs(vector).max() > LARGEST_NUMBER:
+            raise MalformedRecord(f"an embedding holds a number beyond {LARGEST_NUMBER:g}")
 
     def refresh_indexes(self) -> None:
         """Brings both search indexes up to date. They hold what can serve as evidence: items that have been shown, and
         users with a history. If that fails they serve as they are, and it is tried again after a pause.
         """
-        if not (self._changed_items or self._changed_users) or not self.refreshing.is_due:
+        if not (self.items.changed or self.users.changed) or not self.refreshing.is_due:
             return
         try:
-            _refresh(self.item_index, self._changed_items, self.items)
-            _refresh(self.user_index, self._changed_users, self.users)
+            _refresh(self.item_index, self.items)
+            _refresh(self.user_index, self.users)
         except Exception as error:
             self.refreshing.failed()
             log.exception(
@@ -205,49 +245,79 @@ class Tables:
         """Items and users whose latest embedding is of another space."""
         return int(self.items.foreign.sum()) + int(self.users.foreign.sum())
 
-    def _is_foreign(self, embedding: Embedding | None) -> bool:
-        return embedding is not None and bool(self._space and embedding.space) and embedding.space != self._space
+    def _usable(self, states: PackedBatch) -> tuple[Rows, NDArray[np.bool_], Matrix]:
+        """The records that can be stored, which of them have an embedding of this space, and those embeddings."""
+        own = states.is_of_space(self._space.encode())
+        fits = ~own | (states.header["dim"] == self.embedding_dim)
+        records = np.flatnonzero(states.ok & fits)
+        own = own[records]
+        vectors = states.embeddings(records[own], self.embedding_dim)
+        storable = np.ones(len(records), np.bool_)
+        storable[own] = np.abs(vectors).max(axis=1, initial=0) <= LARGEST_NUMBER  # false for what is not a number
+        return records[storable], own[storable], vectors[storable[own]]
 
-    def _vector(self, embedding: Embedding | None) -> Vector | None:
-        if embedding is None:
-            return None
-        vector = decode_embedding(embedding)
-        if len(vector) != self.embedding_dim:
-            raise MalformedRecord(
-                f"an embedding of {len(vector)} numbers where the model reads {self.embedding_dim}: "
-                "the updater runs another bundle"
-            )
-        if np.abs(vector).max() > LARGEST_NUMBER:
-            raise MalformedRecord(f"an embedding holds a number beyond {LARGEST_NUMBER:g}")
-        return vector
+    def _set_embeddings(
+        self,
+        columns: ItemColumns | UserColumns,
+        rows: Rows,
+        own: NDArray[np.bool_],
+        vectors: Matrix,
+        there: NDArray[np.bool_],
+    ) -> None:
+        """Takes embeddings of this space and forgets those of states without; one of another space changes nothing."""
+        columns.set_embeddings(rows[own], vectors)
+        none = rows[~there]
+        columns.set_embeddings(none, np.zeros((len(none), self.embedding_dim), np.float32))
+        columns.foreign[rows[there & ~own]] = True
 
-    def _set_history(self, row: int, recent: Sequence[PastInteraction]) -> None:
-        packed = [2 * self.items.intern(past.item_id) + past.positive for past in recent]
-        history = self.users.histories[row]
-        history[: len(packed)] = packed
-        history[len(packed) :] = NO_PAST
-        grades = [FULL_GRADE * past.positive if past.grade is None else past.grade for past in recent]
-        self.users.history_grades[row, : len(packed)] = grades
-        self.users.history_lengths[row] = len(packed)
+    def _item_rows(self, states: PackedBatch, records: Rows, past: PastColumns) -> tuple[Rows, NDArray[np.bool_]]:
+        """Rows of the items in histories, end to end, and which of the records name their new ones readably."""
+        items = self.items.find(past.hashes)
+        readable = np.ones(len(records), np.bool_)
+        unknown = items == UNKNOWN_ROW
+        if unknown.any():
+            of_record = np.repeat(np.arange(len(records)), past.lengths)
+            for at in np.unique(of_record[unknown]).tolist():
+                readable[at] = self._name_items(states.value(int(records[at])))
+            items[unknown] = self.items.find(past.hashes[unknown])
+            readable[of_record[items == UNKNOWN_ROW]] = False
+        return items, readable
+
+    def _name_items(self, value: bytes) -> bool:
+        """Gives the items of a history that is kept rows; whether their ids can be read."""
+        try:
+            past = unpack_history(value)
+        except MalformedRecord:
+            return False
+        for one in past[-self._history_length :]:
+            self.items.intern(one.item_id)
+        return True
+
+    def _put_one(
+        self,
+        put: Callable[[PackedBatch, Sequence[bytes]], StoredStates],
+        state: UserState | ItemState,
+        name: str,
+        magic: bytes,
+    ) -> None:
+        packed = pack_state(state)
+        if not len(put(PackedBatch([packed], magic), [name.encode()]).records):
+            self.check(state.embedding)
+            raise MalformedRecord("the state cannot be stored")
 
 
-def _check_range(*numbers: int) -> None:
-    """Before anything is stored, so that a refused state leaves the previous one whole.
-
-    Raises:
-        MalformedRecord: a number does not fit into the columns.
-    """
-    for number in numbers:
-        if not -(2**63) <= number < 2**63:
-            raise MalformedRecord(f"the number {number} is beyond 64 bits")
+def _counts(states: PackedBatch, records: Rows) -> NDArray[np.int64]:
+    """(records, COUNTS)."""
+    header = states.header[records]
+    return np.stack([header["impressions"], header["positives"], header["grades"]], axis=1)
 
 
-def _refresh(index: VectorIndex, changed: set[int], columns: ItemColumns | UserColumns) -> None:
-    """Writes changed rows to the index, or takes them out of it, and empties the set. Can be repeated if it fails."""
-    if not changed:
+def _refresh(index: VectorIndex, columns: ItemColumns | UserColumns) -> None:
+    """Writes changed rows to the index, or takes them out of it. Can be repeated if it fails."""
+    if not columns.changed:
         return
-    rows: Rows = np.fromiter(changed, np.int64, len(changed))
+    rows = columns.changed.rows()
     wanted = columns.embedded[rows] & columns.is_searchable(rows)
     index.put(rows[wanted], normalised(columns.embeddings[rows[wanted]]))
     index.remove(rows[~wanted])
-    changed.clear()
+    columns.changed.clear()

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from runtime.clock import ManualClock
 from schemas.messages import PastInteraction
+from schemas.packed_states import pack_state
 from worker.outcomes.settings import OutcomeSettings
 
 LIVE = "exitstream_worker_live_"
@@ -36,7 +37,7 @@ def follow(make_desk, user_state):
                 )
                 for place, item in enumerate(ITEMS[:count])
             ]
-            desk.outcomes.learn([user_state("u1", [1, 0, 0, 0], recent=recent)])
+            desk.outcomes.learn([(b"u1", pack_state(user_state("u1", [1, 0, 0, 0], recent=recent)))])
 
         return desk, scores, did
 

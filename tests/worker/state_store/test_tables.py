@@ -47,7 +47,7 @@ def test_an_embedding_of_another_space_is_not_taken(text, user_state, item_state
 
     tables.put_user_state(in_space(user_state("u", [0, 1], ["+a"]), "its"))
     assert tables.users.embedding_stamp("u") is None
-    assert tables.users.history_lengths[tables.users.ids.row("u")] == 1
+    assert tables.users.histories.lengths[tables.users.ids.row("u")] == 1
     assert (tables.embeddings_awaited(), tables.foreign_embeddings()) == (0.5, 2)
 
     tables.put_user_state(in_space(user_state("u", [0, 1, 0, 0], ["+a"]), "ours"))
@@ -76,8 +76,8 @@ def test_the_latest_user_state_replaces_all_before_it(tables, user_state):
     tables.put_user_state(user_state("u", None, ["+d"]))
 
     row = tables.users.ids.row("u")
-    assert tables.users.history_lengths[row] == 1
-    assert (tables.users.histories[row][1:] == NO_ID).all()
+    assert tables.users.histories.lengths[row] == 1
+    assert [tables.items.ids.id_of(one >> 1) for one in tables.users.histories.of(row)[0]] == ["d"]
     assert not tables.users.embedded[row]
 
 
@@ -85,7 +85,7 @@ def test_only_the_latest_part_of_a_long_history_is_kept(tables, user_state):
     """Memory per user is bounded by the limit, whatever the updater publishes."""
     tables.put_user_state(user_state("u", None, [f"+{number}" for number in range(9)]))
 
-    packed = tables.users.histories[tables.users.ids.row("u")]
+    packed, _ = tables.users.histories.of(tables.users.ids.row("u"))
     assert [tables.items.ids.id_of(row) for row in packed >> 1] == ["3", "4", "5", "6", "7", "8"]
 
 

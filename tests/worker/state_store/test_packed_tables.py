@@ -1,0 +1,129 @@
+"""Tables filled from packed records of many ids at once, against plain dictionaries and the reference reader."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from table_model import (
+    BATCHES,
+    COMMON,
+    PAST,
+    READER,
+    TOPICS,
+    USERS,
+    TableModel,
+    check,
+    empty_tables,
+    last_of_each,
+    record,
+)
+
+from runtime.records import Record
+from schemas.codec import MalformedRecord
+from schemas.messages import PastInteraction, UserState
+from schemas.packed_states import PACKED_HEADERS, StateDecoder, pack_state
+
+
+@settings(max_examples=200, deadline=None)
+@given(BATCHES, st.booleans())
+def test_tables_hold_what_came_last(batches, packed):
+    """Users and items come, change and leave in any order, several times in one batch; rows are used again."""
+    tables, model = empty_tables(), TableModel()
+    for batch in batches:
+        applied = READER.apply(tables, [record(change, packed) for change in batch])
+        assert not any(applied.refused.values())
+        assert sum(applied.taken.values()) == len(batch)
+        for change in last_of_each(batch):
+            model.apply(change)
+        tables.refresh_indexes()
+        check(tables, model)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.builds(UserState, user_id=USERS, recent=PAST, **COMMON), st.data())
+def test_a_damaged_record_is_refused_or_read_as_the_reference_reads_it(state, data):
+    """It neither ends the reader nor touches other users, and one that was there before stays as it was."""
+    tables, others = empty_tables(), empty_tables()
+    before = msgspec.structs.replace(state, impressions=77)
+    neighbour = msgspec.structs.replace(state, user_id="neighbour")
+    damaged = bytearray(pack_state(state))
+    for _ in range(data.draw(st.integers(1, 3))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    value = bytes(damaged[: data.draw(st.sampled_from([len(damaged), len(damaged) - 8, len(damaged) - 3]))])
+    READER.apply(tables, [record(before, packed=True)])
+
+    damaged_record = Record(TOPICS.user_states, 0, 0, state.user_id.encode(), value, PACKED_HEADERS)
+    applied = READER.apply(tables, [record(neighbour, packed=True), damaged_record])
+
+    assert sum(applied.taken.values()) + sum(applied.refused.values()) == 2
+    if applied.refused[TOPICS.user_states]:
+        expected = before
+    else:
+        try:
+            expected = StateDecoder(UserState).decode(value, PACKED_HEADERS)
+        except MalformedRecord:
+            return  # wrong in a part that a worker does not read: an id of an event, or of an item known by its hash
+    READER.apply(others, [record(before, True), record(neighbour, True), record(expected, True)])
+    row, other = tables.users.ids.row(state.user_id), others.users.ids.row(state.user_id)
+    assert tables.users.counts[row].tolist() == others.users.counts[other].tolist()
+    assert tables.users.embeddings[row].tolist() == others.users.embeddings[other].tolist()
+    assert len(tables.users.ids) == 2
+
+
+def test_of_two_records_of_one_id_the_readable_one_counts():
+    """A later one that cannot be used leaves the earlier one of the same batch in place."""
+    state = UserState(
+        user_id="u", embedding=None, recent=[], impressions=5, positives=1, last_event_time_ms=0, published_time_ms=0
+    )
+    bad = [Record(TOPICS.user_states, 0, offset, b"u", b"no state", PACKED_HEADERS) for offset in (1, 2)]
+    tables = empty_tables()
+
+    applied = READER.apply(tables, [record(state, packed=True), *bad])
+
+    assert tables.users.counts[tables.users.ids.row("u"), 0] == 5
+    assert (applied.taken[TOPICS.user_states], applied.refused[TOPICS.user_states]) == (1, 2)
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"caf\xe9"])
+def test_an_id_that_is_no_text_is_refused(name):
+    """It could never be asked for."""
+    state = UserState(
+        user_id="x" * len(name),
+        embedding=None,
+        recent=[],
+        impressions=5,
+        positives=1,
+        last_event_time_ms=0,
+        published_time_ms=0,
+    )
+    value = pack_state(state).replace(b"x" * len(name), name)
+    tables = empty_tables()
+
+    applied = READER.apply(tables, [Record(TOPICS.user_states, 0, 0, name, value, PACKED_HEADERS)])
+
+    assert applied.refused[TOPICS.user_states] == 1
+    assert len(tables.users.ids) == 0
+
+
+def test_an_item_under_another_hash_than_its_id_has_is_refused():
+    """Another writer made it: the histories of all users would be about other items."""
+    past = PastInteraction(item_id="i1", event_time_ms=0, positive=True, event_id="e")
+    state = UserState(
+        user_id="u",
+        embedding=None,
+        recent=[past],
+        impressions=1,
+        positives=1,
+        last_event_time_ms=0,
+        published_time_ms=0,
+    )
+    value = bytearray(pack_state(state))
+    value[80] ^= 1
+    tables = empty_tables()
+
+    applied = READER.apply(tables, [Record(TOPICS.user_states, 0, 0, b"u", bytes(value), PACKED_HEADERS)])
+
+    assert applied.refused[TOPICS.user_states] == 1
+    assert len(tables.users.ids) == 0
