@@ -66,7 +66,8 @@ def preset_options(
         typer.Option(
             min=1,
             max=4_096,
-            help="Past interactions kept per user. The bundle tells it to updaters and workers. Default: 50.",
+            help="Past interactions kept per user. The bundle tells it to updaters and workers. Default: 50; 200 if "
+            "events have grades.",
         ),
     ] = None,
 ) -> PresetChanges:

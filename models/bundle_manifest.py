@@ -20,7 +20,8 @@ from runtime.errors import BundleError
 
 FORMAT_VERSION: Final = 6
 """2 added the golden requests, 3 the statistics of attributes, 4 the prompt's template, 5 the statistics of
-grades, 6 the length of histories: earlier programs could not read such bundles. This one reads all six.
+grades, 6 the length of histories and what a user's whole past tells of a candidate: earlier programs could not read
+such bundles. This one reads all six.
 """
 MANIFEST: Final = "bundle.json"
 GOLDEN: Final = "golden.json"

@@ -76,4 +76,11 @@ _WORDS: Final[Mapping[str, tuple[str, Callable[[float], str]]]] = {
     "item_grade": ("how far the item's mean grade lies from that of all, -1 to 1", _plain),
     "attribute_grade": ("how far that of other items with its values lies from it, rare ones more", _plain),
     "attribute_grade_surprise": ("how much better than usual the user grades such items, -1 to 1", _plain),
+    "title_grade": ("how far the mean grade of items with the same title's head lies from that of all", _plain),
+    "title_count": ("impressions of the other items with it", _count),
+    "past_grade": ("how much better the user will grade it, by a regression on their past, -1 to 1", _plain),
+    "user_rate_counted": ("the user's rate (as logarithm of odds) times the logarithm of their impressions", _plain),
+    "item_rate_counted": ("the item's rate (as logarithm of odds) times the logarithm of its impressions", _plain),
+    "user_rate_spread": ("the user's rate (as logarithm of odds) times the spread of their grades", _plain),
+    "similar_grade": ("how much better the user graded the items nearest in embedding, -1 to 1", _plain),
 }

@@ -62,8 +62,13 @@ GRADED_FEATURES: Final = (
     "item_grade",
     "attribute_grade",
     "attribute_grade_surprise",
+    "title_grade",
+    "title_count",
+    "past_grade",
+    "similar_grade",
 )
-FEATURES: Final = GRAPH_FEATURES + EVIDENCE_FEATURES + SHARED_FEATURES + GRADED_FEATURES
+CROSSED_FEATURES: Final = ("user_rate_counted", "item_rate_counted", "user_rate_spread")
+FEATURES: Final = GRAPH_FEATURES + EVIDENCE_FEATURES + SHARED_FEATURES + GRADED_FEATURES + CROSSED_FEATURES
 """New ones are added at the end: a model reads as many as it was trained on."""
 FIRST_FEATURES: Final = len(GRAPH_FEATURES) + len(EVIDENCE_FEATURES)
 """How many there were before models told how many they read."""
@@ -161,6 +166,23 @@ def shared_features(there: NDArray[np.bool_], of_others: NDArray[np.int64], with
     features[:, 2] = (telling * surprise).sum(axis=1) / ((telling * met).sum(axis=1) + PRIOR_SHARED)
     features[:, 3] = np.log1p((there * met).sum(axis=1))
     return features
+
+
+def crossed_features(others: Features) -> Features:
+    """Products of two statistics, which a regression on each of them cannot make up for: how far a rate can be trusted
+    grows with the impressions behind it, and a user's rate tells less of one whose grades lie far apart.
+
+    Args:
+        others: (candidates, all `FEATURES` before these).
+
+    Returns:
+        (candidates, len(CROSSED_FEATURES)).
+    """
+    user_rate, item_rate, user_count, item_count, spread = (others[:, place] for place in _CROSSED)
+    return np.stack([user_rate * user_count, item_rate * item_count, user_rate * spread], axis=1)
+
+
+_CROSSED: Final = tuple(map(FEATURES.index, ("user_rate", "item_rate", "user_count", "item_count", "grade_spread")))
 
 
 def telling_and_known(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarUser, UserEvidence, Vector
-from models.features import GRAPH_FEATURES
+from models.features import GRADED_FEATURES, GRAPH_FEATURES
 from models.golden import GoldenItem, GoldenRequest
 from models.prompt import Prompt
 from models.prompt_batch import collate
@@ -133,9 +133,10 @@ def _evidence(bundle: Bundle, request: GoldenRequest, embeddings: Mapping[str, V
             SimilarUser(f"neighbour {number}", _NEIGHBOUR_SIMILARITY, positive)
             for number, positive in enumerate(candidate.neighbours)
         ]
-        shared, graded = (
-            np.array(given, np.float32) if given else None for given in (candidate.shared, candidate.graded)
-        )
+        shared = np.array(candidate.shared, np.float32) if candidate.shared else None
+        # A bundle of an earlier release tells the features that there were, and its model reads no others.
+        told = candidate.graded + (0.0,) * (len(GRADED_FEATURES) - len(candidate.graded))
+        graded = np.array(told, np.float32) if candidate.graded else None
         past_items = near[: bundle.limits.past_items]
         candidates.append(CandidateEvidence(item, past_items, neighbours, shared=shared, graded=graded))
     return Evidence(user, candidates)

@@ -25,6 +25,15 @@ from models.features import (
 
 PRIOR_SPREAD: Final = 0.25
 """Standard deviation of a user's grades as long as there are none."""
+BIAS_VARIANCE: Final = 0.5
+ATTRIBUTES_VARIANCE: Final = 0.2
+WORDS_VARIANCE: Final = 0.2
+"""Prior variances of how much better than others a user grades everything, items of the same attributes, and items
+of the same words; the variance of a single grade around these is 1."""
+MOST_REGRESSED: Final = 100
+"""The latest of a history that the regression is made on, as its time grows with the cube of their number."""
+SIMILAR_POWER: Final = 4
+"""Of a cosine: what is a little alike tells nearly nothing."""
 USER_FEATURES: Final = 4
 """The leading ones, which are the same for all candidates."""
 
@@ -86,12 +95,49 @@ def user_grades(past: PastGrades) -> Features:
     )
 
 
-def candidate_grades(items: Counted, shared: SharedGrades, mean: float) -> Features:
-    """The other `GRADED_FEATURES`: (candidates, 3).
+class OwnGrades(NamedTuple):
+    """What a user's own past tells of candidates."""
+
+    regressed: Numbers  # (candidates,) see `regressed_surprise`
+    similar: Numbers  # (candidates,) see `similar_surprise`
+
+
+def regressed_surprise(alike: Numbers, candidates_alike: Numbers, surprises: Numbers) -> Numbers:
+    """The surprise to expect at each candidate, by Gaussian process regression (Rasmussen and Williams, 2006, equation
+    2.25): many past items of one author tell little more than a few do, which a weighted mean would not know.
+
+    Args:
+        alike: (history, history) prior covariance of the past items' surprises, without their noise.
+        candidates_alike: (candidates, history) that of candidates with past items.
+        surprises: (history,) see `PastGrades.surprises`.
+
+    Returns:
+        (candidates,).
+    """
+    expected: Numbers = candidates_alike @ np.linalg.solve(alike + np.eye(len(surprises)), surprises)
+    return expected
+
+
+def similar_surprise(cosines: NDArray[np.floating], surprises: Numbers) -> Numbers:
+    """The mean surprise of the past items near each candidate, shrunk towards 0: (candidates,).
+
+    Args:
+        cosines: (candidates, history) of embeddings; 0 where there is none.
+        surprises: (history,) see `PastGrades.surprises`.
+    """
+    weights = np.maximum(cosines, 0.0) ** SIMILAR_POWER
+    mean: Numbers = weights @ surprises / (weights.sum(axis=1) + PRIOR_SHARED)
+    return mean
+
+
+def candidate_grades(items: Counted, shared: SharedGrades, titles: Counted, own: OwnGrades, mean: float) -> Features:
+    """The other `GRADED_FEATURES`: (candidates, 7).
 
     Args:
         items: (candidates,) each: of the candidates themselves.
         shared: what they have in common with other items.
+        titles: (candidates,) each: of all items with the head of the candidate's title, itself included.
+        own: what the user's past tells of them.
         mean: of all interactions with any item.
     """
     telling, known = telling_and_known(shared.there, shared.of_others.impressions)
@@ -101,4 +147,8 @@ def candidate_grades(items: Counted, shared: SharedGrades, mean: float) -> Featu
     features[:, 0] = items.expected(mean + attribute) - mean
     features[:, 1] = attribute
     features[:, 2] = (telling * shared.surprise).sum(axis=1) / ((telling * shared.met).sum(axis=1) + PRIOR_SHARED)
+    features[:, 3] = titles.expected(mean + attribute) - mean
+    features[:, 4] = np.log1p(np.maximum(titles.impressions - items.impressions, 0.0))
+    features[:, 5] = own.regressed
+    features[:, 6] = own.similar
     return features

@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, UserEvidence, Vector
-from models.features import FEATURES, GRADED_FEATURES, SHARED_FEATURES, evidence_features, graph_features
+from models.features import (
+    FEATURES,
+    GRADED_FEATURES,
+    SHARED_FEATURES,
+    crossed_features,
+    evidence_features,
+    graph_features,
+)
 from models.prompt_limits import PromptLimits
 from models.prompt_lines import SOFT, TITLE, ItemLine, Line, PromptLines, Tokens
 from models.prompt_selection import Selection, title_shown
@@ -151,7 +158,7 @@ class PromptBuilder:
         shared = _rows([candidate.shared for candidate in evidence.candidates], len(SHARED_FEATURES))
         graded = _rows([candidate.graded for candidate in evidence.candidates], len(GRADED_FEATURES))
         whole = np.concatenate([from_graph, evidence_features(evidence), shared, graded], axis=1)
-        return whole[:, : self.statistics]
+        return np.concatenate([whole, crossed_features(whole)], axis=1)[:, : self.statistics]
 
     def _prefix(self, sequences: _SequenceBuilder, user: UserEvidence) -> None:
         lines, width = self._lines, self.limits.title_tokens

@@ -41,6 +41,9 @@ class Preset:
     seed: int = 0
 
 
+GRADED_HISTORY_LENGTH: Final = 200
+"""Past interactions kept per user where events have grades: what a rating says holds for long, while among clicks the
+latest tell more of what a user looks for now (docs/decisions/grades.md)."""
 DEMO: Final = Preset(
     limits=PromptLimits(title_tokens=0, candidate_title_tokens=8),
     graph=GraphOptions(steps=400, regularisation=1e-3),

@@ -21,7 +21,7 @@ from training.evaluate import evaluate
 from training.examples import ExampleSets, graph_end, make_examples
 from training.from_pretrained import Start, keep_for, train_from
 from training.golden import invented_requests
-from training.presets import DEMO, PRETRAINED, STANDARD, Preset
+from training.presets import DEMO, GRADED_HISTORY_LENGTH, PRETRAINED, STANDARD, Preset
 from training.pretrained import PretrainedOptions
 from training.processes import Processes
 from training.progress import Reporter, Silent
@@ -77,9 +77,12 @@ def train(
 
 
 def preset_for(log: EventLog, *, pretrained: bool = False) -> Preset:
-    """The preset for logs of this size."""
+    """The preset for logs of this size, with longer histories where events have grades."""
     usual = DEMO if len(log.interactions) < 50_000 else STANDARD
-    return replace(PRETRAINED, graph=usual.graph) if pretrained else usual
+    chosen = replace(PRETRAINED, graph=usual.graph) if pretrained else usual
+    if not any(event.grade is not None for event in log.interactions):
+        return chosen
+    return replace(chosen, limits=replace(chosen.limits, history_length=GRADED_HISTORY_LENGTH))
 
 
 def _fit_tokenizer(log: EventLog, preset: Preset) -> Text:

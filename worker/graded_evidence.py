@@ -9,15 +9,23 @@ from numpy.typing import NDArray
 
 from models.features import GRADED_FEATURES, PRIOR_RATE, Features
 from models.graded_features import (
+    ATTRIBUTES_VARIANCE,
+    BIAS_VARIANCE,
+    MOST_REGRESSED,
     USER_FEATURES,
+    WORDS_VARIANCE,
     Counted,
+    OwnGrades,
     PastGrades,
     SharedGrades,
     candidate_grades,
+    regressed_surprise,
+    similar_surprise,
     user_grades,
 )
 from schemas.messages import FULL_GRADE
-from worker.state_store.columns import Rows
+from worker.item_likeness import cosines_of_values
+from worker.state_store.columns import Rows, normalised
 from worker.state_store.item_columns import ItemColumns
 from worker.state_store.rows import UNKNOWN_ROW
 from worker.state_store.shared_values import COUNTS, NO_VALUE
@@ -57,7 +65,9 @@ def graded_evidence(items: ItemColumns, candidate_rows: Rows, past: GradedPast) 
     known = np.flatnonzero(candidate_rows != UNKNOWN_ROW)
     rows = candidate_rows[known]
     shared = _shared(items, rows, past.rows, theirs)
-    features[known, USER_FEATURES:] = candidate_grades(_counted(items.counts[rows]), shared, mean)
+    own = _own(items, rows, past.rows, theirs.surprises())
+    candidates = _counted(items.counts[rows])
+    features[known, USER_FEATURES:] = candidate_grades(candidates, shared, _titles(items, rows), own, mean)
     return features
 
 
@@ -80,3 +90,24 @@ def _shared(items: ItemColumns, rows: Rows, past_rows: Rows, past: PastGrades) -
         met=with_user[..., 0],
         surprise=with_user[..., 1],
     )
+
+
+def _titles(items: ItemColumns, rows: Rows) -> Counted:
+    """Of all items with the head of each one's title; of itself where it has none."""
+    heads = items.title_words.of_items[rows, 0]
+    counts = items.counts[rows].copy()
+    counts[heads != NO_VALUE] = items.title_words.counts[heads[heads != NO_VALUE]]
+    return _counted(counts)
+
+
+def _own(items: ItemColumns, rows: Rows, past_rows: Rows, surprises: NDArray[np.float64]) -> OwnGrades:
+    """What the user's past tells of items in `rows`."""
+    directions = normalised(items.vectors(past_rows))
+    similar = similar_surprise(normalised(items.vectors(rows)) @ directions.T, surprises)
+    past_rows, surprises = past_rows[-MOST_REGRESSED:], surprises[-MOST_REGRESSED:]
+    all_rows = np.concatenate([past_rows, rows])
+    attributes = cosines_of_values(items.attributes, all_rows, len(past_rows))
+    words = cosines_of_values(items.title_words, all_rows, len(past_rows), first=1)
+    alike = BIAS_VARIANCE + ATTRIBUTES_VARIANCE * attributes + WORDS_VARIANCE * words
+    regressed = regressed_surprise(alike[: len(past_rows)], alike[len(past_rows) :], surprises)
+    return OwnGrades(regressed, similar)

@@ -43,7 +43,7 @@ def shared_evidence(
     rows = candidate_rows[known]
     outcomes = _outcomes(items, past_rows, past_positive)
     attributes = _Asked.of(items.attributes, items, rows, past_rows, outcomes)
-    words = _Asked.of(items.title_words, items, rows, past_rows, outcomes)
+    words = _Asked.of(items.title_words, items, rows, past_rows, outcomes, first=1)
     features = np.concatenate([attributes.features(), words.features()], axis=1)
     found = [SharedEvidence()] * len(candidate_rows)
     for at, (candidate, told) in enumerate(zip(known.tolist(), attributes.told(items.attributes), strict=True)):
@@ -74,9 +74,15 @@ class _Asked:
 
     @classmethod
     def of(
-        cls, shared: SharedValues, items: ItemColumns, rows: Rows, past_rows: Rows, outcomes: NDArray[np.float64]
+        cls,
+        shared: SharedValues,
+        items: ItemColumns,
+        rows: Rows,
+        past_rows: Rows,
+        outcomes: NDArray[np.float64],
+        first: int = 0,
     ) -> _Asked:
-        values = shared.of_items[rows]
+        values = shared.of_items[rows, first:]  # of a title the first is its head, which is no word
         values = values[:, : int((values != NO_VALUE).sum(axis=1).max(initial=0))]
         # Of the other items alone: the candidate's own counts are evidence of their own.
         of_others = shared.counts[values, :2] - items.counts[rows, None, :2]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.attributes import MOST_VALUES, MOST_WORDS, TITLE, attribute_values, title_words
+from models.attributes import MOST_VALUES, MOST_WORDS, TITLE, TITLE_HEAD, attribute_values, title_words
 
 
 def test_an_attribute_can_hold_several_values():
@@ -30,10 +30,29 @@ def test_the_same_word_under_two_names_is_two_values():
 
 
 def test_a_title_gives_its_longer_words_once():
-    """Words of one or two letters and repetitions are left out."""
-    assert [word.key for word in title_words("The Station: a Station in the Dark")] == ["the", "station", "dark"]
-    assert {word.name for word in title_words("Dark Station")} == {TITLE}
-    assert title_words(None) == []
+    """Behind its head; words of one or two letters and repetitions are left out."""
+    found = title_words("The Station: a Station in the Dark")
+    assert [word.key for word in found] == ["thestation", "the", "station", "dark"]
+    assert [word.name for word in found] == [TITLE_HEAD, TITLE, TITLE, TITLE]
+    assert title_words(None) == title_words(" ?! ") == []
+
+
+@pytest.mark.parametrize(
+    ("title", "head"),
+    [
+        ("Emma", "emma"),
+        ("Emma (Penguin Classics)", "emma"),
+        ("EMMA: A Novel", "emma"),
+        ("It", "it"),
+        ("(Untitled)", "untitled"),
+        ("[1984]: a novel", "1984anovel"),
+    ],
+)
+def test_a_titles_head_is_what_stands_before_a_colon_or_a_bracket(title, head):
+    """Editions have it in common; where nothing stands before it, the whole title is the head. It is no word."""
+    first, *rest = title_words(title)
+    assert (first.name, first.key) == (TITLE_HEAD, head)
+    assert all(word.name == TITLE for word in rest)
 
 
 @given(st.dictionaries(st.text(max_size=5), st.text(max_size=200), max_size=5), st.text(max_size=300))

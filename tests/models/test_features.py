@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarItem, SimilarUser, UserEvidence
 from models.features import (
+    CROSSED_FEATURES,
     EVIDENCE_FEATURES,
     FEATURES,
     GRAPH_FEATURES,
     as_unknown,
+    crossed_features,
     evidence_features,
     graph_features,
     shrunk_logit,
@@ -167,6 +169,14 @@ def test_all_evidence_features_stay_small_and_finite(past, votes):
     assert numbers.shape == (1, len(EVIDENCE_FEATURES))
     assert np.isfinite(numbers).all()
     assert np.abs(numbers).max() < 25
+
+
+def test_a_rate_is_told_with_what_it_can_be_trusted_for():
+    """Times the logarithm of its impressions, and the user's times how far their grades lie apart: by hand."""
+    known = {"user_rate": 0.5, "user_count": 2.0, "item_rate": -0.25, "item_count": 3.0, "grade_spread": 0.1}
+    others = np.array([[known.get(name, 9.0) for name in FEATURES[: -len(CROSSED_FEATURES)]]], np.float32)
+
+    assert crossed_features(others)[0] == pytest.approx([0.5 * 2.0, -0.25 * 3.0, 0.5 * 0.1])
 
 
 def test_names_are_distinct():

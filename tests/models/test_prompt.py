@@ -18,10 +18,12 @@ from models.evidence import (
     UserEvidence,
 )
 from models.features import (
+    CROSSED_FEATURES,
     FEATURES,
     FIRST_FEATURES,
     GRADED_FEATURES,
     SHARED_FEATURES,
+    crossed_features,
     evidence_features,
     graph_features,
 )
@@ -140,6 +142,7 @@ def test_soft_tokens_carry_their_numbers():
     from_graph = graph_features(user.embedding, (7, 3), embeddings, counts)
     nothing_shared = np.zeros((2, len(SHARED_FEATURES) + len(GRADED_FEATURES)), np.float32)
     expected = np.concatenate([from_graph, evidence_features(evidence), nothing_shared], axis=1)
+    expected = np.concatenate([expected, crossed_features(expected)], axis=1)
     for suffix, embedding, statistics in zip(prompt.suffixes, embeddings, expected, strict=True):
         assert suffix.soft_values.shape[1] == len(FEATURES)
         np.testing.assert_array_equal(suffix.soft_values[-2, :DIM], embedding)
@@ -310,5 +313,5 @@ def test_a_model_reads_the_statistics_that_it_was_trained_on():
     evidence = Evidence(UserEvidence("u", impressions=5, positives=3), [candidate])
     whole = builder().build(evidence).suffixes[0].soft_values[-1]
     earlier = PromptBuilder(TEXT, DIM, LIMITS, FIRST_FEATURES).build(evidence).suffixes[0].soft_values[-1]
-    assert whole[FIRST_FEATURES:].tolist() == [*shared, *graded]
+    assert whole[FIRST_FEATURES : -len(CROSSED_FEATURES)].tolist() == [*shared, *graded]
     assert earlier.tolist() == whole[:FIRST_FEATURES].tolist()

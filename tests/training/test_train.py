@@ -174,3 +174,15 @@ def test_small_logs_get_the_demo_preset_and_large_ones_the_standard(log):
     """The preset follows from the size of the log."""
     assert preset_for(log) is DEMO
     assert preset_for(replace(log, interactions=list(log.interactions) * 100)) is STANDARD
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_logs_with_grades_get_longer_histories(log, pretrained):
+    """What a rating says holds for long; nothing else of the preset changes, and nothing without grades."""
+    usual = preset_for(log, pretrained=pretrained)
+    first, *others = log.interactions
+    graded = replace(log, interactions=[msgspec.structs.replace(first, grade=0.5), *others])
+    longer = preset_for(graded, pretrained=pretrained)
+
+    assert (usual.limits.history_length, longer.limits.history_length) == (50, 200)
+    assert replace(longer, limits=usual.limits) == usual

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.attributes import attribute_values, title_words
+from models.attributes import TITLE, attribute_values, title_words
 from models.features import SHARED_FEATURES
 from schemas.messages import Item, ItemState
 from worker.shared_evidence import shared_evidence
@@ -36,7 +36,7 @@ class Reference:
     def apply(self, change):
         match change:
             case "item", name, title, author:
-                self.words[name] = [word.key for word in title_words(title)]
+                self.words[name] = [word.key for word in title_words(title) if word.name == TITLE]
                 self.values[name] = [value.key for value in attribute_values({"author": author})]
             case "state", name, more, positives:
                 self.counts[name] = (more + positives, positives)
