@@ -4,6 +4,7 @@ id and title.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class ChangedRows:
         grow(self._is_marked, rows)
 
 
-class EmbeddedColumns:
+class EmbeddedColumns(ABC):
     """Embedding (or none) and counts by row. Embeddings are kept in half precision, which is how they are sent."""
 
     def __init__(self, dim: int) -> None:
@@ -69,9 +70,9 @@ class EmbeddedColumns:
         self.changed = ChangedRows()
         """Since the search index was last brought up to date."""
 
+    @abstractmethod
     def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
         """Which of the rows, if they have an embedding, can serve as evidence."""
-        raise NotImplementedError
 
     def are_live(self, found: Rows) -> NDArray[np.bool_]:
         """Which of the rows that a search has found are still to be found: the index learns of changes later. Of any
