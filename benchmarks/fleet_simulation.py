@@ -26,7 +26,7 @@ import simpy
 from benchmarks.fleet_capacity import FLUSH_S, Fleet, Load
 from benchmarks.fleet_costs import Costs
 
-SLICE: Final = 200
+SLICE: Final = 100
 """States applied between two requests: `worker.tables.update_batch`."""
 PUBLISH_S: Final = 0.01
 """Of a transaction on one broker, from docs/decisions/updater-leadership.md."""
