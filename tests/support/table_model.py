@@ -156,3 +156,16 @@ def last_of_each(batch):
 def id_of(change) -> str:
     """The id that a state or an item is about."""
     return getattr(change, _FIELDS[type(change)][0])
+
+
+def user_of(name: str, *past: PastInteraction) -> UserState:
+    """The state of a user with this history."""
+    return UserState(
+        user_id=name,
+        embedding=None,
+        recent=list(past),
+        impressions=1,
+        positives=1,
+        last_event_time_ms=0,
+        published_time_ms=0,
+    )

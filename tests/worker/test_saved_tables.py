@@ -7,24 +7,17 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from table_model import READER, empty_tables, record
+from table_model import READER, empty_tables, record, user_of
 
 from runtime.clock import ManualClock
 from runtime.process.lifecycle import owned_tasks
 from runtime.records import TopicPartition
-from schemas.messages import UserState
 from worker.compute import ComputeThread
 from worker.saved_tables import SavedTables, TableSaver
 from worker.state_store.table_copy import TableCopy
 
 HOUR_MS = 3_600_000
 PLACE = TopicPartition("user-states", 0)
-
-
-def _state(name):
-    return UserState(
-        user_id=name, embedding=None, recent=[], impressions=1, positives=0, last_event_time_ms=0, published_time_ms=0
-    )
 
 
 def _copies(saved):
@@ -44,7 +37,7 @@ async def _save(saved, *names, offset=7):
     async with owned_tasks() as spawn:
         thread = ComputeThread()
         spawn(thread.run(), "compute")
-        READER.apply(tables, [record(_state(name)) for name in names])
+        READER.apply(tables, [record(user_of(name)) for name in names])
         saver = TableSaver(saved, tables, thread, lambda: {PLACE: offset}, 300.0)
         await saver.save_last()
     return saver

@@ -18,6 +18,7 @@ from table_model import (
     empty_tables,
     last_of_each,
     record,
+    user_of,
 )
 
 from runtime.records import Record
@@ -94,22 +95,10 @@ def test_of_two_records_of_one_id_the_readable_one_counts():
     assert (applied.taken[TOPICS.user_states], applied.refused[TOPICS.user_states]) == (1, 2)
 
 
-def _user(name, *past):
-    return UserState(
-        user_id=name,
-        embedding=None,
-        recent=list(past),
-        impressions=1,
-        positives=1,
-        last_event_time_ms=0,
-        published_time_ms=0,
-    )
-
-
 def test_any_outcome_but_zero_is_a_click():
     """A history refers to items by their rows: no byte of a record may shift them."""
     value = bytearray(
-        pack_state(_user("u", PastInteraction(item_id="i1", event_time_ms=0, positive=True, event_id="e")))
+        pack_state(user_of("u", PastInteraction(item_id="i1", event_time_ms=0, positive=True, event_id="e")))
     )
     assert value[88] == 1
     value[88] = 255
@@ -123,7 +112,7 @@ def test_any_outcome_but_zero_is_a_click():
 
 def test_states_that_are_refused_teach_nothing():
     """Neither outcomes nor news are taken from them."""
-    value = pack_state(_user("u"))
+    value = pack_state(user_of("u"))
     records = [Record(TOPICS.user_states, 0, 0, key, value, PACKED_HEADERS) for key in (b"\xff", b"v", b"u")]
 
     applied = READER.apply(empty_tables(), records)
@@ -135,15 +124,7 @@ def test_states_that_are_refused_teach_nothing():
 @pytest.mark.parametrize("name", [b"\xff\xfe", b"caf\xe9"])
 def test_an_id_that_is_no_text_is_refused(name):
     """It could never be asked for."""
-    state = UserState(
-        user_id="x" * len(name),
-        embedding=None,
-        recent=[],
-        impressions=5,
-        positives=1,
-        last_event_time_ms=0,
-        published_time_ms=0,
-    )
+    state = user_of("x" * len(name))
     value = pack_state(state).replace(b"x" * len(name), name)
     tables = empty_tables()
 
@@ -156,15 +137,7 @@ def test_an_id_that_is_no_text_is_refused(name):
 def test_an_item_under_another_hash_than_its_id_has_is_refused():
     """Another writer made it: the histories of all users would be about other items."""
     past = PastInteraction(item_id="i1", event_time_ms=0, positive=True, event_id="e")
-    state = UserState(
-        user_id="u",
-        embedding=None,
-        recent=[past],
-        impressions=1,
-        positives=1,
-        last_event_time_ms=0,
-        published_time_ms=0,
-    )
+    state = user_of("u", past)
     value = bytearray(pack_state(state))
     value[80] ^= 1
     tables = empty_tables()

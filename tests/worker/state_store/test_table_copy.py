@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from table_model import BATCHES, READER, TableModel, check, empty_tables, last_of_each, record
+from table_model import BATCHES, READER, TableModel, check, empty_tables, last_of_each, record, user_of
 
 from schemas.messages import ItemState, PastInteraction, UserState
 from worker.state_store import table_copy
@@ -56,15 +56,7 @@ def test_a_copy_with_what_came_since_its_beginning_is_the_table(before, meanwhil
 def test_an_item_that_left_after_the_user_who_met_it_was_copied():
     """The copy has the user but not the item; the user's removal is read again."""
     past = PastInteraction(item_id="met once", event_time_ms=0, positive=True, event_id="e")
-    state = UserState(
-        user_id="u",
-        embedding=None,
-        recent=[past],
-        impressions=1,
-        positives=1,
-        last_event_time_ms=0,
-        published_time_ms=0,
-    )
+    state = user_of("u", past)
     tables, restored = empty_tables(), empty_tables()
     READER.apply(tables, [record(state)])
     steps = copy_steps(tables)
