@@ -16,6 +16,7 @@ from runtime.clock import Clock
 from runtime.kafka import TopicFollower, require_topics, topic_ids
 from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
+from runtime.records import TopicPartition
 from worker.beside import lower_priority
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
@@ -130,8 +131,11 @@ class TableMaker:
             history_length=bundle.limits.history_length,
         )
         saved = await self._saved(bundle, reader.topics)
-        readiness.wait_for("tables", "reading the saved tables")
-        tables, offsets = (empty(), {}) if saved is None else await saved.restored(empty)
+        if saved is None:
+            tables, offsets = empty(), dict[TopicPartition, int]()
+        else:
+            readiness.wait_for("tables", "reading the saved tables")
+            tables, offsets = await saved.restored(empty)
         follower = TopicFollower(
             settings.kafka, reader.topics, start_from=offsets, out_of_range="earliest", outages=self.outages
         )
@@ -151,9 +155,7 @@ class TableMaker:
             return None
         cluster, ids = await require_topics(settings.kafka, topics), await topic_ids(settings.kafka, topics)
         if not ids:
-            log.warning(
-                "tables are not saved: this broker does not tell topics from others of their names", topics=topics
-            )
+            log.warning("tables are not saved: this broker does not tell whether a topic was made anew", topics=topics)
             return None
         origin = {
             "space of embeddings": bundle.space,

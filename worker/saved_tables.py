@@ -63,7 +63,7 @@ class SavedTables:
     tombstone_retention_ms: int
     clock: Clock
 
-    async def restored(self, empty: Callable[[], Tables]) -> tuple[Tables, Offsets]:
+    async def restored(self, empty: Callable[[], Tables]) -> tuple[Tables, dict[TopicPartition, int]]:
         """Tables with the newest copy in them, and where to read on; both empty if there is no copy that can be used,
         which is told. In a thread.
         """
@@ -87,7 +87,7 @@ class SavedTables:
         }
         await in_daemon_thread(lambda: self._store().save_now(copy.joined(), metadata), "saving tables")
 
-    def _restored(self, empty: Callable[[], Tables]) -> tuple[Tables, Offsets]:
+    def _restored(self, empty: Callable[[], Tables]) -> tuple[Tables, dict[TopicPartition, int]]:
         tables = empty()
         try:
             snapshot = self._store().load_latest_now()

@@ -117,9 +117,7 @@ class Tables:
         past = states.past(records, self._history_length)
         items, readable = self._item_rows(states, records, past)
         if not readable.all():
-            records, own = records[readable], own[readable]
-            states.ok[:] = False
-            states.ok[records] = True
+            states.ok[records[~readable]] = False
             return self.put_user_states(states, keys)
         users = self.users
         rows, new = users.ids.intern([keys[at] for at in records.tolist()])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,16 @@ def test_versions_that_are_said_to_be_readable_are_read(tmp_path):
     present.save_now({}, {})
     with pytest.raises(SnapshotError, match="version is 3 where 1 was expected"):
         store(tmp_path, version=1).load(2)
+
+
+def test_several_may_save_into_one_folder_at_once(tmp_path):
+    """None fails for another's sake, what is there is whole, and nothing unfinished is left."""
+    stores = [SnapshotStore(tmp_path, kind="state", version=1, keep=2) for _ in range(3)]
+    for round_ in range(8):
+        arrays = {"numbers": np.full(50_000, round_)}
+        with ThreadPoolExecutor(len(stores)) as threads:
+            list(threads.map(lambda store: store.save_now(arrays, {}), stores))  # noqa: B023 - done within the round
+        latest = stores[0].load_latest_now()
+        np.testing.assert_array_equal(latest.arrays["numbers"], arrays["numbers"])
+
+    assert not list(tmp_path.glob("*.tmp"))

@@ -32,7 +32,7 @@ def test_a_forgotten_row_is_given_out_again():
 
 
 def test_columns_keep_their_content_when_they_grow():
-    """Old rows stay, new ones hold the fill, and room at least doubles."""
+    """Old rows stay, new ones hold the fill, and room grows by more than is asked for."""
     column = grown(np.array([[1, 2], [3, 4]]), 3, fill=-1)
 
     assert column[:2].tolist() == [[1, 2], [3, 4]]
