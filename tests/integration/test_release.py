@@ -115,6 +115,10 @@ async def _traffic(lab):
         await sending
 
 
+def _knows_all_users(programs):
+    return f'exitstream_worker_table_entries{{kind="user"}} {USERS}.0' in programs.metrics("worker")
+
+
 def _serves(programs, version):
     return f'exitstream_worker_serving_model{{model_version="{version}"}} 1.0' in programs.metrics("worker")
 
@@ -128,6 +132,7 @@ async def test_releases_and_rollbacks_lose_no_request_and_mix_nothing(lab, store
     programs.start(Program("updater", ["updater"]))
     programs.start(Program("worker", ["worker"]))
     await asyncio.to_thread(programs.wait_ready, READY_S)
+    await until(lambda: _knows_all_users(programs))  # the updater is ready before it has read the interactions
     steps = ["other scores", "other embeddings", "first"]
     async with _traffic(lab) as sent:
         for name in steps:
