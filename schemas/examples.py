@@ -69,6 +69,7 @@ FULL: Final[tuple[Message, ...]] = (
         lateness_ms=0.0,
         embedding_version=17,
         embedding_age_ms=230.5,
+        user_state_read=False,
         step_times=StepTimes(transit_ms=3.0, queue_ms=1.5, retrieve_ms=2.25, prompt_ms=0.5, infer_ms=37.75),
     ),
     UserState(

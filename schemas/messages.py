@@ -142,6 +142,9 @@ class ImpressionScores(msgspec.Struct, tag="impression-scores", frozen=True, kw_
     embedding_age_ms: Finite | None = None
     """Age of the newest event that the user's embedding knows of; None when there was none."""
     step_times: StepTimes = StepTimes()
+    user_state_read: bool = True
+    """False: the worker had not (or not yet) read the partition in which the user's state stands, so that the scores
+    are those of a user of whom nothing is known."""
 
 
 class PastInteraction(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from worker.settings import WorkerSettings
 from worker.state_feed import FeedBeside, StateFeed
 from worker.state_store.state_reader import StateReader
 from worker.state_store.tables import Tables
+from worker.user_partitions import HeldPartitions, UserPartitions
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +44,7 @@ class FollowedTables:
         feed: applies them.
         task: fills the tables, then follows until it is cancelled.
         saver: keeps copies of them, where that is wanted.
+        held: of which partitions they hold the users; None: of all.
     """
 
     tables: Tables
@@ -51,6 +54,7 @@ class FollowedTables:
     feed: StateFeed
     task: asyncio.Task[None]
     saver: TableSaver | None = None
+    held: HeldPartitions | None = None
 
     def serve(self, bundle: Bundle) -> bool:
         """Whether they hold what the bundle's model was trained to read: embeddings of its space, and histories of its
@@ -98,6 +102,7 @@ class TableMaker:
         outcomes: learns from users' histories what became of scores.
         outages: where a broker that does not answer is noted.
         clock: the time.
+        partitions: of the users that are to be held; None: all users are.
     """
 
     settings: WorkerSettings
@@ -107,6 +112,7 @@ class TableMaker:
     outcomes: LiveOutcomes
     outages: Outages
     clock: Clock
+    partitions: UserPartitions | None = None
 
     async def make(self, bundle: Bundle, readiness: Readiness, *, beside: bool = False) -> FollowedTables:
         """Tables for a bundle's embeddings and tokenizer.
@@ -136,17 +142,38 @@ class TableMaker:
         else:
             readiness.wait_for("tables", "reading the saved tables")
             tables, offsets = await saved.restored(empty)
+        chosen = self._begin_with(reader.users_topic, offsets)
         follower = TopicFollower(
-            settings.kafka, reader.topics, start_from=offsets, out_of_range="earliest", outages=self.outages
+            settings.kafka,
+            reader.topics,
+            start_from=offsets,
+            out_of_range="earliest",
+            outages=self.outages,
+            chosen={} if chosen is None else {reader.users_topic: chosen},
         )
         await follower.start()
+        held = None
+        if self.partitions is not None and chosen is not None:
+            held = HeldPartitions(
+                self.partitions, reader.users_topic, follower, tables, self.thread, self.clock, chosen
+            )
         batch = settings.worker.tables.update_batch
         make_feed = FeedBeside if beside else StateFeed
-        feed = make_feed(follower, reader, tables, self.thread, self.metrics, self.outcomes, batch, offsets)
+        feed = make_feed(follower, reader, tables, self.thread, self.metrics, self.outcomes, batch, held)
+        feed.applied.update(offsets)
         task = asyncio.create_task(feed.follow(self.clock, readiness), name="states")
         interval_s = settings.worker.tables.save_interval_s
-        saver = None if saved is None else TableSaver(saved, tables, self.thread, lambda: feed.applied, interval_s)
-        return FollowedTables(tables, bundle.space, bundle.limits.history_length, follower, feed, task, saver)
+        saver = None if saved is None else TableSaver(saved, tables, self.thread, feed.reached, interval_s)
+        return FollowedTables(tables, bundle.space, bundle.limits.history_length, follower, feed, task, saver, held)
+
+    def _begin_with(self, users_topic: str, offsets: Mapping[TopicPartition, int]) -> frozenset[int] | None:
+        """The partitions of users to follow at first: all that a copy of the tables holds, so that none of their users
+        stays unless its partition is followed, and all that are wanted. None: there is no choice, all of them.
+        """
+        if self.partitions is None:
+            return None
+        copied = frozenset(one.partition for one in offsets if one.topic == users_topic)
+        return copied | (self.partitions.wanted or frozenset())
 
     async def _saved(self, bundle: Bundle, topics: Sequence[str]) -> SavedTables | None:
         """Where tables are kept; None if they are not."""
@@ -161,10 +188,13 @@ class TableMaker:
             "space of embeddings": bundle.space,
             "length of histories": bundle.limits.history_length,
             "number of title tokens": tables.title_tokens,
+            "choice of users": tables.users,
             "cluster": cluster.id,
             "topics": ids,
         }
         address = f"{tables.saved}/{settings.group}"
+        if self.partitions is not None:
+            address += f"/{socket.gethostname()}"  # every worker has users of its own
         return SavedTables(address, origin, settings.topics.tombstone_retention_ms, self.clock)
 
 

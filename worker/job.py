@@ -36,6 +36,8 @@ class Job(ScoringJob):
         evidence: by place, what was retrieved for candidates that a head was asked about.
         user: what was known of the user; None where nothing was retrieved.
         embedding_version: of the user's embedding that it was scored with; 0 for none.
+        user_state_read: whether the partition of the user's state had been read.
+        graph_only: no head is to be asked.
         embedding_time_ms: event time of the newest interaction that this embedding includes.
         retrieve_s: seconds of retrieval.
         prompt_s: seconds of prompt building.
@@ -70,6 +72,8 @@ class Job(ScoringJob):
         self.evidence: dict[int, CandidateEvidence] = {}
         self.user: UserEvidence | None = None
         self.embedding_version = 0
+        self.user_state_read = True
+        self.graph_only = False
         self.embedding_time_ms: int | None = None
         self.retrieve_s = 0.0
         self.prompt_s = 0.0

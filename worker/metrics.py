@@ -51,6 +51,13 @@ class WorkerMetrics(Metrics):
         self.foreign_keys = self.counter(
             "foreign_keys_total", "Requests answered although their key is not their user's id"
         )
+        self.misplaced_requests = self.counter(
+            "misplaced_requests_total", "Requests in another partition than their user's state, which is not held here"
+        )
+        self.awaited_states = self.counter(
+            "awaited_states_total", "Requests that waited for their user's states to be read", ("outcome",)
+        )
+        self.user_partitions = self.gauge("user_partitions", "Partitions of users by what they are here", ("kind",))
         self._clock_clamps = self.counter("clock_clamps_total", "Created times that were not believed", ("skew",))
         self._internal_errors = self.counter(
             "internal_errors_total", "Faults that cost parts of requests their heads, or the graph's rate"

@@ -170,6 +170,8 @@ class ModelLoader:
     async def _take_over(self, followed: FollowedTables) -> None:
         """These tables serve from now on; those before are followed no longer."""
         before, self._tables, self._keeping = self._keeping, followed, self._keep(followed)
+        if self._maker.partitions is not None and followed.held is not None:
+            self._maker.partitions.serve(followed.held)
         for task in before:
             task.cancel()
         # Not `wait`, which leaves a task its exception: a cycle, through which its tables would stay in memory.

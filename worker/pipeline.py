@@ -30,6 +30,7 @@ from runtime.foreign_keys import ForeignKeys
 from runtime.records import OutRecord, Record
 from runtime.settings import DeliveryMode
 from schemas.codec import MalformedRecord
+from worker.awaiting_states import RequestsAwaitingStates
 from worker.budget.delivery_margin import DeliveryMargin
 from worker.compute import ComputeThread
 from worker.handover import AnsweredJobs
@@ -41,6 +42,7 @@ from worker.publishing import Publisher
 from worker.serving import Serving
 from worker.settings import WorkerSettings
 from worker.shadow import is_in_share
+from worker.user_partitions import UserPartitions
 
 log = structlog.get_logger(__name__)
 PUBLISHED_IN_A_ROW: Final = 16
@@ -62,6 +64,7 @@ class Pipeline:
         metrics: what is counted.
         clock: of deadlines and measurements.
         observers: who is told of requests.
+        partitions: of the users that are held here; None: all users are.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Pipeline:
         metrics: WorkerMetrics,
         clock: Clock,
         observers: Observers,
+        partitions: UserPartitions | None = None,
     ) -> None:
         self._serving = serving
         self._thread = thread
@@ -92,6 +96,7 @@ class Pipeline:
         )
         self._accepted: deque[Job] = deque()  # from the event loop to the compute thread
         self._answered = AnsweredJobs(thread)  # and back
+        self._awaiting = None if partitions is None else RequestsAwaitingStates(partitions, metrics, self._take_in)
 
     # In the event loop.
 
@@ -114,8 +119,17 @@ class Pipeline:
             self._metrics.note_deadline(deadline)
             job = Job(record, request, deadline, budget_s, wire_format)
             self._observers.accepted(job)
-            self._accepted.append(job)
-            self._thread.wake()
+            if self._awaiting is None or not self._awaiting.keep(job):
+                self._take_in(job)
+
+    def release(self) -> None:
+        """Lets requests go on that wait for their user's states."""
+        if self._awaiting is not None:
+            self._awaiting.release()
+
+    def _take_in(self, job: Job) -> None:
+        self._accepted.append(job)
+        self._thread.wake()
 
     async def condemn(self, record: Record) -> None:
         """Ends a record that ended the process at least twice, the last time while nothing else was at work."""

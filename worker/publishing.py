@@ -57,6 +57,7 @@ class Publisher:
             embedding_version=job.embedding_version,
             embedding_age_ms=job.embedding_age_ms,
             step_times=job.step_times,
+            user_state_read=job.user_state_read,
         )
 
 

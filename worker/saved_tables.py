@@ -130,7 +130,8 @@ class TableSaver:
         saved: where to.
         tables: owned by the thread.
         thread: copies a slice between two rounds.
-        applied: tells up to where records have been applied.
+        reached: tells up to where records have been applied, with a number that changes when rows are given up, so that
+            a copy made meanwhile would not be whole.
         interval_s: between two copies.
     """
 
@@ -139,13 +140,13 @@ class TableSaver:
         saved: SavedTables,
         tables: Tables,
         thread: ComputeThread,
-        applied: Callable[[], Offsets],
+        reached: Callable[[], tuple[Offsets, int]],
         interval_s: float,
     ) -> None:
         self._saved = saved
         self._tables = tables
         self._thread = thread
-        self._applied = applied
+        self._reached = reached
         self._interval_s = interval_s
         self._last: Offsets = {}
         self._saving = asyncio.Lock()
@@ -161,13 +162,17 @@ class TableSaver:
     async def save(self) -> None:
         """Saves, if anything has been applied since the last time. A failure is told; the next time may succeed."""
         async with self._saving:
-            offsets = dict(self._applied())
+            reached, given_up = self._reached()
+            offsets = dict(reached)
             if offsets == self._last:
                 return
             clock = self._saved.clock
             began_s = clock.monotonic()
             try:
                 copy, _ = await between_rounds(self._thread, copy_steps(self._tables), clock)
+                if self._reached()[1] != given_up:
+                    log.info("the tables were not saved: partitions were given up meanwhile, trying again later")
+                    return
                 async with asyncio.timeout(_SAVE_LIMIT_S):
                     await self._saved.save(copy, offsets)
             except SnapshotError as error:

@@ -11,7 +11,7 @@ import structlog
 
 from runtime.clock import Clock, SystemClock
 from runtime.delivery import Admission, Delivery, Handling, make_delivery
-from runtime.kafka import RecordSource
+from runtime.kafka import RebalanceHooks, RecordSource, WarmAssignor
 from runtime.observability.http_status import http_status
 from runtime.observability.outages import Outages
 from runtime.observability.readiness import Readiness
@@ -26,11 +26,13 @@ from worker.metrics import WorkerMetrics
 from worker.model_loader import ModelLoader
 from worker.observers import Observers
 from worker.outcomes.live import LiveOutcomes
+from worker.partition_checks import count_partitions
 from worker.pipeline import Pipeline
 from worker.reading import Reading
 from worker.serving import Serving
 from worker.settings import WorkerSettings
 from worker.tracing import RequestTracing
+from worker.user_partitions import PartitionHooks, UserPartitions
 
 if TYPE_CHECKING:
     from runtime.observability.spans import Tracer
@@ -39,6 +41,8 @@ STATE_PROGRESS: Final = "state progress"
 """The readiness condition that holds unless the states stand still although there are new ones."""
 BACKLOG_PROGRESS: Final = "backlog progress"
 """The readiness condition that holds unless old requests stand still although they are polled for."""
+_USERS: Final = "users"
+"""The readiness condition of workers that hold only the users of their own partitions."""
 _GAUGE_INTERVAL_S: Final = 0.2
 _SHARE_FOR_DRAINING: Final = 0.8
 """Share of the drain limit; the rest is for leaving the group."""
@@ -89,14 +93,17 @@ class Service:
             thread = ComputeThread()
             spawn(thread.run(), "compute")
             outcomes = LiveOutcomes(settings.worker.outcomes, self.metrics, self._clock)
-            tables = TableMaker(settings, thread, training, self.metrics, outcomes, self._outages, self._clock)
+            partitions = await self._user_partitions()
+            tables = TableMaker(
+                settings, thread, training, self.metrics, outcomes, self._outages, self._clock, partitions
+            )
             loader = ModelLoader(self._threads, thread, tables, partial(self._keep, spawn), self._clock)
             serving = await loader.first(self.readiness, stopping)
             if serving is None:
                 return
             self.readiness.ready("model")
             spawn(loader.follow(serving, stopping), "bundle")
-            await self._serve(serving, outcomes, thread, spawn, stopping)
+            await self._serve(serving, outcomes, thread, spawn, stopping, partitions)
             await loader.save_tables()
 
     def _keep(self, spawn: Spawn, followed: FollowedTables) -> Sequence[asyncio.Task[None]]:
@@ -108,11 +115,18 @@ class Service:
         return tasks
 
     async def _serve(
-        self, serving: Serving, outcomes: LiveOutcomes, thread: ComputeThread, spawn: Spawn, stopping: asyncio.Event
+        self,
+        serving: Serving,
+        outcomes: LiveOutcomes,
+        thread: ComputeThread,
+        spawn: Spawn,
+        stopping: asyncio.Event,
+        partitions: UserPartitions | None,
     ) -> None:
         """Accepts requests until asked to stop; then finishes, delivers, commits and leaves the group."""
         settings = self._settings
         topics, group = [settings.topics.impression_requests], settings.group
+        assignor = None if partitions is None else WarmAssignor(partitions.holding)
         source = RecordSource(
             settings.kafka,
             topics,
@@ -120,30 +134,37 @@ class Service:
             start_from="latest" if settings.is_shadow else "earliest",  # old requests are nothing to compare
             out_of_range="latest" if settings.is_shadow else "earliest",
             outages=self._outages,
+            assignor=assignor,
         )
         async with make_delivery(settings.kafka, source) as delivery:
             observers = self._observers(outcomes)
-            pipeline = Pipeline(settings, serving, thread, delivery, self.metrics, self._clock, observers)
+            pipeline = Pipeline(settings, serving, thread, delivery, self.metrics, self._clock, observers, partitions)
+            hooks: RebalanceHooks = delivery
+            if partitions is not None and assignor is not None:
+                hooks = PartitionHooks(delivery, partitions, assignor, source.assignment, pipeline.release)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")
             spawn(self._keep_gauges(serving, delivery), "gauges")
+            if partitions is not None:
+                spawn(self._watch_partitions(partitions), "user partitions")
             spawn(outcomes.run(), "outcomes")
             if self._page is not None:
                 spawn(self._page.run(serving, thread, delivery.in_flight, outcomes), "live page")
             reading = Reading(settings, source, delivery, self._clock)
             log.info("joining the group, waiting for partitions", group=group)
             with stage("group", self._clock):
-                await source.start(delivery, reading.backlog)
+                await source.start(hooks, reading.backlog)
             try:
                 self.readiness.ready("group")
-                log.info("ready", model_version=serving.model.version, group=group, seconds=round(process_age_s(), 3))
+                spawn(self._announce(serving, partitions), "announcement")
                 spawn(self._watchdog.watch(source), "watchdog of the requests")
                 if reading.backlog is not None:
                     backlog = self._watchdog.watch(reading.backlog, BACKLOG_PROGRESS, shows_lag=False)
                     spawn(backlog, "watchdog of the backlog")
                 await self._accept(reading, Admission(source, delivery), pipeline, stopping)
                 self.readiness.wait_for("group", "draining")
+                pipeline.release()
                 await self._drain(reading, pipeline, delivery)
             finally:
                 await source.stop()
@@ -177,6 +198,43 @@ class Service:
             for record in await reading.poll_backlog():
                 await pipeline.accept(record)
         await delivery.drain(limit_s - (self._clock.monotonic() - began_s))
+
+    async def _user_partitions(self) -> UserPartitions | None:
+        """What is to be held of users; None: all.
+
+        Raises:
+            SettingsError: requests and users' states do not lie in partitions of the same number.
+            BrokerError: the broker cannot be asked.
+        """
+        tables = self._settings.worker.tables
+        if tables.users == "all":
+            return None
+        self.readiness.wait_for(_USERS, "waiting for the group's partitions")
+        return UserPartitions(await count_partitions(self._settings), tables.standby_partitions)
+
+    async def _announce(self, serving: Serving, partitions: UserPartitions | None) -> None:
+        """Says once that everything has been read that answers need."""
+        if partitions is not None:
+            await partitions.all_read()
+        version, group = serving.model.version, self._settings.group
+        log.info("ready", model_version=version, group=group, seconds=round(process_age_s(), 3))
+
+    async def _watch_partitions(self, partitions: UserPartitions) -> None:
+        """Shows which users are held; a worker is ready when those of its own requests are."""
+        while True:
+            for kind, held in (
+                ("assigned", partitions.assigned or ()),
+                ("standby", partitions.warm),
+                ("read", partitions.read),
+            ):
+                self.metrics.user_partitions.labels(kind).set(len(held))
+            if awaited := partitions.awaited:
+                self.readiness.wait_for(
+                    _USERS, f"reading the users of partitions {', '.join(map(str, sorted(awaited)))}"
+                )
+            elif partitions.assigned is not None:
+                self.readiness.ready(_USERS)
+            await asyncio.sleep(_GAUGE_INTERVAL_S)
 
     async def _keep_gauges(self, serving: Serving, delivery: Delivery) -> None:
         """Reads off what the compute thread owns; a number that is a moment old does no harm."""

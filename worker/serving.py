@@ -47,7 +47,7 @@ class Serving:
         """Takes in a request."""
         model = self.model
         job.model_version, job.exit_layers = model.version, model.engine.exit_layers
-        model.engine.enqueue(job)
+        model.engine.enqueue(job, ask_heads=not job.graph_only)
 
     def step(self, margin_s: float) -> list[Job]:
         """One round of each model at work.

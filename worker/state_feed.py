@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
@@ -18,6 +18,7 @@ from worker.metrics import WorkerMetrics
 from worker.outcomes.live import LiveOutcomes
 from worker.state_store.state_reader import Applied, StateReader
 from worker.state_store.tables import Tables
+from worker.user_partitions import HeldPartitions
 
 AWAITED_AT_MOST: Final = 0.05
 """Share of embeddings that may be of another space when a worker begins: of ids that no updater knows any more."""
@@ -35,7 +36,7 @@ class StateFeed:
         metrics: what is counted.
         outcomes: learns from users' histories what became of scores.
         batch: most records applied between two steps of the thread's main work.
-        begun_at: next offsets of what the tables hold already.
+        held: decides which partitions of users are followed; None: all of them.
 
     Attributes:
         applied: next offset per partition; all records before it have been applied.
@@ -53,9 +54,9 @@ class StateFeed:
         metrics: WorkerMetrics,
         outcomes: LiveOutcomes,
         batch: int,
-        begun_at: Mapping[TopicPartition, int] | None = None,
+        held: HeldPartitions | None = None,
     ) -> None:
-        self.applied = dict(begun_at or {})
+        self.applied: dict[TopicPartition, int] = {}
         self._follower = follower
         self._reader = reader
         self._tables = tables
@@ -63,6 +64,7 @@ class StateFeed:
         self._metrics = metrics
         self._outcomes = outcomes
         self._batch = batch
+        self._held = held
         self._fill_batch = max(batch, self.least_fill_batch)
         self._is_filled = asyncio.Event()
 
@@ -71,10 +73,18 @@ class StateFeed:
         try:
             await self._fill(readiness)
             while True:
-                for applied in await self._apply(await self._follower.poll(), self._batch):
-                    self._note_freshness(applied, clock.wall_ms())
+                is_reading = self._is_reading()
+                for applied in await self._take_next(self._present_batch()):
+                    if not is_reading:  # what was written long ago says nothing of how fresh states are
+                        self._note_freshness(applied, clock.wall_ms())
         finally:
             await self._follower.stop()
+
+    def reached(self) -> tuple[dict[TopicPartition, int], int]:
+        """Up to where records have been applied, and how many partitions have been given up so far: a copy of the
+        tables is whole if that number is the same before and after.
+        """
+        return dict(self.applied), 0 if self._held is None else self._held.given_up
 
     async def filled(self) -> None:
         """Returns once the tables are filled."""
@@ -85,7 +95,7 @@ class StateFeed:
         while not self._follower.caught_up:
             done, total = self._follower.progress()
             readiness.wait_for("tables", f"{done} of {total} states read")
-            await self._apply(await self._follower.poll(), self._fill_batch)
+            await self._take_next(self._fill_batch)
         await self._await_embeddings(readiness)
         await self._await_search(readiness)
         readiness.ready("tables")
@@ -101,13 +111,30 @@ class StateFeed:
             if not is_told:
                 log.warning("waiting for embeddings of this bundle", awaited=round(awaited, 3))
                 is_told = True
-            await self._apply(await self._follower.poll(), self._fill_batch)
+            await self._take_next(self._fill_batch)
 
     async def _await_search(self, readiness: Readiness) -> None:
         """Waits for the search indexes to be trained: until then a search compares with every entry."""
         while (awaited := await self._thread.call(self._tables.search_awaited)) is not None:
             readiness.wait_for("tables", awaited)
-            await self._apply(await self._follower.poll(), self._fill_batch)
+            await self._take_next(self._fill_batch)
+
+    async def _take_next(self, size: int) -> list[Applied]:
+        """Applies what there is to be read, of the partitions that are to be held."""
+        if self._held is not None:
+            for partition in await self._held.adjust():
+                self.applied.pop(partition, None)
+        done = await self._apply(await self._follower.poll(), size)
+        if self._held is not None:
+            await self._held.note_read()
+        return done
+
+    def _is_reading(self) -> bool:
+        return self._held is not None and self._held.is_reading
+
+    def _present_batch(self) -> int:
+        """Small ones do not keep requests waiting, of which there are none to speak of before any user is known."""
+        return self._fill_batch if self._held is not None and not self._held.read else self._batch
 
     async def _apply(self, records: Sequence[Record], size: int) -> list[Applied]:
         """Applies records in the compute thread, `size` at a time; waiting for each batch keeps memory bounded."""
@@ -125,7 +152,10 @@ class StateFeed:
 
     def _take(self, batch: Sequence[Record]) -> Applied:
         """In the compute thread."""
-        return self._reader.apply(self._tables, batch)
+        applied = self._reader.apply(self._tables, batch)
+        if self._is_reading():
+            self._tables.refresh_indexes()  # a little each time; the next search would have to do it all
+        return applied
 
     def _note_freshness(self, applied: Applied, now_ms: int) -> None:
         for event_time_ms in applied.event_times_ms:

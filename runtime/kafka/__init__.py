@@ -7,6 +7,7 @@ RecordSink          idempotent producer, every delivery awaited
 TransactionalSink   records and offsets committed together or not at all; fences earlier holders of its id
 probe, create_missing_topics, require_topics, topic_ids    before the start
 partition_of        where Kafka's clients put a key
+WarmAssignor        lets a group's partitions go where their state is held already
 survey              a look at brokers, topics and groups, which changes nothing
 """
 
@@ -14,12 +15,14 @@ from runtime.kafka.backlog import Backlog
 from runtime.kafka.connection import probe
 from runtime.kafka.follower import CommittedOffset, TopicFollower
 from runtime.kafka.partitioner import partition_of
+from runtime.kafka.rebalance import RebalanceHooks
 from runtime.kafka.record_sink import RecordSink
-from runtime.kafka.source import RebalanceHooks, RecordSource
+from runtime.kafka.source import RecordSource
 from runtime.kafka.survey import ClusterFacts, GroupFacts, Member, TopicFacts, survey
 from runtime.kafka.topic_ids import topic_ids
 from runtime.kafka.topics import Cluster, TopicReport, create_missing_topics, require_topics
 from runtime.kafka.transactions import Transaction, TransactionalSink
+from runtime.kafka.warm_assignor import Holding, WarmAssignor
 
 __all__ = [
     "Backlog",
@@ -27,6 +30,7 @@ __all__ = [
     "ClusterFacts",
     "CommittedOffset",
     "GroupFacts",
+    "Holding",
     "Member",
     "RebalanceHooks",
     "RecordSink",
@@ -36,6 +40,7 @@ __all__ = [
     "TopicReport",
     "Transaction",
     "TransactionalSink",
+    "WarmAssignor",
     "create_missing_topics",
     "partition_of",
     "probe",

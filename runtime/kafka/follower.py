@@ -1,17 +1,18 @@
-"""Reads all partitions of some topics, without a consumer group."""
+"""Reads topics without a consumer group: all of their partitions, or those that are chosen."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition as VendorPartition
 
-from runtime.errors import OffsetsOutOfRange
+from runtime.errors import BrokerError, OffsetsOutOfRange
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
-from runtime.kafka.topics import Cluster, require_topics
+from runtime.kafka.topics import require_topics
 from runtime.kafka.translation import translated
 from runtime.observability.outages import Outages
 from runtime.records import Record, TopicPartition
@@ -33,7 +34,8 @@ class CommittedOffset(NamedTuple):
 
 
 class TopicFollower(PartitionReader):
-    """Reads all partitions of its topics, from given offsets or the start; every process that follows reads everything.
+    """Reads all partitions of its topics, or those that are chosen, from given offsets or the start. Who else follows
+    them makes no difference.
 
     Args:
         settings: how to reach Kafka.
@@ -45,6 +47,7 @@ class TopicFollower(PartitionReader):
         group_id: the group whose offsets `committed` tells. It is not joined.
         outages: where a broker that does not answer is noted and waited out; None: polls raise.
         look_again_s: how often to look for partitions added to the topics; they are followed from their beginning.
+        chosen: partitions of topics of which not all are followed; `choose` changes them.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class TopicFollower(PartitionReader):
         group_id: str | None = None,
         outages: Outages | None = None,
         look_again_s: float = 60.0,
+        chosen: Mapping[str, Collection[int]] = MappingProxyType({}),
     ) -> None:
         end: StartFrom = start_from if isinstance(start_from, str) else "earliest"
         super().__init__(
@@ -67,9 +71,10 @@ class TopicFollower(PartitionReader):
         self._to_read = 0
         self._seen: dict[TopicPartition, tuple[int, int]] = {}
         self._look_again_ms = int(look_again_s * 1000)
+        self._chosen = {topic: frozenset(numbers) for topic, numbers in chosen.items()}
 
     async def start(self) -> None:
-        """Assigns all partitions and notes where they end now.
+        """Assigns the partitions and notes where they end now.
 
         Raises:
             TopicMissing: if one of the topics is not there.
@@ -77,30 +82,88 @@ class TopicFollower(PartitionReader):
             BrokerError: if the broker cannot be asked.
         """
         cluster = await require_topics(self._settings, self._topics)
-        partitions = _all_of(cluster)
+        partitions = [
+            VendorPartition(topic, number)
+            for topic, count in cluster.partitions.items()
+            for number in self._chosen.get(topic, range(count))
+        ]
         self._consumer = self._make_consumer(cluster, metadata_max_age_ms=self._look_again_ms)
         try:
             with translated(f"preparing to follow {', '.join(self._topics)}"):
                 await self._consumer.start()
-                begins = await self._consumer.beginning_offsets(partitions)
-                ends = await self._consumer.end_offsets(partitions)
-            starts = self._starts(_by_ours(begins), _by_ours(ends))
+            await self._follow(partitions, await self._starts_of(partitions, self._start_offsets))
         except BaseException:
             await self.stop()
             raise
-        self._consumer.assign(partitions)
-        for partition, offset in starts.items():
-            self.seek(partition, offset)
-        self._unread = {TopicPartition(*p): end for p, end in ends.items() if starts[TopicPartition(*p)] < end}
-        self._to_read = sum(end - starts[partition] for partition, end in self._unread.items())
 
-    def _starts(self, begins: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+    async def choose(self, topic: str, numbers: Iterable[int]) -> bool:
+        """Follows these partitions of a topic, and no others of it, from now on. Those that come are read from their
+        beginning; `is_behind` tells until they have been read to where they end now.
+
+        Returns:
+            Whether that is done; False if the broker does not answer, which is noted as an outage.
+
+        Raises:
+            BrokerError: the broker refuses, or does not answer and there are no `outages` to note it in.
+        """
+        wanted = [VendorPartition(topic, number) for number in sorted(set(numbers))]
+        added = [one for one in wanted if one not in self._consumer.assignment()]
+        try:
+            starts = await self._starts_of(added, {})
+        except BrokerError as error:
+            await self._wait_out(error)
+            return False
+        self._chosen[topic] = frozenset(one.partition for one in wanted)
+        for partition in [
+            one for one in self._unread if one.topic == topic and one.partition not in self._chosen[topic]
+        ]:
+            del self._unread[partition]
+        await self._follow([*(one for one in self._consumer.assignment() if one.topic != topic), *wanted], starts)
+        return True
+
+    def is_behind(self, partition: TopicPartition) -> bool:
+        """Whether records of the partition are still unread that were there when it came to be followed."""
+        return partition in self._unread
+
+    async def _starts_of(
+        self, partitions: Sequence[VendorPartition], from_offsets: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, tuple[int, int]]:
+        """Where reading of each partition starts, and where the partition ends now."""
+        if not partitions:
+            return {}
+        with translated(f"preparing to follow {', '.join(self._topics)}"):
+            begins = _by_ours(await self._consumer.beginning_offsets(partitions))
+            ends = _by_ours(await self._consumer.end_offsets(partitions))
+        starts = self._starts(begins, ends, from_offsets)
+        return {partition: (starts[partition], end) for partition, end in ends.items()}
+
+    async def _follow(
+        self, partitions: Sequence[VendorPartition], starts: Mapping[TopicPartition, tuple[int, int]]
+    ) -> None:
+        """Reads these partitions from now on; those that were read before go on where they are."""
+        before = await self.positions() if self._consumer.assignment() else {}
+        paused = self.paused()
+        self._consumer.assign(partitions)
+        for partition in self.assignment():
+            start, end = starts.get(partition, (0, 0))
+            self.seek(partition, before.get(partition, start))
+            if partition not in before and start < end:
+                self._unread[partition] = end
+                self._to_read += end - start
+        self.pause(paused)
+
+    def _starts(
+        self,
+        begins: Mapping[TopicPartition, int],
+        ends: Mapping[TopicPartition, int],
+        from_offsets: Mapping[TopicPartition, int],
+    ) -> dict[TopicPartition, int]:
         kept = {
             partition: offset
-            for partition, offset in self._start_offsets.items()
+            for partition, offset in from_offsets.items()
             if partition in begins and begins[partition] <= offset <= ends[partition]
         }
-        lost = {partition: offset for partition, offset in self._start_offsets.items() if partition not in kept}
+        lost = {partition: offset for partition, offset in from_offsets.items() if partition not in kept}
         if lost and self._out_of_range == "raise":
             raise OffsetsOutOfRange(lost)
         self.resets += len(lost)
@@ -154,18 +217,15 @@ class TopicFollower(PartitionReader):
         """Those that the library's metadata names and that are not followed yet. It refreshes them in the background,
         so that looking asks no broker and cannot fail.
         """
-        known = {topic: self._consumer.partitions_for_topic(topic) or () for topic in self._topics}
+        whole = [topic for topic in self._topics if topic not in self._chosen]
+        known = {topic: self._consumer.partitions_for_topic(topic) or () for topic in whole}
         named = {VendorPartition(topic, number) for topic, numbers in known.items() for number in numbers}
         return named.difference(self._consumer.assignment())
 
     async def _follow_added(self, added: Collection[VendorPartition]) -> None:
         """Without it, a table would lack new partitions forever and nothing would show it."""
         log.info("following added partitions", partitions=sorted(f"{topic}[{number}]" for topic, number in added))
-        positions, paused = await self.positions(), self.paused()
-        self._consumer.assign([*self._consumer.assignment(), *added])
-        for partition in self.assignment():
-            self.seek(partition, positions.get(partition, 0))
-        self.pause(paused)
+        await self._follow([*self._consumer.assignment(), *added], {})
 
     async def _note_progress(self, *, idle: bool) -> None:
         positions = await self.positions()
@@ -182,10 +242,6 @@ class TopicFollower(PartitionReader):
             self._seen[partition] = (position, answered_ms)
             return False
         return answered_ms - since_ms >= _QUIET_MS
-
-
-def _all_of(cluster: Cluster) -> list[VendorPartition]:
-    return [VendorPartition(topic, number) for topic, count in cluster.partitions.items() for number in range(count)]
 
 
 def _by_ours(offsets: Mapping[VendorPartition, int]) -> dict[TopicPartition, int]:

@@ -7,11 +7,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import structlog
 from aiokafka import TopicPartition as VendorPartition
-from aiokafka.abc import ConsumerRebalanceListener
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from runtime.clock import SystemClock
@@ -19,26 +19,17 @@ from runtime.errors import BrokerError, BrokerUnreachable
 from runtime.kafka.backlog import Backlog
 from runtime.kafka.committing import vendor_offsets
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
+from runtime.kafka.rebalance import RebalanceHooks, RebalanceListener
 from runtime.kafka.topics import require_topics
 from runtime.kafka.translation import translate, translated
+from runtime.kafka.warm_assignor import WarmAssignor
 from runtime.observability.outages import Outages, is_outage
 from runtime.observability.readiness import Readiness
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
 _RETRY_S: Final = 0.5
-_Hook = Callable[[frozenset[TopicPartition]], Awaitable[None]]
 log = structlog.get_logger(__name__)
-
-
-class RebalanceHooks(Protocol):
-    """Called when partitions come and go. Every rebalance revokes all partitions, then assigns the new ones."""
-
-    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        """Finish and commit work in flight. Called while commits are still accepted; cancelled after a time limit."""
-
-    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Prepare for these partitions. None of their records is read before this returns."""
 
 
 class LeftBehind(NamedTuple):
@@ -66,6 +57,7 @@ class RecordSource(PartitionReader):
         start_from: where a partition without a committed offset begins.
         out_of_range: what to do when the committed offset is no longer retained.
         outages: where a broker that does not answer is noted; without it polls raise, and the log tells of the rest.
+        assignor: shares the partitions among the group's members; None: in turn.
 
     Attributes:
         outages: as given, or some that nobody looks at.
@@ -80,12 +72,14 @@ class RecordSource(PartitionReader):
         start_from: StartFrom = "earliest",
         out_of_range: OutOfRange = "earliest",
         outages: Outages | None = None,
+        assignor: WarmAssignor | None = None,
     ) -> None:
         super().__init__(
             settings, topics, group_id=group_id, start_from=start_from, out_of_range=out_of_range, outages=outages
         )
         self.group_id = group_id
         self.outages = outages or Outages(Readiness(), SystemClock())
+        self._assignor = assignor
         self._hooks: RebalanceHooks | None = None
         self._backlog: Backlog | None = None
         self._settled = asyncio.Event()
@@ -112,8 +106,11 @@ class RecordSource(PartitionReader):
         self._hooks = hooks
         self._backlog = backlog
         self._starting = True
-        self._consumer = self._make_consumer(cluster)
-        self._consumer.subscribe(self._topics, listener=_Listener(self._revoked, self._assigned))
+        # In a group some of whose members know only the second, that one is used. The embedded broker takes only one.
+        assignors = [one for one in (self._assignor, RoundRobinPartitionAssignor) if one is not None]
+        assignors = assignors[:1] if cluster.is_embedded else assignors
+        self._consumer = self._make_consumer(cluster, partition_assignment_strategy=assignors)
+        self._consumer.subscribe(self._topics, listener=RebalanceListener(self._revoked, self._assigned))
         limit_s = self._settings.connect_timeout_s + self._settings.session_timeout_ms / 1000
         try:
             with translated(f"joining the group {self.group_id} on {', '.join(self._topics)}"):
@@ -334,17 +331,3 @@ class RecordSource(PartitionReader):
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
-
-
-class _Listener(ConsumerRebalanceListener):
-    """Turns aiokafka's calls and partitions into ours."""
-
-    def __init__(self, revoked: _Hook, assigned: _Hook) -> None:
-        self._revoked = revoked
-        self._assigned = assigned
-
-    async def on_partitions_revoked(self, revoked: Iterable[VendorPartition]) -> None:
-        await self._revoked(frozenset(TopicPartition(*partition) for partition in revoked))
-
-    async def on_partitions_assigned(self, assigned: Iterable[VendorPartition]) -> None:
-        await self._assigned(frozenset(TopicPartition(*partition) for partition in assigned))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from brokers import PARTITIONS, Hooks, partitions_of, read
 
@@ -165,6 +167,35 @@ class AdapterContract:
         await broker.fill(topic, 8)
         assert len(await read(follower, 8)) == 8
         await follower.stop()
+
+    async def test_a_follower_reads_the_partitions_that_are_chosen(self, broker):
+        """Others that are chosen later are read from their beginning, those that stay go on where they are."""
+        topic, whole = await broker.topic(), await broker.topic("whole")
+        await broker.fill(topic, 40)
+        await broker.fill(whole, 8)
+        follower = TopicFollower(broker.settings(), [topic, whole], chosen={topic: [0]})
+        await follower.start()
+        read_first = await read(follower, 18)
+        assert follower.caught_up
+        assert {record.partition for record in read_first if record.topic == topic} == {0}
+
+        assert await follower.choose(topic, [0, 2])
+        assert not follower.caught_up
+        assert follower.is_behind(TopicPartition(topic, 2))
+        assert not follower.is_behind(TopicPartition(topic, 0))
+        await broker.fill(topic, 4)
+        read_later = await read(follower, 12)
+        assert Counter(record.partition for record in read_later) == {0: 1, 2: 11}
+        assert follower.caught_up
+
+        assert await follower.choose(topic, [1])
+        assert await follower.choose(topic, [])
+        assert follower.caught_up
+        await broker.fill(topic, 4)
+        await broker.fill(whole, 4)
+        read_last = await read(follower, 4)
+        await follower.stop()
+        assert {record.topic for record in read_last} == {whole}
 
     async def test_a_follower_refuses_start_offsets_that_are_not_kept(self, broker):
         """State that stands for records which are gone is not silently continued."""

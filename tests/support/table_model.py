@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, models
 
 from models.text import Text
 from programs.topics import TopicSettings
+from runtime.kafka import partition_of
 from runtime.records import Record
 from schemas.codec import encode, headers_for
 from schemas.messages import Embedding, Item, ItemState, PastInteraction, UserState
@@ -21,6 +22,7 @@ TOPICS = TopicSettings()
 READER = StateReader(TOPICS, 100_000)
 DIM = 4
 LENGTH = 6
+PARTITIONS = 3
 USERS = st.sampled_from(["u1", "u2", "ü", "item", "x" * 300])
 _ITEMS = st.sampled_from(["i1", "i2", "ß", "item", "y" * 300, "only in histories"])
 _EMBEDDINGS = st.one_of(
@@ -72,12 +74,13 @@ def record(change, packed=True):
     """A state packed or as MessagePack, or a tombstone."""
     kind, name = change if isinstance(change, tuple) else (type(change), "")
     field, topic = _FIELDS[kind]
+    key = (name or getattr(change, field)).encode()
+    partition = partition_of(key, PARTITIONS)
     if isinstance(change, tuple):
-        return Record(topic, 0, 0, name.encode(), None)
-    key = getattr(change, field).encode()
+        return Record(topic, partition, 0, key, None)
     if packed and kind is not Item:
-        return Record(topic, 0, 0, key, pack_state(change), PACKED_HEADERS)
-    return Record(topic, 0, 0, key, encode(change), tuple(headers_for("msgpack")))
+        return Record(topic, partition, 0, key, pack_state(change), PACKED_HEADERS)
+    return Record(topic, partition, 0, key, encode(change), tuple(headers_for("msgpack")))
 
 
 class TableModel:
@@ -102,6 +105,11 @@ class TableModel:
                 self.embeddings.pop((kind, name), None)
         elif embedding.space in {"ours", ""}:
             self.embeddings[kind, name] = np.frombuffer(embedding.data, embedding.dtype).astype(float).tolist()
+
+    def give_up(self, partition: int) -> None:
+        """All users of a partition."""
+        for name in [name for name in self.states[UserState] if partition_of(name.encode(), PARTITIONS) == partition]:
+            self.apply((UserState, name))
 
     def items(self) -> set[str]:
         """Items that the catalogue, a state or a kept history tells of."""
@@ -130,6 +138,7 @@ def check(tables: Tables, model: TableModel) -> None:
         assert grades.tolist() == [one.grade for one in past]
         assert users.counts[row].tolist() == [state.impressions, state.positives, state.grades]
         assert users.event_times_ms[row] == state.last_event_time_ms
+        assert users.partitions[row] == partition_of(name.encode(), PARTITIONS)
         _check_embedding(users, row, model.embeddings.get((UserState, name)))
     assert len(items.ids) == len(model.items())
     for name in model.items():

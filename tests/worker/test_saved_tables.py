@@ -38,7 +38,7 @@ async def _save(saved, *names, offset=7):
         thread = ComputeThread()
         spawn(thread.run(), "compute")
         READER.apply(tables, [record(user_of(name)) for name in names])
-        saver = TableSaver(saved, tables, thread, lambda: {PLACE: offset}, 300.0)
+        saver = TableSaver(saved, tables, thread, lambda: ({PLACE: offset}, 0), 300.0)
         await saver.save_last()
     return saver
 
@@ -59,7 +59,7 @@ async def test_nothing_is_written_while_nothing_changes(saved):
     async with owned_tasks() as spawn:
         thread = ComputeThread()
         spawn(thread.run(), "compute")
-        saver = TableSaver(saved, tables, thread, lambda: {PLACE: 7}, 300.0)
+        saver = TableSaver(saved, tables, thread, lambda: ({PLACE: 7}, 0), 300.0)
         await saver.save()
         await saver.save()
 
@@ -135,7 +135,7 @@ async def test_a_copy_is_made_once_the_tables_are_filled_and_then_at_intervals(s
     async with owned_tasks() as spawn:
         thread = ComputeThread()
         spawn(thread.run(), "compute")
-        saver = TableSaver(saved, empty_tables(), thread, lambda: offsets, 0.01)
+        saver = TableSaver(saved, empty_tables(), thread, lambda: (offsets, 0), 0.01)
         running = spawn(saver.run(filled.wait()), "saving")
         await asyncio.sleep(0.05)
         assert not _copies(saved)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from runtime.settings import Address, SettingsSection
 
@@ -17,6 +19,15 @@ class TableSettings(SettingsSection):
     retrain_growth: float = Field(
         1.5, gt=1, description="lists are trained anew after growing, or changing, by this factor"
     )
+    users: Literal["all", "assigned"] = Field(
+        "all",
+        description="whose states are held: all users', or those of the partitions that the worker's group gives it",
+    )
+    standby_partitions: int = Field(
+        0,
+        ge=0,
+        description="with users = assigned: partitions held beyond its own, warm for when a worker ends",
+    )
     saved: Address = Field(
         "",
         description="folder or any fsspec address where the tables are kept, so that a start reads only what is newer; "
@@ -24,3 +35,9 @@ class TableSettings(SettingsSection):
     )
     save_interval_s: float = Field(300.0, gt=0, description="between two copies there; one more is made at the end")
     update_batch: int = Field(100, ge=1, description="updates applied between two steps of inference")
+
+    @model_validator(mode="after")
+    def _check_standby(self) -> Self:
+        if self.standby_partitions and self.users == "all":
+            raise ValueError('standby_partitions needs users = "assigned": with all users every partition is held')
+        return self

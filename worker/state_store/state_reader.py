@@ -60,17 +60,18 @@ class StateReader:
 
     def __init__(self, topics: TopicSettings, max_bytes: int) -> None:
         self.topics = (topics.items, topics.user_states, topics.item_states)
+        self.users_topic = topics.user_states
         self._items_topic = topics.items
         self._items = MessageDecoder(Item, max_bytes)
         self._kinds: dict[str, _Kind] = {
             topics.user_states: _Kind(
-                USER_MAGIC, StateDecoder(UserState, max_bytes), max_bytes, Tables.put_user_states, Tables.remove_user
+                USER_MAGIC, StateDecoder(UserState, max_bytes), max_bytes, _put_users, Tables.remove_user
             ),
             topics.item_states: _Kind(
                 ITEM_MAGIC,
                 StateDecoder(ItemState, max_bytes),
                 max_bytes,
-                Tables.put_item_states,
+                _put_items,
                 Tables.remove_item_state,
             ),
         }
@@ -118,7 +119,7 @@ class _Kind:
     magic: bytes
     decoder: StateDecoder[Any]
     max_bytes: int
-    put: Callable[[Tables, PackedBatch, Sequence[bytes]], StoredStates]
+    put: Callable[[Tables, PackedBatch, Sequence[Record]], StoredStates]
     remove: Callable[[Tables, str], None]
 
     def apply(self, tables: Tables, records: Sequence[Record], applied: Applied) -> set[bytes | None]:
@@ -155,11 +156,10 @@ class _Kind:
         applied: Applied,
         refused: set[bytes | None],
     ) -> None:
-        keys = [record.key or b"" for record in records]
-        stored = self.put(tables, PackedBatch(packed, self.magic), keys)
+        stored = self.put(tables, PackedBatch(packed, self.magic), records)
         applied.news_ms.append(stored.news_ms)
         if self.magic == USER_MAGIC:
-            applied.users += ((keys[at], packed[at]) for at in stored.records.tolist())
+            applied.users += ((records[at].key or b"", packed[at]) for at in stored.records.tolist())
         if len(stored.records) == len(records):
             return
         for at in sorted(set(range(len(records))) - set(stored.records.tolist())):
@@ -176,6 +176,18 @@ class _Kind:
         except MalformedRecord as error:
             return str(error)
         return "it cannot be stored"
+
+
+def _put_users(tables: Tables, states: PackedBatch, records: Sequence[Record]) -> StoredStates:
+    return tables.put_user_states(states, _keys(records), [record.partition for record in records])
+
+
+def _put_items(tables: Tables, states: PackedBatch, records: Sequence[Record]) -> StoredStates:
+    return tables.put_item_states(states, _keys(records))
+
+
+def _keys(records: Sequence[Record]) -> list[bytes]:
+    return [record.key or b"" for record in records]
 
 
 def _removed(record: Record) -> str:

@@ -20,14 +20,14 @@ from worker.state_store.columns import Rows
 from worker.state_store.shared_values import NO_VALUE, SharedValues
 from worker.state_store.tables import Tables
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 """Version of the arrays."""
 Arrays = dict[str, NDArray[Any]]
 _ROWS_AT_ONCE: Final = 2_048
 """Less than half a millisecond."""
 _RESTORED_AT_ONCE: Final = 65_536
 _COMMON: Final = ("embeddings", "embedded", "foreign", "counts")
-_USERS: Final = ("versions", "event_times_ms")
+_USERS: Final = ("versions", "event_times_ms", "partitions")
 
 
 class TableCopy(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Executor
 from typing import NamedTuple
 
@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 DEGRADED_AFTER_S = 600.0
 """Search that has been worse for so long than it should be is worth a person's attention."""
+_REMOVED_AT_ONCE = 256
+"""Users whose partition is given up; their removal from the search index included, less than a millisecond."""
 LARGEST_NUMBER = 65_000.0
 """Largest magnitude in an embedding: half precision ends soon after."""
 
@@ -108,9 +110,16 @@ class Tables:
         self.items.changed.mark(rows)
         return StoredStates(records, np.zeros(0, np.int64))
 
-    def put_user_states(self, states: PackedBatch, keys: Sequence[bytes]) -> StoredStates:
+    def put_user_states(
+        self, states: PackedBatch, keys: Sequence[bytes], partitions: Sequence[int] | None = None
+    ) -> StoredStates:
         """Stores embeddings, counts and histories of distinct users, whose ids must be `keys`. What cannot be used
         leaves the user as it was.
+
+        Args:
+            states: of the users.
+            keys: their ids.
+            partitions: of the topic in which each state stands; None: all in the first one.
         """
         states.require_ids(keys)
         records, own, vectors = self._usable(states)
@@ -118,7 +127,7 @@ class Tables:
         items, readable = self._item_rows(states, records, past)
         if not readable.all():
             states.ok[records[~readable]] = False
-            return self.put_user_states(states, keys)
+            return self.put_user_states(states, keys, partitions)
         users = self.users
         rows, new = users.ids.intern([keys[at] for at in records.tolist()])
         users.grow(users.ids.high_water)
@@ -127,6 +136,7 @@ class Tables:
         self._set_embeddings(users, rows, own, vectors, there)
         users.versions[rows[own | ~there]] = np.where(there, header["version"], 0)[own | ~there]
         users.counts[rows] = _counts(states, records)
+        users.partitions[rows] = 0 if partitions is None else np.asarray(partitions, np.int32)[records]
         known_ms = np.where(new, -1, users.event_times_ms[rows])
         users.event_times_ms[rows] = header["last_event_time_ms"]
         news = np.flatnonzero(header["last_event_time_ms"] > known_ms)
@@ -167,11 +177,20 @@ class Tables:
 
     def remove_user(self, user_id: str) -> None:
         """Removes a user."""
-        row = self.users.ids.forget(user_id)
+        row = self.users.ids.row(user_id)
         if row != UNKNOWN_ROW:
-            mentioned = self.users.clear(row)
-            self.items.move_mentions(mentioned, np.zeros(0, np.int64))
-            self.users.changed.mark(np.array([row]))
+            self._remove_users(np.array([row]))
+
+    def remove_partition(self, partition: int) -> Generator[int, None, None]:
+        """Removes the users of a partition, some at each step, so that requests are served between two steps; nobody
+        may add users of it meanwhile. Yields how many were removed.
+        """
+        rows = self.users.in_partition(partition)
+        for start in range(0, len(rows), _REMOVED_AT_ONCE):
+            some = rows[start : start + _REMOVED_AT_ONCE]
+            self._remove_users(some)
+            self.refresh_indexes()
+            yield len(some)
 
     def check(self, embedding: Embedding | None) -> None:
         """Checks that an embedding can be stored.
@@ -293,6 +312,10 @@ class Tables:
         for one in past[-self._history_length :]:
             self.items.intern(one.item_id)
         return True
+
+    def _remove_users(self, rows: Rows) -> None:
+        self.items.move_mentions(self.users.remove(rows), np.zeros(0, np.int64))
+        self.users.changed.mark(rows)
 
     def _put_one(
         self,

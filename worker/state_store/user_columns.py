@@ -48,6 +48,11 @@ class UserIds:
         """The ids that hold rows."""
         return [text.decode() for text in self._texts.get_many(rows)]
 
+    def in_use(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows an id holds."""
+        held: NDArray[np.bool_] = self._texts.length[rows] > 0
+        return held
+
     def texts(self, start: int, end: int) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
         """The ids of rows, end to end, and their lengths; 0 for a row that is free."""
         return self._texts.part(start, end)
@@ -69,15 +74,12 @@ class UserIds:
             self._count += count
         return rows, new
 
-    def forget(self, name: str) -> int:
-        """Retires the id's row and returns it; UNKNOWN_ROW if it had none. `reuse` makes it available."""
-        row = self.row(name)
-        if row != UNKNOWN_ROW:
-            self._rows.remove(_hashes([name.encode()]))
-            self._texts.put(np.array([row]), [b""])
-            self._retired.append(row)
-            self._count -= 1
-        return row
+    def forget(self, rows: Rows) -> None:
+        """Retires the ids of distinct rows, all of them in use. `reuse` makes the rows available."""
+        self._rows.remove(_hashes(self._texts.get_many(rows)))
+        self._texts.put(rows, [b""] * len(rows))
+        self._retired += rows.tolist()
+        self._count -= len(rows)
 
     def reuse(self) -> None:
         """Retired rows may be given to other ids: nobody refers to them any more."""
@@ -94,6 +96,7 @@ class UserColumns(EmbeddedColumns):
         self.histories = Histories()
         self.versions: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the embedding, 0 for none
         self.event_times_ms: NDArray[np.int64] = np.zeros(0, np.int64)  # (rows,) of the newest interaction in the state
+        self.partitions: NDArray[np.int32] = np.zeros(0, np.int32)  # (rows,) of the topic that tells of the user
 
     def is_searchable(self, rows: Rows) -> NDArray[np.bool_]:
         """Whether the user has a history."""
@@ -107,15 +110,20 @@ class UserColumns(EmbeddedColumns):
             return None
         return int(self.versions[row]), int(self.event_times_ms[row])
 
-    def clear(self, row: int) -> Rows:
-        """Empties a row. Returns the items that its history mentioned."""
-        rows = np.array([row])
-        mentioned = self.histories.of(row)[0] >> 1
-        self.set_embeddings(rows, np.zeros((1, self.embeddings.shape[1]), np.float32))
-        self.counts[row] = 0
-        self.versions[row] = 0
-        self.event_times_ms[row] = 0
-        self.histories.put(rows, np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8))
+    def in_partition(self, partition: int) -> Rows:
+        """The rows of the users of one partition."""
+        candidates = np.flatnonzero(self.partitions[: self.ids.high_water] == partition)
+        return candidates[self.ids.in_use(candidates)]
+
+    def remove(self, rows: Rows) -> Rows:
+        """Gives up distinct rows, all of them in use. Returns the items that their histories mentioned."""
+        self.ids.forget(rows)
+        mentioned: Rows = self.histories.entries_of(rows)[0] >> 1
+        self.set_embeddings(rows, np.zeros((len(rows), self.embeddings.shape[1]), np.float32))
+        self.counts[rows] = 0
+        self.versions[rows] = 0
+        self.event_times_ms[rows] = 0
+        self.histories.put(rows, np.zeros(len(rows), np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8))
         return mentioned
 
     def grow(self, rows: int) -> None:
@@ -124,6 +132,7 @@ class UserColumns(EmbeddedColumns):
         self.histories.grow(len(self.embedded))
         grow(self.versions, rows)
         grow(self.event_times_ms, rows)
+        grow(self.partitions, rows)
 
 
 def _hashes(keys: Sequence[bytes]) -> Hashes:

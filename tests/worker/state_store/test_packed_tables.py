@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_model import (
     BATCHES,
     COMMON,
+    PARTITIONS,
     PAST,
     READER,
     TOPICS,
@@ -25,6 +27,7 @@ from runtime.records import Record
 from schemas.codec import MalformedRecord
 from schemas.messages import PastInteraction, UserState
 from schemas.packed_states import PACKED_HEADERS, StateDecoder, pack_state
+from worker.state_store import tables as tables_module
 
 
 @settings(max_examples=200, deadline=None)
@@ -40,6 +43,40 @@ def test_tables_hold_what_came_last(batches, packed):
             model.apply(change)
         tables.refresh_indexes()
         check(tables, model)
+
+
+@settings(max_examples=200, deadline=None)
+@given(BATCHES, st.lists(st.integers(0, PARTITIONS - 1), max_size=7), st.integers(1, 3))
+def test_a_partition_that_is_given_up_takes_its_users_along(batches, given_up, removed_at_once):
+    """A step at a time, between two of which states of other partitions come; and it may come back later."""
+    tables, model, later = empty_tables(), TableModel(), iter(given_up)
+    usual, tables_module._REMOVED_AT_ONCE = tables_module._REMOVED_AT_ONCE, removed_at_once
+    try:
+        for batch in batches:
+            partition = next(later, -1)
+            steps, changes = tables.remove_partition(partition), list(batch)
+            for removed in steps:
+                assert 0 < removed <= removed_at_once
+                READER.apply(tables, [record(one) for one in changes if _is_elsewhere(one, partition)])
+            READER.apply(tables, [record(one) for one in changes if _is_elsewhere(one, partition)])
+            model.give_up(partition)
+            for change in last_of_each(batch):
+                if _is_elsewhere(change, partition):
+                    model.apply(change)
+            tables.refresh_indexes()
+            check(tables, model)
+            searchable = tables.users.is_searchable(np.arange(tables.users.ids.high_water))
+            assert len(tables.user_index) == int((searchable & _embedded(tables)).sum())
+    finally:
+        tables_module._REMOVED_AT_ONCE = usual
+
+
+def _is_elsewhere(change, partition):
+    return record(change).topic != TOPICS.user_states or record(change).partition != partition
+
+
+def _embedded(tables):
+    return tables.users.embedded[: tables.users.ids.high_water]
 
 
 @settings(max_examples=300, deadline=None)

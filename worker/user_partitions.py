@@ -1,0 +1,220 @@
+"""Users by partition: a worker holds the users of the partitions that its group gives it, and all items.
+
+Requests and users' states are keyed by user id, so that a user's lie in partitions of the same number. Kafka Streams
+calls such a pair a table beside a global table. Everything here belongs to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from runtime.clock import Clock
+from runtime.delivery import Delivery
+from runtime.errors import SettingsError
+from runtime.kafka import Holding, TopicFollower, WarmAssignor, partition_of
+from runtime.records import TopicPartition
+from worker.compute import ComputeThread
+from worker.state_store.tables import Tables
+from worker.steps import between_rounds
+
+RESTART_FOR_MORE: Final = (
+    "partition {number} is assigned, but the states of users had {count} partitions at the start: topics have been "
+    "given more partitions. The worker ends, so that it is started anew and compares the topics again"
+)
+log = structlog.get_logger(__name__)
+
+
+class UserPartitions:
+    """The partitions whose users a worker is to hold, and those that the tables in use have been filled with.
+
+    Args:
+        count: partitions of the requests, and of the users' states.
+        standby: how many to hold beyond the worker's own, so that they are warm when another worker ends.
+
+    Attributes:
+        assigned: those of the worker's own requests; None before the group is joined.
+        warm: those held for others.
+    """
+
+    def __init__(self, count: int, standby: int = 0) -> None:
+        self.count = count
+        self.assigned: frozenset[int] | None = None
+        self.warm: frozenset[int] = frozenset()
+        self._standby = standby
+        self._serving: HeldPartitions | None = None
+        self._when_read: list[Callable[[], object]] = []
+
+    @property
+    def wanted(self) -> frozenset[int] | None:
+        """Those to hold; None while that is not known."""
+        return None if self.assigned is None else self.assigned | self.warm
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """The worker's own that have not been read to their end yet."""
+        return (self.assigned or frozenset()) - self.read
+
+    @property
+    def read(self) -> frozenset[int]:
+        """Those whose users the tables in use hold."""
+        return frozenset() if self._serving is None else self._serving.read
+
+    def partition_of(self, user_id: str) -> int:
+        """Where the user's state stands."""
+        return partition_of(user_id.encode(), self.count)
+
+    def assign(self, assigned: frozenset[int], warm: frozenset[int]) -> None:
+        """Takes over what the group has decided.
+
+        Raises:
+            SettingsError: there are more partitions than at the start.
+        """
+        if assigned and max(assigned) >= self.count:
+            raise SettingsError(RESTART_FOR_MORE.format(number=max(assigned), count=self.count))
+        self.assigned, self.warm = assigned, warm - assigned
+
+    def serve(self, held: HeldPartitions) -> None:
+        """These are the partitions of the tables in use from now on."""
+        self._serving = held
+        self.tell()
+
+    async def all_read(self) -> None:
+        """Returns once the users of all the worker's own partitions have been read."""
+        changed = asyncio.Event()
+        self.when_read(changed.set)
+        while self.awaited:
+            changed.clear()
+            await changed.wait()
+
+    def when_read(self, callback: Callable[[], object]) -> None:
+        """Calls back whenever `read` may have changed."""
+        self._when_read.append(callback)
+
+    def tell(self) -> None:
+        """Calls those who want to know."""
+        for callback in self._when_read:
+            callback()
+
+    def holding(self) -> Holding:
+        """What this worker says when it joins its group."""
+        return Holding(sorted(self.assigned or ()), sorted(self.read), self._standby)
+
+
+class HeldPartitions:
+    """Makes one worker's tables hold the users of the wanted partitions, and no others.
+
+    Args:
+        partitions: tell what is wanted.
+        topic: of the users' states.
+        follower: reads it, and follows the partitions of `begun_with` already.
+        tables: owned by `thread`.
+        thread: the compute thread.
+        clock: the time.
+        begun_with: those that the tables hold in part or whole, as from a copy.
+
+    Attributes:
+        read: partitions whose users the tables hold, searchable.
+        given_up: how many partitions have been given up; a copy of the tables is of no use if this number has changed
+            while it was made.
+    """
+
+    def __init__(
+        self,
+        partitions: UserPartitions,
+        topic: str,
+        follower: TopicFollower,
+        tables: Tables,
+        thread: ComputeThread,
+        clock: Clock,
+        begun_with: frozenset[int],
+    ) -> None:
+        self._partitions = partitions
+        self._topic = topic
+        self._follower = follower
+        self._tables = tables
+        self._thread = thread
+        self._clock = clock
+        self._followed = begun_with
+        self.read: frozenset[int] = frozenset()
+        self.given_up = 0
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether there are partitions that are followed and not read yet. From any thread."""
+        return len(self.read) < len(self._followed)
+
+    async def adjust(self) -> frozenset[TopicPartition]:
+        """Follows the wanted partitions. Returns those given up; their users have been removed from the tables.
+
+        Raises:
+            BrokerError: the broker refuses.
+        """
+        wanted = self._partitions.wanted
+        if wanted is None or wanted == self._followed:
+            return frozenset()
+        gone, come = self._followed - wanted, wanted - self._followed
+        self.read -= gone
+        if not await self._follower.choose(self._topic, wanted):
+            return frozenset()  # the broker does not answer; asked again with the next poll
+        self._followed = wanted
+        log.info("holding users of other partitions", reading=sorted(come), given_up=sorted(gone))
+        for partition in sorted(gone):
+            self.given_up += 1
+            await between_rounds(self._thread, self._tables.remove_partition(partition), self._clock)
+        return frozenset(TopicPartition(self._topic, partition) for partition in gone)
+
+    async def note_read(self) -> None:
+        """To be called when everything polled so far has been applied. A partition counts as read once searches among
+        its users are as quick as they will be.
+        """
+        read = frozenset(
+            one for one in self._followed if not self._follower.is_behind(TopicPartition(self._topic, one))
+        )
+        if read == self.read:
+            return
+        if read - self.read and await self._thread.call(self._tables.search_awaited) is not None:
+            return
+        self.read = read
+        self._partitions.tell()
+
+
+class PartitionHooks:
+    """What a worker does at a rebalance. Implements `runtime.kafka.RebalanceHooks`.
+
+    Args:
+        delivery: finishes what is in flight.
+        partitions: learn what is assigned.
+        assignor: knows what is to be held for others.
+        owned: the partitions of the requests that are this worker's now.
+        release: lets requests go that wait for states.
+    """
+
+    def __init__(
+        self,
+        delivery: Delivery,
+        partitions: UserPartitions,
+        assignor: WarmAssignor,
+        owned: Callable[[], frozenset[TopicPartition]],
+        release: Callable[[], object],
+    ) -> None:
+        self._delivery = delivery
+        self._partitions = partitions
+        self._assignor = assignor
+        self._owned = owned
+        self._release = release
+
+    async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
+        """Whatever waits for states is answered now: the delivery waits for it. Users stay until it is known who gets
+        their partition; mostly it is the same worker.
+        """
+        self._release()
+        await self._delivery.on_revoked(partitions)
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """Also called for some of the partitions, where their offsets were out of range."""
+        await self._delivery.on_assigned(partitions)
+        self._partitions.assign(frozenset(one.partition for one in self._owned()), self._assignor.standby)
