@@ -154,9 +154,7 @@ class TableMaker:
         await follower.start()
         held = None
         if self.partitions is not None and chosen is not None:
-            held = HeldPartitions(
-                self.partitions, reader.users_topic, follower, tables, self.thread, self.clock, chosen
-            )
+            held = HeldPartitions(self.partitions, reader.users_topic, follower, tables, self.thread, chosen)
         batch = settings.worker.tables.update_batch
         make_feed = FeedBeside if beside else StateFeed
         feed = make_feed(follower, reader, tables, self.thread, self.metrics, self.outcomes, batch, held)

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -36,6 +36,17 @@ _SAVE_LIMIT_S: Final = 300.0
 _SHARE_OF_RETENTION: Final = 0.5
 """Of the time for which topics show removals; the rest is for reading what is newer."""
 log = structlog.get_logger(__name__)
+
+
+class Reached(NamedTuple):
+    """How far tables are."""
+
+    offsets: dict[TopicPartition, int]
+    """Next one per partition; all records before it have been applied."""
+    given_up: int | None
+    """Partitions whose users the tables gave up so far: a copy is whole if this is the same before and after. None
+    while such users are leaving.
+    """
 
 
 class _Metadata(msgspec.Struct):
@@ -130,8 +141,7 @@ class TableSaver:
         saved: where to.
         tables: owned by the thread.
         thread: copies a slice between two rounds.
-        reached: tells up to where records have been applied, with a number that changes when rows are given up, so that
-            a copy made meanwhile would not be whole.
+        reached: tells how far the tables are.
         interval_s: between two copies.
     """
 
@@ -140,7 +150,7 @@ class TableSaver:
         saved: SavedTables,
         tables: Tables,
         thread: ComputeThread,
-        reached: Callable[[], tuple[Offsets, int]],
+        reached: Callable[[], Reached],
         interval_s: float,
     ) -> None:
         self._saved = saved
@@ -162,15 +172,17 @@ class TableSaver:
     async def save(self) -> None:
         """Saves, if anything has been applied since the last time. A failure is told; the next time may succeed."""
         async with self._saving:
-            reached, given_up = self._reached()
-            offsets = dict(reached)
+            offsets, given_up = self._reached()
             if offsets == self._last:
+                return
+            if given_up is None:
+                log.info("the tables are not saved now: users of other partitions are leaving them")
                 return
             clock = self._saved.clock
             began_s = clock.monotonic()
             try:
                 copy, _ = await between_rounds(self._thread, copy_steps(self._tables), clock)
-                if self._reached()[1] != given_up:
+                if self._reached().given_up != given_up:
                     log.info("the tables were not saved: partitions were given up meanwhile, trying again later")
                     return
                 async with asyncio.timeout(_SAVE_LIMIT_S):

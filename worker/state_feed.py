@@ -16,6 +16,7 @@ from runtime.records import Record, TopicPartition
 from worker.compute import ComputeThread
 from worker.metrics import WorkerMetrics
 from worker.outcomes.live import LiveOutcomes
+from worker.saved_tables import Reached
 from worker.state_store.state_reader import Applied, StateReader
 from worker.state_store.tables import Tables
 from worker.user_partitions import HeldPartitions
@@ -80,11 +81,11 @@ class StateFeed:
         finally:
             await self._follower.stop()
 
-    def reached(self) -> tuple[dict[TopicPartition, int], int]:
-        """Up to where records have been applied, and how many partitions have been given up so far: a copy of the
-        tables is whole if that number is the same before and after.
-        """
-        return dict(self.applied), 0 if self._held is None else self._held.given_up
+    def reached(self) -> Reached:
+        """How far the tables are."""
+        if self._held is None:
+            return Reached(dict(self.applied), 0)
+        return Reached(dict(self.applied), None if self._held.is_leaving else self._held.given_up)
 
     async def filled(self) -> None:
         """Returns once the tables are filled."""

@@ -7,24 +7,25 @@ calls such a pair a table beside a global table. Everything here belongs to the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Final
 
 import structlog
 
-from runtime.clock import Clock
 from runtime.delivery import Delivery
 from runtime.errors import SettingsError
 from runtime.kafka import Holding, TopicFollower, WarmAssignor, partition_of
 from runtime.records import TopicPartition
 from worker.compute import ComputeThread
 from worker.state_store.tables import Tables
-from worker.steps import between_rounds
 
 RESTART_FOR_MORE: Final = (
     "partition {number} is assigned, but the states of users had {count} partitions at the start: topics have been "
     "given more partitions. The worker ends, so that it is started anew and compares the topics again"
 )
+_REMOVALS: Final = 4
+"""Portions of users that leave between two polls."""
 log = structlog.get_logger(__name__)
 
 
@@ -113,13 +114,12 @@ class HeldPartitions:
         follower: reads it, and follows the partitions of `begun_with` already.
         tables: owned by `thread`.
         thread: the compute thread.
-        clock: the time.
         begun_with: those that the tables hold in part or whole, as from a copy.
 
     Attributes:
         read: partitions whose users the tables hold, searchable.
         given_up: how many partitions have been given up; a copy of the tables is of no use if this number has changed
-            while it was made.
+            while it was made, or if users were leaving when it was begun.
     """
 
     def __init__(
@@ -129,7 +129,6 @@ class HeldPartitions:
         follower: TopicFollower,
         tables: Tables,
         thread: ComputeThread,
-        clock: Clock,
         begun_with: frozenset[int],
     ) -> None:
         self._partitions = partitions
@@ -137,8 +136,8 @@ class HeldPartitions:
         self._follower = follower
         self._tables = tables
         self._thread = thread
-        self._clock = clock
         self._followed = begun_with
+        self._leaving: dict[int, Generator[int, None, None]] = {}
         self.read: frozenset[int] = frozenset()
         self.given_up = 0
 
@@ -147,25 +146,44 @@ class HeldPartitions:
         """Whether there are partitions that are followed and not read yet. From any thread."""
         return len(self.read) < len(self._followed)
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the tables still hold users of partitions that have been given up."""
+        return bool(self._leaving)
+
     async def adjust(self) -> frozenset[TopicPartition]:
-        """Follows the wanted partitions. Returns those given up; their users have been removed from the tables.
+        """Follows the wanted partitions. To be called before each poll: users of others leave a few at each call, so
+        that states are read meanwhile, and a partition that comes back is read once the last of them has left.
+
+        Returns:
+            The partitions that are followed no more.
 
         Raises:
             BrokerError: the broker refuses.
         """
-        wanted = self._partitions.wanted
-        if wanted is None or wanted == self._followed:
+        await self._remove_some()
+        if self._partitions.wanted is None:
+            return frozenset()
+        wanted = self._partitions.wanted - self._leaving.keys()
+        if wanted == self._followed:
             return frozenset()
         gone, come = self._followed - wanted, wanted - self._followed
         self.read -= gone
         if not await self._follower.choose(self._topic, wanted):
             return frozenset()  # the broker does not answer; asked again with the next poll
-        self._followed = wanted
         log.info("holding users of other partitions", reading=sorted(come), given_up=sorted(gone))
-        for partition in sorted(gone):
-            self.given_up += 1
-            await between_rounds(self._thread, self._tables.remove_partition(partition), self._clock)
+        self._followed = wanted
+        self._leaving |= {partition: self._tables.remove_partition(partition) for partition in sorted(gone)}
+        self.given_up += len(gone)
         return frozenset(TopicPartition(self._topic, partition) for partition in gone)
+
+    async def _remove_some(self) -> None:
+        for _ in range(_REMOVALS):
+            if not self._leaving:
+                return
+            partition, steps = next(iter(self._leaving.items()))
+            if await self._thread.call(partial(next, steps, None)) is None:
+                del self._leaving[partition]
 
     async def note_read(self) -> None:
         """To be called when everything polled so far has been applied. A partition counts as read once searches among

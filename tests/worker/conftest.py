@@ -36,6 +36,7 @@ from worker.settings import WorkerSection, WorkerSettings
 from worker.state_store.settings import TableSettings
 from worker.state_store.tables import Tables
 from worker.tracing import RequestTracing
+from worker.user_partitions import UserPartitions
 
 DIM = 4
 
@@ -131,6 +132,7 @@ class Desk:
         clock: Clock | None = None,
         costs: StageCosts | None = None,
         tracing: Callable[[Desk], RequestTracing] | None = None,
+        partitions: UserPartitions | None = None,
         **worker,
     ) -> None:
         kafka = KafkaSettings(max_record_bytes=max_record_bytes, batch_bytes=1_024)
@@ -153,7 +155,7 @@ class Desk:
         self.serving = Serving(self.model, self.clock)
         observers = Observers([self.live.note, self.outcomes.note], tracing(self) if tracing is not None else None)
         self.pipeline = Pipeline(
-            self.settings, self.serving, ComputeThread(), self.delivery, self.metrics, self.clock, observers
+            self.settings, self.serving, ComputeThread(), self.delivery, self.metrics, self.clock, observers, partitions
         )
         self.offset = 0
 

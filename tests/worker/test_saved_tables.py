@@ -13,7 +13,7 @@ from runtime.clock import ManualClock
 from runtime.process.lifecycle import owned_tasks
 from runtime.records import TopicPartition
 from worker.compute import ComputeThread
-from worker.saved_tables import SavedTables, TableSaver
+from worker.saved_tables import Reached, SavedTables, TableSaver
 from worker.state_store.table_copy import TableCopy
 
 HOUR_MS = 3_600_000
@@ -38,7 +38,7 @@ async def _save(saved, *names, offset=7):
         thread = ComputeThread()
         spawn(thread.run(), "compute")
         READER.apply(tables, [record(user_of(name)) for name in names])
-        saver = TableSaver(saved, tables, thread, lambda: ({PLACE: offset}, 0), 300.0)
+        saver = TableSaver(saved, tables, thread, lambda: Reached({PLACE: offset}, 0), 300.0)
         await saver.save_last()
     return saver
 
@@ -59,7 +59,7 @@ async def test_nothing_is_written_while_nothing_changes(saved):
     async with owned_tasks() as spawn:
         thread = ComputeThread()
         spawn(thread.run(), "compute")
-        saver = TableSaver(saved, tables, thread, lambda: ({PLACE: 7}, 0), 300.0)
+        saver = TableSaver(saved, tables, thread, lambda: Reached({PLACE: 7}, 0), 300.0)
         await saver.save()
         await saver.save()
 
@@ -135,7 +135,7 @@ async def test_a_copy_is_made_once_the_tables_are_filled_and_then_at_intervals(s
     async with owned_tasks() as spawn:
         thread = ComputeThread()
         spawn(thread.run(), "compute")
-        saver = TableSaver(saved, empty_tables(), thread, lambda: (offsets, 0), 0.01)
+        saver = TableSaver(saved, empty_tables(), thread, lambda: Reached(dict(offsets), 0), 0.01)
         running = spawn(saver.run(filled.wait()), "saving")
         await asyncio.sleep(0.05)
         assert not _copies(saved)
@@ -147,3 +147,18 @@ async def test_a_copy_is_made_once_the_tables_are_filled_and_then_at_intervals(s
             while (await saved.restored(empty_tables))[1] != {PLACE: 2}:
                 await asyncio.sleep(0.01)
         running.cancel()
+
+
+@pytest.mark.parametrize("given_up", [[None], [1, 2]])
+async def test_tables_that_give_users_up_are_saved_another_time(saved, given_up):
+    """Users that are leaving, or left during the copy, would be in it although no offset speaks of them."""
+    told = iter(given_up)
+    async with owned_tasks() as spawn:
+        thread = ComputeThread()
+        spawn(thread.run(), "compute")
+        saver = TableSaver(saved, empty_tables(), thread, lambda: Reached({PLACE: 7}, next(told, 3)), 300.0)
+        await saver.save()
+        assert not _copies(saved)
+        await saver.save()
+
+    assert len(_copies(saved)) == 1
