@@ -22,7 +22,7 @@ from benchmarks import ablation_tables, fleet_tables, overload_tables, quality_t
 from benchmarks.harness import exit_on_error
 from benchmarks.promise import promise_table
 from benchmarks.retrieval_table import retrieval
-from benchmarks.scale_table import partitions, scale
+from benchmarks.scale_table import partitions, scale, takeover
 from benchmarks.sessions_table import sessions_table
 from benchmarks.startup_table import startup, startup_stages
 from runtime.errors import ExitstreamError
@@ -56,6 +56,7 @@ SOURCES: Final = {
     "tracing": "`benchmarks.tracing`",
     "scale": "`benchmarks.scale`",
     "partitions": "`benchmarks.partitions --data …`",
+    "takeover": "`benchmarks.takeover`",
     "fleet": "`benchmarks.fleet`",
 }
 """What writes each file of figures, by the file's name without `.json`."""
@@ -87,6 +88,7 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "retrieval": (retrieval, ("retrieval",)),
     "scale": (scale, ("scale",)),
     "partitions": (partitions, ("partitions",)),
+    "takeover": (takeover, ("takeover",)),
     "tracing": (tables.tracing, ("tracing", "overload")),
     "overload_short": (overload_tables.short, ("overload",)),
     "overload_shipped": (overload_tables.shipped, ("overload",)),

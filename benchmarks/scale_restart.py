@@ -33,7 +33,7 @@ def figures(population: Population, bundle: Path, bootstrap: str, folder: Path) 
     with Processes(environment, folder / "logs") as processes:
         empty_s = _ready_after(processes)
         began_s = time.monotonic()
-        asyncio.run(_publish(kafka, topics, population))
+        asyncio.run(publish(kafka, topics, population))
         published_s = time.monotonic() - began_s
         first_s = _ready_after(processes)
         again_s = _ready_after(processes)
@@ -55,7 +55,8 @@ def _ready_after(processes: Processes) -> float:
     return took_s
 
 
-async def _publish(kafka: KafkaSettings, topics: TopicSettings, population: Population) -> None:
+async def publish(kafka: KafkaSettings, topics: TopicSettings, population: Population) -> None:
+    """Writes everybody's state."""
     async with RecordSink(kafka) as sink:
         await _send(sink, topics.item_states, population.item_states())
         await _send(sink, topics.user_states, population.user_states())

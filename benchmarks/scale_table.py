@@ -1,4 +1,4 @@
-"""The table of `benchmarks.scale`."""
+"""The tables of `benchmarks.scale`, `benchmarks.partitions` and `benchmarks.takeover`."""
 
 from __future__ import annotations
 
@@ -53,3 +53,32 @@ def partitions(figures: Figures) -> str:
         points = [f"{100 * cost[part]:+.2f}" for part in ("difference", "low", "high")]
         rows.append((str(count), f"{auc:.4f}", "" if count == 1 else f"{points[0]} ({points[1]} to {points[2]})"))
     return table(("partitions", "AUC, last head", "against one, points (95 % interval)"), rows)
+
+
+def takeover(figures: Figures) -> str:
+    """What requests notice when a worker leaves and when another takes its place, by how users are held."""
+    runs = figures["runs"]
+
+    def row(name: str, form: str, *keys: str) -> tuple[str, ...]:
+        values = []
+        for run in runs.values():
+            value = run
+            for key in keys:
+                value = value[key]
+            values.append(format(value, form))
+        return (name, *values)
+
+    rows = [
+        row("memory of a worker for states, MB", ",.0f", "memory_mb"),
+        row("users held by both workers", ",.0f", "users_held"),
+    ]
+    for moment, keys in (("leaves", "leaves"), ("comes", "comes")):
+        rows += [
+            row(f"one {moment}: requests", ",.0f", keys, "requests"),
+            row("… lost", ",.0f", keys, "lost"),
+            row(f"… late (budget {figures['budget_ms']} ms)", ",.0f", keys, "late"),
+            row("… p99, ms", ",.0f", keys, "p99_ms"),
+            row("… answered before the user's state was read", ",.0f", keys, "without_user"),
+            row("… candidates answered by the graph", ".1%", keys, "graph"),
+        ]
+    return table((f"{figures['users']:,} users, {figures['partitions']} partitions", *runs), rows)

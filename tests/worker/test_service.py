@@ -170,11 +170,15 @@ async def test_a_promoted_version_is_swapped_in_and_back_while_requests_are_answ
         assert service.readiness.is_ready
 
 
-async def test_a_version_with_other_embeddings_serves_once_its_own_tables_are_filled(spaced_lab, store, tiny_bundle):
+@pytest.mark.parametrize("users", ["all", "assigned"])
+async def test_a_version_with_other_embeddings_serves_once_its_own_tables_are_filled(
+    spaced_lab, store, tiny_bundle, users
+):
     """Until the updater has changed, the former model serves from the embeddings it has; spaces are never mixed."""
     first = tiny_bundle.version
     other = with_other_embeddings(tiny_bundle)
-    async with spaced_lab.worker(spaced_lab.settings(bundle=store.address, bundle_check_s=0.05)) as service:
+    settings = spaced_lab.settings(bundle=store.address, bundle_check_s=0.05, tables={"users": users})
+    async with spaced_lab.worker(settings) as service:
         with capture_logs() as logs:
             second = store.release(other)
             await until(lambda: _told(logs, "waiting for embeddings of this bundle"))

@@ -1,0 +1,152 @@
+"""Which users the tables hold while partitions come and go, against the topic as plain lists."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from table_model import READER, TOPICS, empty_tables, user_of
+
+from runtime.clock import SystemClock
+from runtime.kafka import partition_of
+from runtime.observability.readiness import Readiness
+from runtime.records import Record, TopicPartition
+from schemas.codec import encode, headers_for
+from worker.metrics import WorkerMetrics
+from worker.outcomes.live import LiveOutcomes
+from worker.outcomes.settings import OutcomeSettings
+from worker.state_feed import StateFeed
+from worker.state_store import tables as tables_module
+from worker.user_partitions import HeldPartitions, UserPartitions
+
+PARTITIONS = 3
+_NAMES = [f"u{number}" for number in range(12)]
+_SETS = st.frozensets(st.integers(0, PARTITIONS - 1))
+_EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("assign"), _SETS, _SETS),
+        st.tuples(st.just("tell"), st.sampled_from(_NAMES)),
+        st.tuples(st.just("silence")),
+        st.tuples(st.just("turn")),
+    ),
+    max_size=40,
+)
+
+
+class Topic:
+    """Users' states by partition; a follower of it that hands out one record of each partition at a time."""
+
+    def __init__(self) -> None:
+        self.logs: list[list[Record]] = [[] for _ in range(PARTITIONS)]
+        self.positions: dict[int, int] = {}
+        self.silences = 0
+        self._ends: dict[int, int] = {}
+
+    def tell(self, name: str) -> None:
+        """Appends a user's state."""
+        partition = partition_of(name.encode(), PARTITIONS)
+        log = self.logs[partition]
+        state = encode(user_of(name))
+        log.append(Record(TOPICS.user_states, partition, len(log), name.encode(), state, tuple(headers_for("msgpack"))))
+
+    def names(self, partition: int) -> set[str]:
+        """The users of a partition, as far as it has been handed out."""
+        return {record.key.decode() for record in self.logs[partition][: self.positions[partition]]}
+
+    @property
+    def caught_up(self) -> bool:
+        """Nothing else is followed here."""
+        return True
+
+    def progress(self) -> tuple[int, int]:
+        """Nobody looks."""
+        return 0, 0
+
+    async def choose(self, topic: str, numbers) -> bool:
+        """As a follower does; fails as often as the broker is silent."""
+        assert topic == TOPICS.user_states
+        if self.silences:
+            self.silences -= 1
+            return False
+        self.positions = {number: self.positions.get(number, 0) for number in numbers}
+        self._ends = {number: self._ends.get(number, len(self.logs[number])) for number in numbers}
+        return True
+
+    def is_behind(self, partition: TopicPartition) -> bool:
+        """Whether records are unread that were there when the partition came."""
+        return self.positions[partition.partition] < self._ends[partition.partition]
+
+    async def poll(self) -> list[Record]:
+        """The next record of each partition."""
+        records = []
+        for number, position in self.positions.items():
+            portion = self.logs[number][position : position + 1]
+            self.positions[number] += len(portion)
+            records += portion
+        return records
+
+
+class _InPlace:
+    """The compute thread's part, done at once."""
+
+    async def call(self, function):
+        return function()
+
+
+def _check(tables, topic, held, feed):
+    rows = range(tables.users.ids.high_water)
+    in_tables = {number: set() for number in range(PARTITIONS)}
+    for row in rows:
+        if name := tables.users.ids.id_of(row):
+            in_tables[int(tables.users.partitions[row])].add(name)
+    for number in range(PARTITIONS):
+        if number in topic.positions:
+            assert in_tables[number] == topic.names(number)
+        elif number not in held._leaving:
+            assert not in_tables[number]
+        if number in held.read:
+            assert topic.positions[number] >= topic._ends[number]
+    followed = {TopicPartition(TOPICS.user_states, number): position for number, position in topic.positions.items()}
+    assert feed.applied == {partition: position for partition, position in followed.items() if position}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(_NAMES), max_size=12), _EVENTS)
+def test_tables_hold_the_users_of_the_partitions_that_are_wanted(at_first, events):
+    """Whatever comes and goes in which order, back before the last user has left, or while the broker is silent."""
+
+    async def play():
+        topic, tables, partitions = Topic(), empty_tables(), UserPartitions(PARTITIONS)
+        for name in at_first:
+            topic.tell(name)
+        thread, metrics, clock = _InPlace(), WorkerMetrics(), SystemClock()
+        held = HeldPartitions(partitions, TOPICS.user_states, topic, tables, thread, frozenset())
+        outcomes = LiveOutcomes(OutcomeSettings(), metrics, clock)
+        feed = StateFeed(topic, READER, tables, thread, metrics, outcomes, 2, held)
+        partitions.serve(held)
+        await feed._fill(Readiness())
+        for event, *told in events:
+            if event == "assign":
+                partitions.assign(*told)
+            elif event == "tell":
+                topic.tell(*told)
+            elif event == "silence":
+                topic.silences += 1
+            else:
+                await feed._take_next(10)
+                _check(tables, topic, held, feed)
+        for _ in range(60):
+            await feed._take_next(10)
+            _check(tables, topic, held, feed)
+        assert partitions.read == (partitions.wanted or frozenset())
+        assert topic.positions.keys() == partitions.read
+        assert not held.is_leaving
+        assert partitions.awaited == frozenset()
+        assert not partitions.warm & (partitions.assigned or frozenset())
+
+    usual, tables_module._REMOVED_AT_ONCE = tables_module._REMOVED_AT_ONCE, 1
+    try:
+        asyncio.run(play())
+    finally:
+        tables_module._REMOVED_AT_ONCE = usual
