@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from table_model import READER, TOPICS, empty_tables, user_of
 
@@ -13,6 +14,7 @@ from runtime.kafka import partition_of
 from runtime.observability.readiness import Readiness
 from runtime.records import Record, TopicPartition
 from schemas.codec import encode, headers_for
+from worker import user_partitions
 from worker.metrics import WorkerMetrics
 from worker.outcomes.live import LiveOutcomes
 from worker.outcomes.settings import OutcomeSettings
@@ -111,7 +113,13 @@ def _check(tables, topic, held, feed):
     assert feed.applied == {partition: position for partition, position in followed.items() if position}
 
 
+_ALL, _NONE = frozenset(range(PARTITIONS)), frozenset()
+_TURN = ("turn",)
+_BACK_AT_ONCE = [("assign", _ALL, _NONE), *[_TURN] * 6, ("assign", _NONE, _NONE), _TURN, ("assign", _ALL, _NONE)]
+
+
 @settings(max_examples=200, deadline=None)
+@example(_NAMES, _BACK_AT_ONCE)
 @given(st.lists(st.sampled_from(_NAMES), max_size=12), _EVENTS)
 def test_tables_hold_the_users_of_the_partitions_that_are_wanted(at_first, events):
     """Whatever comes and goes in which order, back before the last user has left, or while the broker is silent."""
@@ -145,8 +153,7 @@ def test_tables_hold_the_users_of_the_partitions_that_are_wanted(at_first, event
         assert partitions.awaited == frozenset()
         assert not partitions.warm & (partitions.assigned or frozenset())
 
-    usual, tables_module._REMOVED_AT_ONCE = tables_module._REMOVED_AT_ONCE, 1
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tables_module, "_REMOVED_AT_ONCE", 1)
+        patched.setattr(user_partitions, "_REMOVALS", 1)
         asyncio.run(play())
-    finally:
-        tables_module._REMOVED_AT_ONCE = usual
