@@ -4,13 +4,13 @@
 
 Two workers share the requests of as many users as are asked for (`benchmarks.scale_population`) on real Kafka, at a
 constant rate (Poisson, open loop). One of them is asked to end, and later started again. Three ways to hold users are
-compared: `all` (every worker holds every user), `assigned` (those of its own partitions), and `standby` (those, and as
-many partitions warm as it owns).
+compared: `all` (every worker holds every user), `assigned` (those of its own partitions), `standby` (those, and as many
+partitions warm as it owns), and `saved` (the same, with tables that each worker keeps on disk).
 
 Keys of the JSON file:
 
 - `users`, `items`, `partitions`, `rate`, `candidates`, `budget_ms`: the conditions.
-- `runs.<way>` for `all`, `assigned`, `standby`:
+- `runs.<way>` for `all`, `assigned`, `standby`, `saved`:
   - `memory_mb`: resident memory of the second worker, which never held more, beyond that of a worker beside empty
     topics (`memory_mb_without_states`).
   - `users_held`: by the two workers together; `states_applied` by the one that stays, until the end.
@@ -60,6 +60,7 @@ READY_S: Final = 600.0
 DRAIN_S: Final = 30.0
 WORKERS: Final = ("first", "second")
 Answers = Sequence[Answer]
+_TABLES: Final = "EXITSTREAM_WORKER__TABLES__"
 
 
 def main() -> None:
@@ -82,10 +83,12 @@ def main() -> None:
             site = _Site(kafka, topics, bundle, Path(folder), given)
             empty_mb = site.memory_without_states()
             asyncio.run(publish(kafka, topics, population))
+            standby = {"USERS": "assigned", "STANDBY_PARTITIONS": str(topics.partitions // 2)}
             runs = {
                 "all": site.run({}),
                 "assigned": site.run({"USERS": "assigned"}),
-                "standby": site.run({"USERS": "assigned", "STANDBY_PARTITIONS": str(topics.partitions // 2)}),
+                "standby": site.run(standby),
+                "saved": site.run(standby, saved=True),
             }
     except ExitstreamError as error:
         exit_on_error(error)
@@ -122,15 +125,19 @@ class _Site:
             processes.wait_ready(READY_S)
             return resident_mb(processes.pid("first"), "VmRSS")
 
-    def run(self, tables: dict[str, str]) -> dict[str, Any]:
+    def run(self, tables: dict[str, str], *, saved: bool = False) -> dict[str, Any]:
         """One way to hold users."""
+        programs = [
+            Program(name, ["worker"], {f"{_TABLES}SAVED": str(self._folder / "tables" / name)} if saved else {})
+            for name in WORKERS
+        ]
         with self._processes(tables) as processes:
-            for name in WORKERS:
-                processes.start(Program(name, ["worker"]))
+            for program in programs:
+                processes.start(program)
                 processes.wait_ready(READY_S)
             held = self._settled(processes)
             memory_mb = resident_mb(processes.pid("second"), "VmRSS")
-            answers, comes_at_s = asyncio.run(self._traffic(processes))
+            answers, comes_at_s = asyncio.run(self._traffic(processes, programs[1]))
             applied = _metric(processes, "first", "states_total", topic=self._topics.user_states)
         return {
             "memory_mb": memory_mb,
@@ -148,7 +155,7 @@ class _Site:
             if held == [_metric(processes, name, "table_entries", kind="user") for name in WORKERS]:
                 return sum(held)
 
-    async def _traffic(self, processes: Processes) -> tuple[Answers, float]:
+    async def _traffic(self, processes: Processes, second: Program) -> tuple[Answers, float]:
         """Requests while the second worker ends and is started again; when the new one joined, in seconds."""
         seconds = LEAVES_AT_S + 4 * WINDOW_S
         random = np.random.default_rng(self._runs)
@@ -161,7 +168,7 @@ class _Site:
             await asyncio.sleep(LEAVES_AT_S)
             await asyncio.to_thread(processes.drain, "second", DRAIN_S)
             await asyncio.sleep(WINDOW_S)
-            processes.start(Program("second", ["worker"]))
+            processes.start(second)
             await asyncio.to_thread(_wait_until_joined, processes, "second")
             joined_s = loop_time() - began_s
             return await running, joined_s
@@ -189,7 +196,7 @@ class _Site:
             "EXITSTREAM_WORKER__BUNDLE": str(self._bundle),
             "EXITSTREAM_WORKER__GROUP_ID": f"takeover-{self._runs}",
             "EXITSTREAM_WORKER__REQUEST_LOG": "off",
-            **{f"EXITSTREAM_WORKER__TABLES__{name}": value for name, value in tables.items()},
+            **{f"{_TABLES}{name}": value for name, value in tables.items()},
         }
         return Processes(environment, self._folder / f"logs-{self._runs}")
 

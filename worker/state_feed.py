@@ -99,6 +99,8 @@ class StateFeed:
             await self._take_next(self._fill_batch)
         await self._await_embeddings(readiness)
         await self._await_search(readiness)
+        if self._held is not None:
+            await self._held.note_read()  # from a copy there may have been nothing to read
         readiness.ready("tables")
         self._is_filled.set()
         log.info("tables filled", items=len(self._tables.items.ids), users=len(self._tables.users.ids))

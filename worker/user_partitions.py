@@ -16,6 +16,7 @@ import structlog
 from runtime.delivery import Delivery
 from runtime.errors import SettingsError
 from runtime.kafka import Holding, TopicFollower, WarmAssignor, partition_of
+from runtime.process.allocator import return_freed_memory
 from runtime.records import TopicPartition
 from worker.compute import ComputeThread
 from worker.state_store.tables import Tables
@@ -164,7 +165,7 @@ class HeldPartitions:
         await self._remove_some()
         if self._partitions.wanted is None:
             return frozenset()
-        wanted = self._partitions.wanted - self._leaving.keys()
+        wanted = self._wanted_now() - self._leaving.keys()
         if wanted == self._followed:
             return frozenset()
         gone, come = self._followed - wanted, wanted - self._followed
@@ -176,6 +177,11 @@ class HeldPartitions:
         self._leaving |= {partition: self._tables.remove_partition(partition) for partition in sorted(gone)}
         self.given_up += len(gone)
         return frozenset(TopicPartition(self._topic, partition) for partition in gone)
+
+    def _wanted_now(self) -> frozenset[int]:
+        """Those that requests wait for are read before others are begun with."""
+        assigned, wanted = self._partitions.assigned or frozenset(), self._partitions.wanted or frozenset()
+        return wanted if assigned <= self.read else assigned | (wanted & self._followed)
 
     async def _remove_some(self) -> None:
         for _ in range(_REMOVALS):
@@ -194,8 +200,11 @@ class HeldPartitions:
         )
         if read == self.read:
             return
-        if read - self.read and await self._thread.call(self._tables.search_awaited) is not None:
-            return
+        if come := read - self.read:
+            if await self._thread.call(self._tables.search_awaited) is not None:
+                return
+            log.info("users of partitions read", partitions=sorted(come))
+            await self._thread.call(return_freed_memory)
         self.read = read
         self._partitions.tell()
 

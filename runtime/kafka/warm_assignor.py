@@ -69,7 +69,8 @@ def _own_shares(wanted: Collection[int], members: Mapping[str, Holding]) -> dict
             return True
         return len(own[name]) == least and sum(len(one) > least for one in own.values()) < larger
 
-    left = list(wanted)
+    # A partition that nobody else holds comes first: who has too many gives away what is warm elsewhere.
+    left = sorted(wanted, key=lambda one: (sum(one in holding.held for holding in members.values()) > 1, one))
     everything = set(wanted)
     for homes_of in (
         {name: set(holding.owned) for name, holding in members.items()},

@@ -69,6 +69,13 @@ def test_the_partitions_of_a_member_that_is_gone_go_where_they_are_held():
     assert 5 in shares["a"].standby  # it is there already
 
 
+def test_who_has_too_many_gives_away_what_another_holds():
+    """As when a worker comes back that has kept its tables."""
+    shares = share(range(4), {"stays": Holding([0, 1, 2, 3], [0, 1, 2, 3]), "back": Holding([], [0, 1])})
+
+    assert {name: one.own for name, one in shares.items()} == {"stays": [2, 3], "back": [0, 1]}
+
+
 def test_a_member_that_says_nothing_readable_gets_its_share_all_the_same():
     """As one of another release."""
     cluster = SimpleNamespace(partitions_for_topic={"requests": {0, 1, 2}}.get)
