@@ -29,6 +29,7 @@ class RequestsAwaitingStates:
         self._metrics = metrics
         self._go_on = go_on
         self._waiting: dict[Job, asyncio.TimerHandle] = {}
+        self._is_open = True
         partitions.when_read(self._release_read)
 
     def keep(self, job: Job) -> bool:
@@ -41,18 +42,22 @@ class RequestsAwaitingStates:
             self._metrics.misplaced_requests.inc()
             job.user_state_read = False
             return False
-        wait_s = SHARE_OF_BUDGET * max(0.0, job.due_s - job.arrived_s)
+        wait_s = SHARE_OF_BUDGET * max(0.0, job.due_s - job.arrived_s) if self._is_open else 0.0
         self._waiting[job] = asyncio.get_running_loop().call_later(wait_s, self._go_on_without, job)
         return True
 
-    def release(self) -> None:
-        """Nobody waits any longer."""
+    def close(self) -> None:
+        """Nobody waits any longer, until `open`."""
+        self._is_open = False
         for job in list(self._waiting):
-            self._waiting[job].cancel()
             self._go_on_without(job)
 
+    def open(self) -> None:
+        """Requests that come from now on may wait."""
+        self._is_open = True
+
     def _go_on_without(self, job: Job) -> None:
-        del self._waiting[job]
+        self._waiting.pop(job).cancel()
         job.user_state_read, job.graph_only = False, not job.may_be_late
         self._metrics.awaited_states.labels("in_vain").inc()
         self._go_on(job)

@@ -193,7 +193,9 @@ class TableMaker:
         address = f"{tables.saved}/{settings.group}"
         if self.partitions is not None:
             address += f"/{socket.gethostname()}"  # every worker has users of its own
-        return SavedTables(address, origin, settings.topics.tombstone_retention_ms, self.clock)
+        return SavedTables(
+            address, origin, settings.topics.tombstone_retention_ms, settings.topics.user_states, self.clock
+        )
 
 
 @asynccontextmanager

@@ -156,6 +156,8 @@ class ModelLoader:
             followed = await self._fill(bundle)
         try:
             model = await self._warmed_up(bundle, followed)
+            if self._maker.partitions is not None and followed.held is not None and followed is not self._tables:
+                await self._watch.while_current(bundle.version, self._maker.partitions.covered_by(followed.held))
             await between_rounds(self._thread, model.engine.correction_steps(), self._clock)
             await self._thread.call(partial(_swap, serving, model))
         except BaseException:

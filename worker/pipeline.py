@@ -65,6 +65,9 @@ class Pipeline:
         clock: of deadlines and measurements.
         observers: who is told of requests.
         partitions: of the users that are held here; None: all users are.
+
+    Attributes:
+        awaiting: requests that wait for their user's state; None where all users are held.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class Pipeline:
         )
         self._accepted: deque[Job] = deque()  # from the event loop to the compute thread
         self._answered = AnsweredJobs(thread)  # and back
-        self._awaiting = None if partitions is None else RequestsAwaitingStates(partitions, metrics, self._take_in)
+        self.awaiting = None if partitions is None else RequestsAwaitingStates(partitions, metrics, self._take_in)
 
     # In the event loop.
 
@@ -119,13 +122,8 @@ class Pipeline:
             self._metrics.note_deadline(deadline)
             job = Job(record, request, deadline, budget_s, wire_format)
             self._observers.accepted(job)
-            if self._awaiting is None or not self._awaiting.keep(job):
+            if self.awaiting is None or not self.awaiting.keep(job):
                 self._take_in(job)
-
-    def release(self) -> None:
-        """Lets requests go on that wait for their user's states."""
-        if self._awaiting is not None:
-            self._awaiting.release()
 
     def _take_in(self, job: Job) -> None:
         self._accepted.append(job)

@@ -43,10 +43,8 @@ class Reached(NamedTuple):
 
     offsets: dict[TopicPartition, int]
     """Next one per partition; all records before it have been applied."""
-    given_up: int | None
-    """Partitions whose users the tables gave up so far: a copy is whole if this is the same before and after. None
-    while such users are leaving.
-    """
+    given_up: int
+    """Partitions whose users the tables gave up so far: a copy is whole if this is the same before and after."""
 
 
 class _Metadata(msgspec.Struct):
@@ -66,12 +64,15 @@ class SavedTables:
         origin: what a copy must agree with to be used: the space of embeddings, what of an item and a user is kept,
             cluster and topics.
         tombstone_retention_ms: how long the topics show a removal.
+        users_topic: of the users' states. Users in a copy whose partition its offsets do not name had just come or were
+            leaving; nobody might follow them.
         clock: the time.
     """
 
     address: str
     origin: Mapping[str, Any]
     tombstone_retention_ms: int
+    users_topic: str
     clock: Clock
 
     async def restored(self, empty: Callable[[], Tables]) -> tuple[Tables, dict[TopicPartition, int]]:
@@ -108,7 +109,8 @@ class SavedTables:
             if isinstance(metadata, str):
                 log.info("the saved tables are not used; every state is read", address=self.address, cause=metadata)
                 return tables, {}
-            restore(tables, snapshot.arrays)
+            told = {partition for topic, partition, _ in metadata.offsets if topic == self.users_topic}
+            restore(tables, snapshot.arrays, told)
             tables.refresh_indexes()  # here and not where they serve, which all rows at once would keep waiting
         except SnapshotError as error:
             log.warning("the saved tables cannot be read; every state is read", cause=str(error))
@@ -174,9 +176,6 @@ class TableSaver:
         async with self._saving:
             offsets, given_up = self._reached()
             if offsets == self._last:
-                return
-            if given_up is None:
-                log.info("the tables are not saved now: users of other partitions are leaving them")
                 return
             clock = self._saved.clock
             began_s = clock.monotonic()

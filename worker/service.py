@@ -140,8 +140,9 @@ class Service:
             observers = self._observers(outcomes)
             pipeline = Pipeline(settings, serving, thread, delivery, self.metrics, self._clock, observers, partitions)
             hooks: RebalanceHooks = delivery
-            if partitions is not None and assignor is not None:
-                hooks = PartitionHooks(delivery, partitions, assignor, source.assignment, pipeline.release)
+            if partitions is not None and assignor is not None and pipeline.awaiting is not None:
+                count = partial(source.count, topics[0])
+                hooks = PartitionHooks(delivery, partitions, assignor, source.assignment, count, pipeline.awaiting)
             thread.work = pipeline.infer
             spawn(pipeline.publish_all(), "scores")
             spawn(delivery.run(), "commits")
@@ -164,7 +165,8 @@ class Service:
                     spawn(backlog, "watchdog of the backlog")
                 await self._accept(reading, Admission(source, delivery), pipeline, stopping)
                 self.readiness.wait_for("group", "draining")
-                pipeline.release()
+                if pipeline.awaiting is not None:
+                    pipeline.awaiting.close()
                 await self._drain(reading, pipeline, delivery)
             finally:
                 await source.stop()
@@ -230,7 +232,7 @@ class Service:
                 self.metrics.user_partitions.labels(kind).set(len(held))
             if awaited := partitions.awaited:
                 self.readiness.wait_for(
-                    _USERS, f"reading the users of partitions {', '.join(map(str, sorted(awaited)))}"
+                    _USERS, f"reading and indexing the users of partitions {', '.join(map(str, sorted(awaited)))}"
                 )
             elif partitions.assigned is not None:
                 self.readiness.ready(_USERS)

@@ -23,6 +23,9 @@ from worker.user_partitions import HeldPartitions
 
 AWAITED_AT_MOST: Final = 0.05
 """Share of embeddings that may be of another space when a worker begins: of ids that no updater knows any more."""
+_POLL_MS: Final = 100
+_LEAVING_POLL_MS: Final = 1
+"""While users leave, some after each poll."""
 log = structlog.get_logger(__name__)
 
 
@@ -68,24 +71,23 @@ class StateFeed:
         self._held = held
         self._fill_batch = max(batch, self.least_fill_batch)
         self._is_filled = asyncio.Event()
+        self._tells_freshness = True  # not while states are read that were written long ago
 
     async def follow(self, clock: Clock, readiness: Readiness) -> None:
         """Fills the tables, then keeps them current until cancelled and measures the freshness of events."""
         try:
             await self._fill(readiness)
             while True:
-                is_reading = self._is_reading()
-                for applied in await self._take_next(self._present_batch()):
-                    if not is_reading:  # what was written long ago says nothing of how fresh states are
+                done = await self._take_next(self._present_batch())
+                if self._tells_freshness:
+                    for applied in done:
                         self._note_freshness(applied, clock.wall_ms())
         finally:
             await self._follower.stop()
 
     def reached(self) -> Reached:
         """How far the tables are."""
-        if self._held is None:
-            return Reached(dict(self.applied), 0)
-        return Reached(dict(self.applied), None if self._held.is_leaving else self._held.given_up)
+        return Reached(dict(self.applied), 0 if self._held is None else self._held.given_up)
 
     async def filled(self) -> None:
         """Returns once the tables are filled."""
@@ -124,12 +126,14 @@ class StateFeed:
 
     async def _take_next(self, size: int) -> list[Applied]:
         """Applies what there is to be read, of the partitions that are to be held."""
-        if self._held is not None:
-            for partition in await self._held.adjust():
-                self.applied.pop(partition, None)
-        done = await self._apply(await self._follower.poll(), size)
-        if self._held is not None:
-            await self._held.note_read()
+        if self._held is None:
+            return await self._apply(await self._follower.poll(), size)
+        for partition in await self._held.adjust():
+            self.applied.pop(partition, None)
+        self._tells_freshness = not self._held.is_reading
+        records = await self._follower.poll(timeout_ms=_LEAVING_POLL_MS if self._held.is_leaving else _POLL_MS)
+        done = await self._apply(records, size)
+        await self._held.note_read()
         return done
 
     def _is_reading(self) -> bool:

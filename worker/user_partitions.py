@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import Final
+from time import monotonic
+from typing import Final, Protocol
 
 import structlog
 
@@ -21,10 +22,12 @@ from runtime.records import TopicPartition
 from worker.compute import ComputeThread
 from worker.state_store.tables import Tables
 
-RESTART_FOR_MORE: Final = (
-    "partition {number} is assigned, but the states of users had {count} partitions at the start: topics have been "
-    "given more partitions. The worker ends, so that it is started anew and compares the topics again"
+ADDED: Final = (
+    "{topic} has {now} partitions now, {then} when the worker started. The worker ends, so that it is started anew and "
+    "compares the topics again"
 )
+_RETRY_S: Final = 1.0
+"""A broker that does not answer keeps the states of all partitions waiting as long as it is asked."""
 _REMOVALS: Final = 4
 """Portions of users that leave between two polls."""
 log = structlog.get_logger(__name__)
@@ -70,13 +73,7 @@ class UserPartitions:
         return partition_of(user_id.encode(), self.count)
 
     def assign(self, assigned: frozenset[int], warm: frozenset[int]) -> None:
-        """Takes over what the group has decided.
-
-        Raises:
-            SettingsError: there are more partitions than at the start.
-        """
-        if assigned and max(assigned) >= self.count:
-            raise SettingsError(RESTART_FOR_MORE.format(number=max(assigned), count=self.count))
+        """Takes over what the group has decided."""
         self.assigned, self.warm = assigned, warm - assigned
 
     def serve(self, held: HeldPartitions) -> None:
@@ -86,11 +83,21 @@ class UserPartitions:
 
     async def all_read(self) -> None:
         """Returns once the users of all the worker's own partitions have been read."""
+        await self._until(lambda: not self.awaited)
+
+    async def covered_by(self, held: HeldPartitions) -> None:
+        """Returns once other tables, which are not in use yet, lack no own partition that those in use hold."""
+        await self._until(lambda: (self.assigned or frozenset()) & self.read <= held.read)
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
         changed = asyncio.Event()
-        self.when_read(changed.set)
-        while self.awaited:
-            changed.clear()
-            await changed.wait()
+        self._when_read.append(changed.set)
+        try:
+            while not is_so():
+                changed.clear()
+                await changed.wait()
+        finally:
+            self._when_read.remove(changed.set)
 
     def when_read(self, callback: Callable[[], object]) -> None:
         """Calls back whenever `read` may have changed."""
@@ -98,7 +105,7 @@ class UserPartitions:
 
     def tell(self) -> None:
         """Calls those who want to know."""
-        for callback in self._when_read:
+        for callback in list(self._when_read):
             callback()
 
     def holding(self) -> Holding:
@@ -120,7 +127,7 @@ class HeldPartitions:
     Attributes:
         read: partitions whose users the tables hold, searchable.
         given_up: how many partitions have been given up; a copy of the tables is of no use if this number has changed
-            while it was made, or if users were leaving when it was begun.
+            while it was made.
     """
 
     def __init__(
@@ -139,18 +146,19 @@ class HeldPartitions:
         self._thread = thread
         self._followed = begun_with
         self._leaving: dict[int, Generator[int, None, None]] = {}
+        self._asks_again_s = 0.0
         self.read: frozenset[int] = frozenset()
         self.given_up = 0
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether users of partitions that were given up are still in the tables."""
+        return bool(self._leaving)
 
     @property
     def is_reading(self) -> bool:
         """Whether there are partitions that are followed and not read yet. From any thread."""
         return len(self.read) < len(self._followed)
-
-    @property
-    def is_leaving(self) -> bool:
-        """Whether the tables still hold users of partitions that have been given up."""
-        return bool(self._leaving)
 
     async def adjust(self) -> frozenset[TopicPartition]:
         """Follows the wanted partitions. To be called before each poll: users of others leave a few at each call, so
@@ -161,19 +169,23 @@ class HeldPartitions:
 
         Raises:
             BrokerError: the broker refuses.
+            SettingsError: the topic has more partitions than at the start.
         """
         await self._remove_some()
+        if (count := self._follower.count(self._topic)) > self._partitions.count:
+            raise SettingsError(ADDED.format(topic=self._topic, now=count, then=self._partitions.count))
         if self._partitions.wanted is None:
             return frozenset()
         wanted = self._wanted_now() - self._leaving.keys()
-        if wanted == self._followed:
+        if wanted == self._followed or self._asks_again_s > monotonic():
             return frozenset()
         gone, come = self._followed - wanted, wanted - self._followed
-        self.read -= gone
         if not await self._follower.choose(self._topic, wanted):
-            return frozenset()  # the broker does not answer; asked again with the next poll
+            self._asks_again_s = monotonic() + _RETRY_S  # what is followed is read meanwhile
+            return frozenset()
         log.info("holding users of other partitions", reading=sorted(come), given_up=sorted(gone))
         self._followed = wanted
+        self.read -= gone
         self._leaving |= {partition: self._tables.remove_partition(partition) for partition in sorted(gone)}
         self.given_up += len(gone)
         return frozenset(TopicPartition(self._topic, partition) for partition in gone)
@@ -184,10 +196,12 @@ class HeldPartitions:
         return wanted if assigned <= self.read else assigned | (wanted & self._followed)
 
     async def _remove_some(self) -> None:
+        """Those first whose partition is wanted again."""
         for _ in range(_REMOVALS):
             if not self._leaving:
                 return
-            partition, steps = next(iter(self._leaving.items()))
+            partition = min(self._leaving, key=lambda one: one not in (self._partitions.wanted or ()))
+            steps = self._leaving[partition]
             if await self._thread.call(partial(next, steps, None)) is None:
                 del self._leaving[partition]
 
@@ -201,12 +215,26 @@ class HeldPartitions:
         if read == self.read:
             return
         if come := read - self.read:
-            if await self._thread.call(self._tables.search_awaited) is not None:
+            if await self._thread.call(self._search_is_awaited):
                 return
             log.info("users of partitions read", partitions=sorted(come))
             await self._thread.call(return_freed_memory)
         self.read = read
         self._partitions.tell()
+
+    def _search_is_awaited(self) -> bool:
+        """In the compute thread. Where training fails there is nothing to wait for: search is slow then, and told."""
+        return self._tables.search_awaited() is not None and not self._tables.user_index.training.pause_s
+
+
+class AwaitingStates(Protocol):
+    """What a rebalance needs of the requests that wait."""
+
+    def close(self) -> None:
+        """Lets all go on, and keeps no further one."""
+
+    def open(self) -> None:
+        """Keeps those that come from now on."""
 
 
 class PartitionHooks:
@@ -217,7 +245,8 @@ class PartitionHooks:
         partitions: learn what is assigned.
         assignor: knows what is to be held for others.
         owned: the partitions of the requests that are this worker's now.
-        release: lets requests go that wait for states.
+        count: partitions of the requests' topic as of now.
+        awaiting: keeps requests that wait for states.
     """
 
     def __init__(
@@ -226,22 +255,31 @@ class PartitionHooks:
         partitions: UserPartitions,
         assignor: WarmAssignor,
         owned: Callable[[], frozenset[TopicPartition]],
-        release: Callable[[], object],
+        count: Callable[[], int],
+        awaiting: AwaitingStates,
     ) -> None:
         self._delivery = delivery
         self._partitions = partitions
         self._assignor = assignor
         self._owned = owned
-        self._release = release
+        self._count = count
+        self._awaiting = awaiting
 
     async def on_revoked(self, partitions: frozenset[TopicPartition]) -> None:
-        """Whatever waits for states is answered now: the delivery waits for it. Users stay until it is known who gets
-        their partition; mostly it is the same worker.
+        """Nothing waits for states any longer: the delivery waits for what is in flight. Users stay until it is known
+        who gets their partition; mostly it is the same worker.
         """
-        self._release()
+        self._awaiting.close()
         await self._delivery.on_revoked(partitions)
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
-        """Also called for some of the partitions, where their offsets were out of range."""
-        await self._delivery.on_assigned(partitions)
+        """Also called for some of the partitions, where their offsets were out of range.
+
+        Raises:
+            SettingsError: the requests' topic has more partitions than at the start.
+        """
+        if (now := self._count()) > self._partitions.count:
+            raise SettingsError(ADDED.format(topic="the topic of the requests", now=now, then=self._partitions.count))
         self._partitions.assign(frozenset(one.partition for one in self._owned()), self._assignor.standby)
+        await self._delivery.on_assigned(partitions)
+        self._awaiting.open()

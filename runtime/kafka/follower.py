@@ -114,12 +114,14 @@ class TopicFollower(PartitionReader):
             await self._wait_out(error)
             return False
         self._chosen[topic] = frozenset(one.partition for one in wanted)
-        for partition in [
-            one for one in self._unread if one.topic == topic and one.partition not in self._chosen[topic]
-        ]:
-            del self._unread[partition]
+        for partition in [one for one in {**self._unread, **self._seen} if self._is_left_out(one)]:
+            self._unread.pop(partition, None)
+            self._seen.pop(partition, None)
         await self._follow([*(one for one in self._consumer.assignment() if one.topic != topic), *wanted], starts)
         return True
+
+    def _is_left_out(self, partition: TopicPartition) -> bool:
+        return partition.topic in self._chosen and partition.partition not in self._chosen[partition.topic]
 
     def is_behind(self, partition: TopicPartition) -> bool:
         """Whether records of the partition are still unread that were there when it came to be followed."""

@@ -195,6 +195,10 @@ class PartitionReader:
             return frozenset()
         return frozenset(_ours(partition) for partition in self._consumer.assignment())
 
+    def count(self, topic: str) -> int:
+        """Partitions of a topic that is read, as far as the library has heard; 0 if it has not."""
+        return len(self._consumer.partitions_for_topic(topic) or ())
+
     def pause(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """Returns no more records of these partitions (None: of any) until `resume`; keep calling `poll`."""
         self._consumer.pause(*self._theirs(partitions))

@@ -8,6 +8,7 @@ and tells everyone what to keep for others. So does Kafka Streams with its stand
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
@@ -60,17 +61,11 @@ def share(partitions: Iterable[int], members: Mapping[str, Holding]) -> dict[str
 
 
 def _own_shares(wanted: Collection[int], members: Mapping[str, Holding]) -> dict[str, list[int]]:
-    least, larger = divmod(len(wanted), len(members))
+    least, larger_left = divmod(len(wanted), len(members))
     own: dict[str, list[int]] = {name: [] for name in sorted(members)}
-
-    def has_room(name: str) -> bool:
-        """Only so many members may have one more than the others."""
-        if len(own[name]) < least:
-            return True
-        return len(own[name]) == least and sum(len(one) > least for one in own.values()) < larger
-
     # A partition that nobody else holds comes first: who has too many gives away what is warm elsewhere.
-    left = sorted(wanted, key=lambda one: (sum(one in holding.held for holding in members.values()) > 1, one))
+    copies = Counter(partition for holding in members.values() for partition in set(holding.held))
+    left = sorted(wanted, key=lambda one: (copies[one] > 1, one))
     everything = set(wanted)
     for homes_of in (
         {name: set(holding.owned) for name, holding in members.items()},
@@ -79,9 +74,13 @@ def _own_shares(wanted: Collection[int], members: Mapping[str, Holding]) -> dict
     ):
         homeless = []
         for partition in left:
-            homes = [name for name in own if partition in homes_of[name] and has_room(name)]
+            # Only so many members may have one more than the others.
+            most = least + (larger_left > 0)
+            homes = [name for name in own if partition in homes_of[name] and len(own[name]) < most]
             if homes:
-                own[min(homes, key=lambda name: len(own[name]))].append(partition)
+                home = min(homes, key=lambda name: len(own[name]))
+                larger_left -= len(own[home]) == least
+                own[home].append(partition)
             else:
                 homeless.append(partition)
         left = homeless
@@ -95,22 +94,26 @@ def _standby_shares(
     there.
     """
     standby: dict[str, list[int]] = {name: [] for name in own}
+    held = {name: set(members[name].held) for name in own}
+    taken = {name: set(own[name]) for name in own}
 
     def places(partition: int) -> list[tuple[bool, int, str]]:
-        """Members that could hold it, the best first."""
-        return sorted(
-            (partition not in members[name].held, len(standby[name]), name)
+        """Members that could hold it; the least is the best."""
+        return [
+            (partition not in held[name], len(standby[name]), name)
             for name in own
-            if len(standby[name]) < members[name].standby and partition not in own[name] + standby[name]
-        )
+            if len(standby[name]) < members[name].standby and partition not in taken[name]
+        ]
 
-    is_held = {one: any(one in members[name].held and one not in own[name] for name in own) for one in wanted}
+    is_held = {one: any(one in held[name] and one not in taken[name] for name in own) for one in wanted}
     turn = sorted(wanted, key=lambda one: (not is_held[one], one))
     while turn:
         turn = [one for one in turn if places(one)]
         for partition in turn:
-            if best := places(partition):
-                standby[best[0][2]].append(partition)
+            if possible := places(partition):
+                name = min(possible)[2]
+                standby[name].append(partition)
+                taken[name].add(partition)
     return standby
 
 
@@ -119,19 +122,18 @@ class WarmAssignor(AbstractPartitionAssignor):
 
     Args:
         holding: what this member says of itself, asked whenever the group is joined.
-
-    Attributes:
-        standby: the partitions whose state this member is to hold for others, since the last assignment.
     """
 
     name = "exitstream-warm"
 
     def __init__(self, holding: Callable[[], Holding]) -> None:
         self._holding = holding
-        self.standby: frozenset[int] = frozenset()
+        self._standby: frozenset[int] = frozenset()
+        self._is_used = False
 
     def metadata(self, topics: Iterable[str]) -> ConsumerProtocolMemberMetadata:
         """What this member says with its wish to join."""
+        self._is_used = False
         return ConsumerProtocolMemberMetadata(_VERSION, list(topics), msgspec.json.encode(self._holding()))
 
     def assign(
@@ -155,7 +157,14 @@ class WarmAssignor(AbstractPartitionAssignor):
 
     def on_assignment(self, assignment: ConsumerProtocolMemberAssignment) -> None:
         """Takes this member's standby partitions; called before the rebalance hooks."""
-        self.standby = frozenset(_decoded(list[int], assignment.user_data))
+        self._standby, self._is_used = frozenset(_decoded(list[int], assignment.user_data)), True
+
+    @property
+    def standby(self) -> frozenset[int]:
+        """The partitions whose state this member is to hold for others; none where another assignor was used, as in a
+        group with members of an earlier release.
+        """
+        return self._standby if self._is_used else frozenset()
 
 
 def _decoded(kind: Any, data: bytes) -> Any:  # noqa: ANN401 - msgspec's types

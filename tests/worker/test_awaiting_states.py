@@ -82,14 +82,21 @@ async def test_who_wants_a_head_to_answer_gets_one(desk):
 async def test_nobody_waits_once_the_partitions_are_taken_away(desk):
     """The rebalance waits for what is in flight."""
     await desk.accept(desk.record(encode(desk.request("i1"))), desk.record(encode(desk.request("i2"))))
-    desk.pipeline.release()
-    await desk.work()
+    desk.pipeline.awaiting.close()
+    await desk.accept(desk.record(encode(desk.request("i3"))))
+    await asyncio.sleep(0)
+    await _work_until(desk, 3)
+    assert [scores.user_state_read for scores in desk.scores()] == [False] * 3
 
-    assert [scores.user_state_read for scores in desk.scores()] == [False, False]
+    desk.pipeline.awaiting.open()
+    await desk.accept(desk.record(encode(desk.request("i4"))))
+    await asyncio.sleep(0.01)
+    await desk.work()
+    assert len(desk.scores()) == 3
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.sampled_from(["ask", "read", "lose", "release", "time"]), max_size=30))
+@given(st.lists(st.sampled_from(["ask", "read", "lose", "close", "open", "time"]), max_size=30))
 def test_every_request_goes_on_exactly_once(events):
     """Whatever happens in which order; none is kept for ever."""
 
@@ -109,11 +116,11 @@ def test_every_request_goes_on_exactly_once(events):
             elif event in {"read", "lose"}:
                 held.read = frozenset({0}) if event == "read" else frozenset()
                 partitions.tell()
-            elif event == "release":
-                awaiting.release()
+            elif event in {"close", "open"}:
+                getattr(awaiting, event)()
             else:
                 await asyncio.sleep(0.002)
-        awaiting.release()
+        awaiting.close()
         await asyncio.sleep(0.002)
         assert sorted(job.number for job in gone_on) == sorted(job.number for job in asked)
 

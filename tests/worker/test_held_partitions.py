@@ -79,8 +79,14 @@ class Topic:
         """Whether records are unread that were there when the partition came."""
         return self.positions[partition.partition] < self._ends[partition.partition]
 
-    async def poll(self) -> list[Record]:
+    def count(self, topic: str) -> int:
+        """No partition is added."""
+        assert topic == TOPICS.user_states
+        return PARTITIONS
+
+    async def poll(self, timeout_ms: int) -> list[Record]:
         """The next record of each partition."""
+        assert timeout_ms > 0
         records = []
         for number, position in self.positions.items():
             portion = self.logs[number][position : position + 1]
@@ -156,4 +162,5 @@ def test_tables_hold_the_users_of_the_partitions_that_are_wanted(at_first, event
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tables_module, "_REMOVED_AT_ONCE", 1)
         patched.setattr(user_partitions, "_REMOVALS", 1)
+        patched.setattr(user_partitions, "_RETRY_S", 0.0)
         asyncio.run(play())

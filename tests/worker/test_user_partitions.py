@@ -10,11 +10,11 @@ from brokers import TestBroker
 from worker_lab import WorkerLab, requests, until, user_state
 
 from runtime.errors import SettingsError
-from runtime.kafka import RecordSink, partition_of
-from runtime.records import OutRecord
+from runtime.kafka import RecordSink, TopicFollower, partition_of
+from runtime.records import OutRecord, TopicPartition
 from schemas.codec import encode
 from worker.partition_checks import count_partitions
-from worker.user_partitions import UserPartitions
+from worker.user_partitions import HeldPartitions, PartitionHooks, UserPartitions
 
 PARTITIONS = 4
 
@@ -78,14 +78,25 @@ async def test_requests_under_other_partitions_than_their_users_are_refused(lab,
         assert await count_partitions(_own(lab)) == PARTITIONS
 
 
-async def test_more_partitions_than_at_the_start_end_the_worker():
-    """It cannot know whether the other topic has as many now; started anew it compares."""
-    partitions = UserPartitions(4)
-    partitions.assign(frozenset({0, 3}), frozenset({1}))
-    assert partitions.wanted == {0, 1, 3}
+async def test_added_partitions_of_users_end_the_worker(lab):
+    """It would never read them; started anew it compares with the requests again."""
+    partitions = UserPartitions(PARTITIONS - 1)
+    states = TopicFollower(lab.broker.settings(), [lab.topics.user_states], chosen={lab.topics.user_states: [0]})
+    await states.start()
+    try:
+        held = HeldPartitions(partitions, lab.topics.user_states, states, None, None, frozenset({0}))
+        with pytest.raises(SettingsError, match=r"user-states has 4 partitions now, 3 when the worker started"):
+            await held.adjust()
+    finally:
+        await states.stop()
 
-    with pytest.raises(SettingsError, match="partition 4 is assigned, but the states of users had 4"):
-        partitions.assign(frozenset({4}), frozenset())
+
+async def test_added_partitions_of_requests_end_every_worker():
+    """Also those that were given none of them: whose user lies where has changed."""
+    hooks = PartitionHooks(None, UserPartitions(4), None, frozenset, lambda: 5, None)
+
+    with pytest.raises(SettingsError, match="requests has 5 partitions now, 4 when the worker started"):
+        await hooks.on_assigned(frozenset({TopicPartition("requests", 0)}))
 
 
 async def test_waiting_for_all_partitions_ends_when_they_have_been_read():
@@ -98,8 +109,27 @@ async def test_waiting_for_all_partitions_ends_when_they_have_been_read():
     await asyncio.sleep(0)
     assert not waiting.done()
 
-    class Held:
-        read = frozenset({1})
-
-    partitions.serve(Held())
+    partitions.serve(_Held(1))
     await asyncio.wait_for(waiting, 1)
+
+
+async def test_other_tables_serve_once_they_hold_what_those_before_held():
+    """A partition may have come while a new model was warmed up."""
+    partitions, former, later = UserPartitions(2), _Held(0, 1), _Held(0)
+    partitions.assign(frozenset({0, 1}), frozenset())
+    partitions.serve(former)
+    waiting = asyncio.create_task(partitions.covered_by(later))
+    await asyncio.sleep(0)
+    partitions.tell()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+
+    later.read = former.read
+    partitions.tell()
+    await asyncio.wait_for(waiting, 1)
+    assert not partitions._when_read
+
+
+class _Held:
+    def __init__(self, *read):
+        self.read = frozenset(read)

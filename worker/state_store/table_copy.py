@@ -9,7 +9,7 @@ since, and that are therefore read again.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -66,14 +66,14 @@ def copy_steps(tables: Tables) -> Generator[str, None, TableCopy]:
     return TableCopy(parts, values)
 
 
-def restore(tables: Tables, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Fills empty tables with a copy.
+def restore(tables: Tables, arrays: Mapping[str, NDArray[Any]], partitions: Collection[int]) -> None:
+    """Fills empty tables with a copy, of the users with those of some partitions.
 
     Raises:
         KeyError, ValueError, IndexError, msgspec.DecodeError: the arrays are no copy of tables of these widths.
     """
     rows_of = _restore_items(tables, arrays)
-    _restore_users(tables, arrays, rows_of)
+    _restore_users(tables, arrays, rows_of, partitions)
     tables.items.free_unused()
 
 
@@ -150,11 +150,14 @@ def _restore_values(
     shared.move_counts(rows, counts)
 
 
-def _restore_users(tables: Tables, arrays: Mapping[str, NDArray[Any]], item_rows: Rows) -> None:
+def _restore_users(
+    tables: Tables, arrays: Mapping[str, NDArray[Any]], item_rows: Rows, partitions: Collection[int]
+) -> None:
     users = tables.users
     keys = _texts(arrays["user_ids"], arrays["user_id_lengths"])
     # One that left and came back during the copy may be in it twice; the later row is read again anyway.
-    unique = {key: at for at, key in enumerate(keys)}
+    wanted = np.isin(arrays["user_partitions"], list(partitions)).tolist()
+    unique = {key: at for at, (key, is_wanted) in enumerate(zip(keys, wanted, strict=True)) if is_wanted}
     chosen = np.fromiter(unique.values(), np.int64, len(unique))
     rows, _ = users.ids.intern(list(unique))
     users.grow(users.ids.high_water)

@@ -188,6 +188,8 @@ class Tables:
         rows = self.users.in_partition(partition)
         for start in range(0, len(rows), _REMOVED_AT_ONCE):
             some = rows[start : start + _REMOVED_AT_ONCE]
+            # Not those that a state in another partition has taken over since, or a tombstone there removed.
+            some = some[(self.users.partitions[some] == partition) & self.users.ids.in_use(some)]
             self._remove_users(some)
             self.refresh_indexes()
             yield len(some)

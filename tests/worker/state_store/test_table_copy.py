@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from table_model import BATCHES, READER, TableModel, check, empty_tables, last_of_each, record, user_of
+from table_model import BATCHES, PARTITIONS, READER, TableModel, check, empty_tables, last_of_each, record, user_of
 
 from schemas.messages import ItemState, PastInteraction, UserState
 from worker.state_store import table_copy
@@ -42,7 +42,7 @@ def test_a_copy_with_what_came_since_its_beginning_is_the_table(before, meanwhil
     check(tables, model)
 
     restored = empty_tables()
-    restore(restored, arrays)
+    restore(restored, arrays, range(PARTITIONS))
     for batch in meanwhile:
         READER.apply(restored, [record(change) for change in batch])
 
@@ -64,7 +64,7 @@ def test_an_item_that_left_after_the_user_who_met_it_was_copied():
     removal = record((UserState, "u"))
     READER.apply(tables, [removal])
 
-    restore(restored, to_its_end(steps).joined())
+    restore(restored, to_its_end(steps).joined(), range(PARTITIONS))
     assert restored.users.histories.lengths[restored.users.ids.row("u")] == 0
     READER.apply(restored, [removal])
 
@@ -97,7 +97,7 @@ def test_an_item_that_is_in_a_copy_twice_counts_once():
     finally:
         table_copy._ROWS_AT_ONCE = usual
 
-    restore(restored, arrays)
+    restore(restored, arrays, range(PARTITIONS))
     for change in changes:
         READER.apply(restored, change)
 
@@ -113,7 +113,7 @@ def test_texts_and_what_items_share_come_back(batches):
         _apply(tables, model, batch)
     restored = empty_tables()
 
-    restore(restored, to_its_end(copy_steps(tables)).joined())
+    restore(restored, to_its_end(copy_steps(tables)).joined(), range(PARTITIONS))
 
     for name in model.items():
         ours, theirs = tables.items.ids.row(name), restored.items.ids.row(name)
