@@ -223,4 +223,5 @@ def request_line(job: Job) -> dict[str, Any]:
         "mean_exit_layer": round(float(job.exit_layer[reached].mean()), 2) if reached.any() else 0.0,
         "threshold": round(job.threshold, 4),
         "embedding_version": job.embedding_version,
+        "user_state_read": job.user_state_read,
     }

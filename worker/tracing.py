@@ -146,6 +146,7 @@ def _answer_attributes(job: Job) -> Attributes:
         "exitstream.exit_threshold": job.threshold,
         "exitstream.lateness_ms": job.lateness_ms,
         "exitstream.embedding_version": job.embedding_version,
+        "exitstream.user_state_read": job.user_state_read,
         **{f"exitstream.exits.layer_{layer}": count for layer, count in sorted(exits.items())},
         **{f"exitstream.made_by.{made}": count for made, count in made_by.items()},
     }
