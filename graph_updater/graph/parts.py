@@ -40,7 +40,9 @@ class PartStore:
     def __init__(self, shards: int, layers: int, dim: int, half_life_ms: int) -> None:
         self.shards = shards
         self._half_life_ms = half_life_ms
-        self._row_of = [np.zeros(0, np.int64) for _ in range(shards)]  # (nodes,) each; 0 for no part
+        self._slot_of = np.zeros(0, np.int32)  # (nodes,) 0 for those that are no items
+        self._slots = 1
+        self._row_of = [np.zeros(1, np.int32) for _ in range(shards)]  # (slots,) each; 0 for no part
         self._parts = Parts(
             degree=np.zeros(1, np.float64),
             edges=np.zeros(1, np.int64),
@@ -51,27 +53,31 @@ class PartStore:
         self._free: list[int] = []
         self._used = 1
 
-    def add_nodes(self, needed: int) -> None:
-        """Grows to `needed` nodes."""
+    def add_items(self, nodes: NDArray[np.int32]) -> None:
+        """Makes room for the parts of these nodes."""
+        grow(self._slot_of, int(nodes.max(initial=-1)) + 1)
+        new = nodes[self._slot_of[nodes] == 0]
+        self._slot_of[new] = np.arange(self._slots, self._slots + new.size)
+        self._slots += new.size
         for row_of in self._row_of:
-            grow(row_of, needed)
+            grow(row_of, self._slots)
 
     def put(self, shard: int, nodes: NDArray[np.int32], parts: Parts) -> None:
         """Replaces a shard's parts of these nodes, each named once."""
-        row_of = self._row_of[shard]
+        row_of, slots = self._row_of[shard], self._slot_of[nodes]
         there = parts.edges > 0
-        gone = nodes[~there]
+        gone = slots[~there]
         self._free += row_of[gone][row_of[gone] > 0].tolist()
         row_of[gone] = 0
-        new = nodes[there & (row_of[nodes] == 0)]
+        new = slots[there & (row_of[slots] == 0)]
         row_of[new] = self._take_rows(new.size)
-        rows = row_of[nodes[there]]
+        rows = row_of[slots[there]]
         for ours, theirs in zip(_columns(self._parts), _columns(parts), strict=True):
             ours[rows] = theirs[there]
 
     def told(self, shard: int, nodes: NDArray[np.int32], landmark_ms: int) -> Parts:
         """A shard's parts of these nodes, relative to that landmark; zero where it has none."""
-        found = self._parts.rows(self._row_of[shard][nodes])
+        found = self._parts.rows(self._row_of[shard][self._slot_of[nodes]])
         if not self._half_life_ms:
             return found
         half_lives = (found.landmark_ms - landmark_ms) / self._half_life_ms
@@ -91,7 +97,7 @@ class PartStore:
 
     def nbytes(self) -> int:
         """Bytes held."""
-        return sum(column.nbytes for column in (*_columns(self._parts), *self._row_of))
+        return sum(column.nbytes for column in (*_columns(self._parts), *self._row_of, self._slot_of))
 
     def _take_rows(self, count: int) -> NDArray[np.int64]:
         reused = [self._free.pop() for _ in range(min(count, len(self._free)))]

@@ -24,9 +24,10 @@ This adds to the bound of S just as what a neighbour has not told does:
 in the first line over the users of all shards, with t and e as their own shards have them; in the second with the
 limits and errors that the items have in the user's shard. With one shard the last term of the first line is gone.
 
-**The limit** is τ⁽ˡ⁾ᵥ = ε ‖S⁽ˡ⁾ᵥ‖ / N for N shards. As y⁽ˡ⁺¹⁾ᵥ = S⁽ˡ⁾ᵥ / dᵥ, the other shards together then shift an
-item's y by no more than ε ‖y‖ (N - 1) / N: less than its own limit t allows. Below a millionth of ‖S⁽ˡ⁾ᵥ‖, where
-float32 cannot tell, nothing is told again, so that rounding errors of two shards do not answer each other for ever.
+**The limit** is τ⁽ˡ⁾ᵥ = ε ‖S⁽ˡ⁾ᵥ‖ / √N for N shards. As y⁽ˡ⁺¹⁾ᵥ = S⁽ˡ⁾ᵥ / dᵥ, what N - 1 others have not told shifts an
+item's y by less than ε ‖y‖ if the directions are unrelated, which is what its own limit t allows, and by
+ε ‖y‖ (N - 1) / √N at most. Below a millionth of ‖S⁽ˡ⁾ᵥ‖, where float32 cannot tell, nothing is told again, so that
+rounding errors of two shards do not answer each other for ever.
 
 **Which parts to look at.** The kernels note every item whose own part may have moved; receiving a part notes it as
 well, since the limit is relative to the whole.
@@ -37,7 +38,9 @@ by whoever adds it up: degrees by 2^(difference / half-life), sums by the root o
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +52,14 @@ from graph_updater.graph.propagation import Propagation
 
 LEAST_SHARE: Final = 2.0**-20
 """The least limit, relative to the whole sum."""
+
+
+class Told(NamedTuple):
+    """What a shard has told: its number, nodes of items, each once, and its parts of them."""
+
+    shard: int
+    nodes: NDArray[np.int32]
+    parts: Parts
 
 
 class Sharing:
@@ -72,11 +83,11 @@ class Sharing:
         self._half_life_ms = half_life_ms
         self._landmark_ms = graph.landmark_ms
         self.store = PartStore(shards, propagation.layers, propagation.dim, half_life_ms)
-        self._share = max(propagation.epsilon / shards, LEAST_SHARE)
+        self._share = max(propagation.epsilon / math.sqrt(shards), LEAST_SHARE)
 
     def add_items(self, nodes: NDArray[np.int32]) -> None:
         """These nodes, which have rows in the tables, are items."""
-        self.store.add_nodes(self._graph.nodes)
+        self.store.add_items(nodes)
         self._propagation.tables.dirty[nodes] |= np.uint8(IS_ITEM)
 
     def limits(self, nodes: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -102,11 +113,15 @@ class Sharing:
         """This shard's parts as they were last taken."""
         return self.store.told(self._shard, nodes, self._graph.landmark_ms)
 
-    def receive(self, shard: int, nodes: NDArray[np.int32], parts: Parts) -> None:
-        """Takes another shard's parts in, of nodes that are items, each named once; all numbers are finite."""
+    def receive(self, told: Sequence[Told]) -> None:
+        """Takes in what other shards have told, one after the other; all numbers are finite. Parts of many shards at
+        once take little more time than those of one.
+        """
+        nodes = np.unique(np.concatenate([np.zeros(0, np.int32), *(one.nodes for one in told)]))
         if nodes.size == 0:
             return
-        self.store.put(shard, nodes, parts)
+        for one in told:
+            self.store.put(*one)
         if self._half_life_ms and self._graph.landmark_ms == UNKNOWN_LANDMARK:
             self._graph.landmark_ms = self.store.latest_landmark_ms()
         if not self.follow_landmark():

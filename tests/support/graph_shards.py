@@ -8,7 +8,7 @@ from graph_parts import DIM, NODES, USERS, Fresh, edge_ops, reference
 from graph_updater.graph.node_tables import RHO
 from graph_updater.graph.parts import Parts
 from graph_updater.graph.propagation import Propagation
-from graph_updater.graph.sharing import LEAST_SHARE, Sharing
+from graph_updater.graph.sharing import LEAST_SHARE, Sharing, Told
 
 PARTITIONS = 3
 MOST_ROUNDS = 40
@@ -73,12 +73,14 @@ class Shards:
         end = len(records) if most is None else min(len(records), at + most)
         self.read[number, partition] = end
         latest = {(one[0], one[1]): one[2] for one in records[at:end] if one is not None and one[0] != number}
+        told = []
         for sender in range(self.count):
             found = [(node, part) for (shard, node), part in latest.items() if shard == sender]
             if found:
                 nodes = np.array([node for node, _ in found], np.int32)
                 columns = zip(*(part for _, part in found), strict=True)
-                self.shards[number].sharing.receive(sender, nodes, Parts(*map(np.concatenate, columns)))
+                told.append(Told(sender, nodes, Parts(*map(np.concatenate, columns))))
+        self.shards[number].sharing.receive(told)
 
     def rewind(self, number, partition, to):
         """A shard reads again what it has read."""
@@ -179,7 +181,7 @@ def epsilon_bounds_of_shards(edges, base, alphas, epsilon, shards):
         least[node] = max(tolerance[group].min() for group in groups if group.size)
     is_item = np.array([node not in users for node in range(nodes)])
     x, error, bound = base.astype(float), np.zeros(nodes), np.zeros(nodes)
-    untold = max(epsilon / shards, LEAST_SHARE) * (shards - 1)
+    untold = max(epsilon / np.sqrt(shards), LEAST_SHARE) * (shards - 1)
     for alpha in alphas[1:]:
         y = x * root[:, None]
         limit = epsilon * np.maximum(np.linalg.norm(y, axis=1), least)
