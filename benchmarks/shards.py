@@ -14,6 +14,8 @@ Keys of the JSON file, lists by number of `shards`:
 - `parts_per_event`: parts told per event; `told_share`: of the items that a shard's own events touch in a round; above
   1 where parts of further items, which other users' embeddings have moved, are told, too.
 - `bytes_per_part`: degree, count, landmark and sums, without key and headers.
+- `wait_rounds`: in how many rounds parts are told once that embeddings of users have moved; those of items whose edges
+  have changed are told in every round.
 - `events_per_second`: of all shards together if each has a core of its own; the busiest one counts.
 - `exchange_share`: of its time that the busiest shard spends on telling and adding up.
 """
@@ -47,28 +49,36 @@ def main() -> None:
     """Measure with 1, 2 and 4 shards."""
     arguments = parser(__doc__)
     arguments.add_argument("--events-per-round", type=int, default=1_000, help="over all shards")
+    arguments.add_argument("--wait-rounds", type=int, default=1, help="tell parts without changed edges every so often")
     arguments.add_argument("--rounds", type=int, default=100, help="most rounds that are fed")
     given = arguments.parse_args()
     try:
-        edges = read_edges(given.data) if given.data else power_law_edges(_USERS, _ITEMS, _EDGES)
-        finish(figures(edges.shuffled(), given.events_per_round, given.rounds), given.out)
+        edges = read_edges(given.data).shuffled() if given.data else synthetic()
+        finish(figures(edges, given.events_per_round, given.rounds, given.wait_rounds), given.out)
     except ExitstreamError as error:
         exit_on_error(error)
 
 
-def figures(edges: Edges, events_per_round: int, rounds: int) -> dict[str, Any]:
+def synthetic() -> Edges:
+    """A graph whose degrees follow a power law, in random order."""
+    return power_law_edges(_USERS, _ITEMS, _EDGES).shuffled()
+
+
+def figures(edges: Edges, events_per_round: int, rounds: int, wait_rounds: int = 1) -> dict[str, Any]:
     """All figures, lists by number of shards."""
     users = int(edges.user.max()) + 1
     begin = edges.user.size // 2
     end = min(edges.user.size, begin + rounds * events_per_round)
     exact = _exact(edges, end)
-    found = [_run(edges, users, begin, end, events_per_round, count, exact) for count in SHARDS]
+    plan = _Plan(users, begin, end, events_per_round, wait_rounds)
+    found = [_run(edges, plan, count, exact) for count in SHARDS]
     return {
         "users": users,
         "items": edges.base.shape[0] - users,
         "edges": end,
         "epsilon": EPSILON,
         "events_per_round": events_per_round,
+        "wait_rounds": wait_rounds,
         "bytes_per_part": _PART_HEADER_BYTES + (len(ALPHAS) - 1) * DIM * 4,
         "shards": list(SHARDS),
         **{name: [one[name] for one in found] for name in found[0]},
@@ -99,12 +109,12 @@ class ShardEngine(Engine):
         if self.sharing is not None:
             self.sharing.add_items(np.arange(users, nodes, dtype=np.int32))
 
-    def tell(self) -> list[Told]:
+    def tell(self, *, of_own_edges: bool) -> list[Told]:
         """The parts owed; nothing where there is one shard."""
         if self.sharing is None:
             return []
         started = time.thread_time()
-        nodes = self.sharing.take_owed()
+        nodes = self.sharing.take_owed(of_own_edges=of_own_edges)
         told = Told(self.shard, nodes, self.sharing.told(nodes))
         self._add_exchange(started)
         return [told]
@@ -122,16 +132,26 @@ class ShardEngine(Engine):
         self.exchange_seconds += spent
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """Which edges are fed, and how."""
+
+    users: int
+    begin: int
+    end: int
+    events_per_round: int
+    wait_rounds: int
+
+
 @dataclass
 class _Counts:
     told: int = 0
     touched: int = 0
 
 
-def _run(
-    edges: Edges, users: int, begin: int, end: int, events_per_round: int, count: int, exact: np.ndarray
-) -> dict[str, float]:
+def _run(edges: Edges, plan: _Plan, count: int, exact: np.ndarray) -> dict[str, float]:
     """One number of shards."""
+    users, begin, end = plan.users, plan.begin, plan.end
     shards = [ShardEngine(edges, users, count, number) for number in range(count)]
     for shard in shards:
         mine = edges.user[:begin] % count == shard.shard
@@ -140,8 +160,9 @@ def _run(
     for shard in shards:
         shard.seconds = shard.exchange_seconds = 0.0
     counts = _Counts()
-    for at in range(begin, end, events_per_round):
-        _round(shards, edges, at, min(end, at + events_per_round), counts)
+    for number, at in enumerate(range(begin, end, plan.events_per_round), start=1):
+        _feed(shards, edges, at, min(end, at + plan.events_per_round), counts)
+        counts.told += _exchange(shards, of_own_edges=number % plan.wait_rounds > 0)
     in_flight = _errors(shards, users, exact)
     busiest = max(shards, key=lambda shard: shard.seconds)
     seconds, exchange_seconds = busiest.seconds, busiest.exchange_seconds
@@ -158,7 +179,7 @@ def _run(
     }
 
 
-def _round(shards: list[ShardEngine], edges: Edges, begin: int, end: int, counts: _Counts) -> None:
+def _feed(shards: list[ShardEngine], edges: Edges, begin: int, end: int, counts: _Counts) -> None:
     for shard in shards:
         mine = begin + np.flatnonzero(edges.user[begin:end] % len(shards) == shard.shard)
         counts.touched += np.unique(edges.item[mine]).size
@@ -168,12 +189,11 @@ def _round(shards: list[ShardEngine], edges: Edges, begin: int, end: int, counts
             ones = np.ones(chosen.size, np.float32)
             shard.change(EdgeOps(edges.user[chosen], edges.item[chosen], ones, chosen.astype(np.int64)))
         shard.seconds += time.thread_time() - started
-    counts.told += _exchange(shards)
 
 
-def _exchange(shards: list[ShardEngine]) -> int:
+def _exchange(shards: list[ShardEngine], *, of_own_edges: bool = False) -> int:
     """Every shard tells what it owes, then reads what the others have told. Returns how many parts."""
-    told = [one for shard in shards for one in shard.tell()]
+    told = [one for shard in shards for one in shard.tell(of_own_edges=of_own_edges)]
     for shard in shards:
         shard.hear(told)
     return sum(one.nodes.size for one in told)

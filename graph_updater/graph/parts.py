@@ -67,7 +67,9 @@ class PartStore:
         row_of, slots = self._row_of[shard], self._slot_of[nodes]
         there = parts.edges > 0
         gone = slots[~there]
-        self._free += row_of[gone][row_of[gone] > 0].tolist()
+        freed = row_of[gone][row_of[gone] > 0]
+        self._free += freed.tolist()
+        self._parts.edges[freed] = 0
         row_of[gone] = 0
         new = slots[there & (row_of[slots] == 0)]
         row_of[new] = self._take_rows(new.size)
@@ -77,18 +79,32 @@ class PartStore:
 
     def told(self, shard: int, nodes: NDArray[np.int32], landmark_ms: int) -> Parts:
         """A shard's parts of these nodes, relative to that landmark; zero where it has none."""
-        found = self._parts.rows(self._row_of[shard][self._slot_of[nodes]])
+        rows = self._row_of[shard][self._slot_of[nodes]]
+        found = self._parts.rows(rows)
         if not self._half_life_ms:
             return found
-        half_lives = (found.landmark_ms - landmark_ms) / self._half_life_ms
-        factor = np.exp2(np.clip(half_lives, -_MOST_HALF_LIVES, _MOST_HALF_LIVES))
-        factor[found.edges == 0] = 1.0
+        factor = self._factor(rows, landmark_ms)
         return Parts(
             found.degree * factor,
             found.edges,
             np.full_like(found.landmark_ms, landmark_ms),
             found.sums * np.sqrt(factor).astype(np.float32)[:, None, None],
         )
+
+    def told_degrees(
+        self, shard: int, nodes: NDArray[np.int32], landmark_ms: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Degrees and numbers of edges as `told` gives them."""
+        rows = self._row_of[shard][self._slot_of[nodes]]
+        degree = self._parts.degree[rows]
+        return degree * self._factor(rows, landmark_ms) if self._half_life_ms else degree, self._parts.edges[rows]
+
+    def _factor(self, rows: NDArray[np.int32], landmark_ms: int) -> NDArray[np.float64]:
+        """By which the weights grow if they are relative to that landmark: (rows,)."""
+        half_lives = (self._parts.landmark_ms[rows] - landmark_ms) / self._half_life_ms
+        factor = np.exp2(np.clip(half_lives, -_MOST_HALF_LIVES, _MOST_HALF_LIVES))
+        factor[self._parts.edges[rows] == 0] = 1.0
+        return np.asarray(factor)
 
     def latest_landmark_ms(self) -> int:
         """The latest that a part is relative to."""

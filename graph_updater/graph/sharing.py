@@ -32,6 +32,9 @@ rounding errors of two shards do not answer each other for ever.
 **Which parts to look at.** The kernels note every item whose own part may have moved; receiving a part notes it as
 well, since the limit is relative to the whole.
 
+**Parts that may wait.** Most parts move because embeddings of users have moved, not because edges have changed. They
+may be told less often (`take_owed`): until then S is further off, but degrees are exact.
+
 **Decay.** Stored weights are relative to a landmark, and every shard moves its own. A part is told with it, and scaled
 by whoever adds it up: degrees by 2^(difference / half-life), sums by the root of that.
 """
@@ -95,19 +98,27 @@ class Sharing:
         whole = np.linalg.norm(self._propagation.tables.sums[nodes], axis=2)
         return np.asarray(self._share * whole, np.float32)
 
-    def take_owed(self) -> NDArray[np.int32]:
-        """The items whose part is to be told (again); from now on `told` gives it, and it counts as told."""
-        tables = self._propagation.tables
+    def take_owed(self, *, of_own_edges: bool = False) -> NDArray[np.int32]:
+        """The items whose part is to be told (again); from now on `told` gives it, and it counts as told.
+
+        Args:
+            of_own_edges: only those whose degree or number of edges has changed. The others, moved by the embeddings of
+                their users, stay owed; the bound holds once they have been told, too.
+        """
         self.follow_landmark()
-        nodes = tables.queue[: tables.moved_count[1], OWED_QUEUE].copy()
-        tables.moved_count[1] = 0
-        tables.dirty[nodes] &= ~np.uint8(IS_OWED)
-        own, before = self._own(nodes), self.store.told(self._shard, nodes, self._graph.landmark_ms)
-        apart = np.linalg.norm(own.sums - before.sums, axis=2)
-        due = (own.degree != before.degree) | (own.edges != before.edges)
-        due |= (apart > self.limits(nodes)).any(axis=1)
-        self.store.put(self._shard, nodes[due], own.rows(due))
-        return np.asarray(nodes[due])
+        nodes = self._take_marked()
+        degree, edges = self.store.told_degrees(self._shard, nodes, self._graph.landmark_ms)
+        adjacency = self._graph.adjacency
+        due = (adjacency.degree[nodes] != degree) | (adjacency.lists.length[nodes] != edges)
+        if of_own_edges:
+            self._mark_owed(nodes[~due])
+        else:
+            rest = np.flatnonzero(~due)
+            apart = self._own(nodes[rest]).sums - self.told(nodes[rest]).sums
+            due[rest] = (np.linalg.norm(apart, axis=2) > self.limits(nodes[rest])).any(axis=1)
+        nodes = np.asarray(nodes[due])
+        self.store.put(self._shard, nodes, self._own(nodes))
+        return nodes
 
     def told(self, nodes: NDArray[np.int32]) -> Parts:
         """This shard's parts as they were last taken."""
@@ -164,6 +175,14 @@ class Sharing:
         tables.head[nodes, column + 1] = np.sum([part.edges for part in parts], axis=0)
         self._mark_owed(nodes)
         self._propagation.refresh(nodes)
+
+    def _take_marked(self) -> NDArray[np.int32]:
+        """The items noted since the last call."""
+        tables = self._propagation.tables
+        nodes = tables.queue[: tables.moved_count[1], OWED_QUEUE].copy()
+        tables.moved_count[1] = 0
+        tables.dirty[nodes] &= ~np.uint8(IS_OWED)
+        return nodes
 
     def _mark_owed(self, nodes: NDArray[np.int32]) -> None:
         tables = self._propagation.tables

@@ -45,6 +45,7 @@ class Shards:
         self.count, self.users = count, users
         self.shards = [Shard(count, number, users=users, nodes=nodes, **given) for number in range(count)]
         self.base, self.alphas, self.epsilon = self.shards[0].base, self.shards[0].alphas, given.get("epsilon", 0.0)
+        self.half_life_ms = given.get("half_life_ms", 0)
         self.topic = [[] for _ in range(PARTITIONS)]  # records (shard, item, part); None where one was compacted away
         self.read = np.zeros((count, PARTITIONS), int)
         self.told = 0
@@ -57,10 +58,10 @@ class Shards:
                 if own:
                     shard.change(edge_ops(own))
 
-    def publish(self, number):
-        """Writes what a shard owes into the topic. Returns how many records."""
+    def publish(self, number, *, of_own_edges=False):
+        """Writes what a shard owes into the topic, or only what must not wait. Returns how many records."""
         sharing = self.shards[number].sharing
-        nodes = sharing.take_owed()
+        nodes = sharing.take_owed(of_own_edges=of_own_edges)
         told = sharing.told(nodes)
         for row, node in enumerate(nodes.tolist()):
             self.topic[node % PARTITIONS].append((number, node, told.rows(np.array([row]))))
@@ -133,17 +134,22 @@ class Shards:
         layers, nodes = len(self.alphas) - 1, len(self.base)
         items = np.arange(self.users, nodes)
         edges = [shard.graph.edges_of(np.arange(nodes, dtype=np.int32)) for shard in self.shards]
-        degree = np.sum([np.bincount(one.node, one.weight, nodes) for one in edges], axis=0)
+        scales = self._scales()
+        degree = np.sum(
+            [np.bincount(one.node, one.weight * by, nodes) for one, by in zip(edges, scales, strict=True)], 0
+        )
         inverse = np.divide(1.0, degree, out=np.zeros(nodes), where=degree > 0)
         untold = [np.zeros((nodes, layers)) for _ in self.shards]
         for shard, limits in zip(self.shards, untold, strict=True):
             limits[items] = shard.sharing.limits(items.astype(np.int32))
+        untold = [limits * np.sqrt(by) for limits, by in zip(untold, scales, strict=True)]
         error, bound = np.zeros((self.count, nodes)), np.zeros((self.count, nodes))
         for layer in range(layers):
             sums = np.zeros((self.count, nodes))
             for number, (shard, one) in enumerate(zip(self.shards, edges, strict=True)):
-                limits = shard.propagation.tables.head[:nodes, RHO + layers + layer]
-                sums[number] = np.bincount(one.node, one.weight * (limits + error[number])[one.neighbour], nodes)
+                limits = shard.propagation.tables.head[:nodes, RHO + layers + layer] / np.sqrt(scales[number])
+                weight = one.weight * scales[number]
+                sums[number] = np.bincount(one.node, weight * (limits + error[number])[one.neighbour], nodes)
             of_items = sums[:, items].sum(axis=0)
             for number in range(self.count):
                 others = [limits[items, layer] for other, limits in enumerate(untold) if other != number]
@@ -151,6 +157,13 @@ class Shards:
             error = sums * inverse
             bound += self.alphas[layer + 1] * sums * np.sqrt(inverse)
         return self._own(bound)
+
+    def _scales(self):
+        """What turns the weights of each shard into those of the first one: their landmarks may differ."""
+        if not self.half_life_ms:
+            return np.ones(self.count)
+        landmarks = np.array([shard.graph.landmark_ms for shard in self.shards])
+        return 2.0 ** ((landmarks - landmarks[0]) / self.half_life_ms)
 
     def _own(self, of_shards):
         """Of each user what its shard has, of each item the largest: (nodes,)."""

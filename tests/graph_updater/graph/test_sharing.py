@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 layer_weights = st.sampled_from([(0.5, 0.5), (0.0, 0.3, 0.7), (0.25, 0.25, 0.25, 0.25)])
 events = st.lists(
     st.one_of(
-        st.tuples(st.just("publish"), st.integers(0, 3)),
+        st.tuples(st.sampled_from(["publish", "publish own edges"]), st.integers(0, 3)),
         st.tuples(st.just("deliver"), st.integers(0, 3), st.integers(0, PARTITIONS - 1), st.integers(1, 6)),
         st.tuples(st.just("rewind"), st.integers(0, 3), st.integers(0, PARTITIONS - 1), st.integers(0, 10)),
         st.tuples(st.just("compact"), st.integers(0, PARTITIONS - 1)),
@@ -32,6 +32,8 @@ def play(shards, stream, happenings):
             at += numbers[0]
         elif kind == "compact":
             shards.compact(*numbers)
+        elif kind == "publish own edges":
+            shards.publish(numbers[0] % shards.count, of_own_edges=True)
         elif numbers[0] < shards.count:
             getattr(shards, kind)(*numbers)
     shards.feed(stream[at:])
@@ -80,6 +82,19 @@ def test_one_shard_is_bit_for_bit_what_the_graph_is_without_shards(stream, batch
     np.testing.assert_array_equal(ours.pushed[:NODES, :layers], theirs.pushed[:NODES])
     np.testing.assert_array_equal(ours.head[:NODES, : theirs.head.shape[1]], theirs.head[:NODES])
     np.testing.assert_array_equal(shard.propagation.take_dirty(), alone.propagation.take_dirty())
+
+
+def test_parts_that_only_embeddings_have_moved_may_wait():
+    """What may not wait is told with exact degrees; the rest stays owed and is told when all is asked for."""
+    shards = Shards(2, epsilon=0.05)
+    shards.feed([(user, USERS + item, 1.0, 1) for user in range(USERS) for item in range(4)])
+    shards.settle()
+    shards.feed([(0, USERS + 6, 3.0, 2)])
+    assert shards.publish(0, of_own_edges=True) == 1
+    assert shards.publish(0, of_own_edges=True) == 0
+    assert shards.publish(0) > 1
+    shards.settle()
+    shards.check_at_rest()
 
 
 HALF_LIFE_MS = 8
