@@ -20,6 +20,8 @@ Keys of the JSON file:
   `start_seconds_without_states` beside empty topics.
 - `states_per_second_encoded`: user states with full histories that an updater writes; `…_msgpack` the same as
   MessagePack. `updater_events_per_second_without_broker`: events of distinct users, decoded, applied, states written.
+- `max_relative_error_by_shards`, by `shards`: of the embeddings of shards of the graph in one process; see
+  `benchmarks.shards`.
 - `retrieval_ms_p99`, `recall`, by `retrieval_users`: see `benchmarks.retrieval`.
 """
 
@@ -32,7 +34,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import retrieval, scale_restart, scale_tables, scale_updater
+from benchmarks import retrieval, scale_restart, scale_tables, scale_updater, shards
 from benchmarks.harness import add_broker, add_bundle, bundle_folder, exit_on_error, finish, parser
 from benchmarks.scale_population import Population
 from event_data.load import load_log
@@ -43,6 +45,9 @@ from runtime.errors import ExitstreamError
 UPDATER_USERS: Final = 20_000
 UPDATER_ITEMS: Final = 5_000
 _SAMPLE: Final = 100_000
+_EVENTS_PER_ROUND: Final = 1_000
+_ROUNDS: Final = 20
+"""Of shards of the graph that exchange what has changed."""
 
 
 def main() -> None:
@@ -70,6 +75,7 @@ def _figures(bundle: Path, users: int, items: int, searches: int, broker: str) -
     del loaded
     with open_broker(broker) as bootstrap, tempfile.TemporaryDirectory() as folder:
         restarts = scale_restart.figures(published, bundle, bootstrap, Path(folder))
+    shared = shards.figures(shards.synthetic(), _EVENTS_PER_ROUND, _ROUNDS)
     return {
         "users": users,
         "items": items,
@@ -77,6 +83,8 @@ def _figures(bundle: Path, users: int, items: int, searches: int, broker: str) -
         "mean_history": float(np.mean(population.history_lengths(_SAMPLE))),
         **restarts,
         **scale_updater.figures(min(users, UPDATER_USERS), min(items, UPDATER_ITEMS)),
+        "shards": shared["shards"],
+        "max_relative_error_by_shards": shared["max_relative_error"],
         "retrieval_users": counts,
         "retrieval_ms_p99": found["retrieval_ms_p99"],
         "recall": found["recall"],

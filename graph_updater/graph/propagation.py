@@ -46,7 +46,8 @@ from numpy.typing import NDArray
 
 from graph_updater.graph.adjacency import EdgeChanges
 from graph_updater.graph.bipartite import BipartiteGraph
-from graph_updater.graph.push import (
+from graph_updater.graph.node_tables import (
+    IS_DIRTY,
     LEAST_TOLERANCE,
     MOVED,
     NORM,
@@ -54,14 +55,10 @@ from graph_updater.graph.push import (
     RHO,
     ROOT,
     TOLERANCE,
-    Tables,
     Weights,
-    apply_changes,
-    embed,
-    recompute,
-    refresh_and_push,
-    resum,
+    empty_tables,
 )
+from graph_updater.graph.push import apply_changes, embed, recompute, refresh_and_push, resum
 from runtime.arrays import grow
 
 MAX_LAYERS: Final = 7
@@ -80,30 +77,30 @@ class Propagation:
         alphas: the layer weights α₀ … α_L, at least two, none negative.
         epsilon: see above; 0 is exact.
         min_cosine: a node is dirty once its z may have turned further than this since it was published.
+        one_of_several: whether the items have neighbours in other shards; see `graph_updater.graph.sharing`.
     """
 
     def __init__(
-        self, graph: BipartiteGraph, dim: int, alphas: tuple[float, ...], *, epsilon: float, min_cosine: float
+        self,
+        graph: BipartiteGraph,
+        dim: int,
+        alphas: tuple[float, ...],
+        *,
+        epsilon: float,
+        min_cosine: float,
+        one_of_several: bool = False,
     ) -> None:
         self._graph = graph
         self.dim = dim
+        self.epsilon = epsilon
+        self.one_of_several = one_of_several
         self.layers = len(alphas) - 1
         self._weights = Weights(
             alphas=np.array(_checked(alphas), np.float32),
             epsilon=np.float32(epsilon),
             turn=np.float32(np.sqrt(1.0 - min_cosine**2)),
         )
-        self.tables = Tables(
-            base=np.zeros((0, dim), np.float32),
-            sums=np.zeros((0, self.layers, dim), np.float32),
-            pushed=np.zeros((0, self.layers, dim), np.float32),
-            head=np.zeros((0, RHO + 2 * self.layers), np.float32),
-            queued=np.zeros(0, np.uint8),
-            queue=np.zeros((0, 2), np.int32),
-            dirty=np.zeros(0, np.uint8),
-            moved=np.zeros(0, np.int32),
-            moved_count=np.zeros(1, np.int64),
-        )
+        self.tables = empty_tables(self.layers, dim, one_of_several=one_of_several)
         self._next_repair = 0
 
     def add_nodes(self, needed: int) -> None:
@@ -143,12 +140,12 @@ class Propagation:
         nodes, tables = self._graph.nodes, self.tables
         with np.errstate(over="ignore", invalid="ignore"):
             sums = tables.sums[:nodes].sum(axis=(1, 2)) + self._graph.adjacency.degree[:nodes]
-            pushed = tables.pushed[:nodes].sum(axis=(1, 2))
+            pushed = tables.pushed[:nodes, : self.layers].sum(axis=(1, 2))
         bad = np.flatnonzero(~np.isfinite(pushed)).astype(np.int32)
-        tables.pushed[bad] = 0.0
+        tables.pushed[bad, : self.layers] = 0.0
         around = self._graph.edges_of(bad).neighbour
         anew = np.unique(np.concatenate([np.flatnonzero(~np.isfinite(sums)).astype(np.int32), bad, around]))
-        tables.head[anew] = 0.0
+        tables.head[anew, : RHO + 2 * self.layers] = 0.0
         self.resum(anew)
 
     def recompute(self) -> None:
@@ -158,12 +155,14 @@ class Propagation:
 
     def rescale(self, factor: float) -> None:
         """Follows `BipartiteGraph.rescale`: S scales with the root of the factor, y and the tolerances inversely."""
-        root = np.float32(np.sqrt(factor))
+        root, layers = np.float32(np.sqrt(factor)), self.layers
         self.tables.sums[:] *= root
-        self.tables.pushed[:] /= root
-        for column in (ROOT, TOLERANCE, LEAST_TOLERANCE, *range(RHO, self.tables.head.shape[1])):
+        self.tables.pushed[:, :layers] /= root
+        self.tables.pushed[:, layers:] *= root  # what other shards' parts add up to, if there are any
+        for column in (ROOT, TOLERANCE, LEAST_TOLERANCE, *range(RHO, RHO + 2 * layers)):
             self.tables.head[:, column] /= root
-        self.tables.head[:, PEAK] *= np.float32(factor)
+        for column in (PEAK, RHO + 2 * layers)[: 1 + self.one_of_several]:
+            self.tables.head[:, column] *= np.float32(factor)
 
     def embeddings(self, nodes: NDArray[np.int32]) -> NDArray[np.float32]:
         """The embeddings z of the nodes: (nodes, d)."""
@@ -176,7 +175,7 @@ class Propagation:
         count = int(self.tables.moved_count[0])
         nodes = self.tables.moved[:count].copy()
         self.tables.moved_count[0] = 0
-        self.tables.dirty[nodes] = 0
+        self.tables.dirty[nodes] &= ~np.uint8(IS_DIRTY)
         return nodes
 
     def settle(self, nodes: NDArray[np.int32], z: NDArray[np.float32], published: NDArray[np.float32]) -> None:

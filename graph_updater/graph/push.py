@@ -1,17 +1,31 @@
-"""The node tables and the kernels of `graph_updater.graph.propagation`, where the mathematics is."""
+"""The kernels of `graph_updater.graph.propagation`, where the mathematics is."""
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped] # it has no types
-from numba import njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit
 from numpy.typing import NDArray
 
 from graph_updater.graph.adjacency import Adjacency, EdgeChanges
+from graph_updater.graph.node_tables import (
+    IS_DIRTY,
+    IS_ITEM,
+    IS_OWED,
+    LEAST_TOLERANCE,
+    MOVED,
+    NORM,
+    OWED_QUEUE,
+    PEAK,
+    RHO,
+    ROOT,
+    TOLERANCE,
+    Tables,
+    Weights,
+    is_one_of_several,
+)
+from graph_updater.graph.prefetch import prefetch
 
 FLOAT: Final = {"reassoc", "contract", "arcp", "nsz"}
 """Freedom for the compiler to vectorise sums; NaN and infinity keep their meaning."""
@@ -27,34 +41,6 @@ the first after many half-lives is: the neighbour's ŷ of before, far too large,
 _RELIMIT_RISE: Final = np.float32(4.0)
 """From this ratio on, tolerances at both ends of such an edge are computed again after the push: the first time z still
 held the neighbour's old ŷ."""
-_CACHE_LINE_BYTES: Final = 64
-_FOR_WRITING, _KEEP, _DATA = 1, 3, 1
-
-ROOT, TOLERANCE, LEAST_TOLERANCE, MOVED, NORM, PEAK, RHO = 0, 1, 2, 3, 4, 5, 6
-"""Columns of `head`: 1/√d; ‖z‖n^κ/√d; the least tolerance among the neighbours; μ; ‖z‖; the largest degree or weight
-since the sums were last recomputed; then ρ and the limits, one column per layer each."""
-
-
-class Tables(NamedTuple):
-    """The node tables as the kernels see them; L layers, d dimensions."""
-
-    base: NDArray[np.float32]  # (nodes, d) x⁽⁰⁾
-    sums: NDArray[np.float32]  # (nodes, L, d) S⁽⁰⁾ … S⁽ᴸ⁻¹⁾
-    pushed: NDArray[np.float32]  # (nodes, L, d) ŷ⁽⁰⁾ … ŷ⁽ᴸ⁻¹⁾
-    head: NDArray[np.float32]  # (nodes, 6 + 2 L) see the column numbers above
-    queued: NDArray[np.uint8]  # (nodes,) bit l: queued for layer l
-    queue: NDArray[np.int32]  # (nodes, 2) the queues of this and of the next layer
-    dirty: NDArray[np.uint8]  # (nodes,) whether in `moved`
-    moved: NDArray[np.int32]  # (nodes,) nodes that may have turned by more than `Weights.turn`
-    moved_count: NDArray[np.int64]  # (1,) entries of `moved` in use
-
-
-class Weights(NamedTuple):
-    """Constants of the model and of its approximation."""
-
-    alphas: NDArray[np.float32]  # (L + 1,)
-    epsilon: np.float32
-    turn: np.float32  # sine of the angle by which z must turn to be dirty
 
 
 @njit(cache=True, nogil=True, fastmath=FLOAT)
@@ -62,15 +48,18 @@ def apply_changes(tables: Tables, graph: Adjacency, weights: Weights, changes: E
     """Updates the sums at both ends of every changed edge, then pushes the residuals that exceed their limits."""
     _, layers, dim = tables.sums.shape
     touched = np.empty(2 * changes.user.shape[0], np.int32)
+    is_shared = is_one_of_several(tables)
     to_resum, to_resum_count = np.empty(touched.shape[0], np.int32), 0
     to_refresh, to_refresh_count = np.empty(2 * touched.shape[0], np.int32), 0
     for e in range(changes.user.shape[0]):
         if e + _PREFETCH_AHEAD < changes.user.shape[0]:
             for node in (changes.user[e + _PREFETCH_AHEAD], changes.item[e + _PREFETCH_AHEAD]):
-                _prefetch(tables.sums, node * layers * dim, layers * dim)
-                _prefetch(tables.pushed, node * layers * dim, layers * dim)
+                prefetch(tables.sums, node * layers * dim, layers * dim)
+                prefetch(tables.pushed, node * tables.pushed.shape[1] * dim, layers * dim)
         u, v, weight = changes.user[e], changes.item[e], changes.weight[e]
         touched[2 * e], touched[2 * e + 1] = u, v
+        if is_shared:
+            _mark_owed(tables, v)
         for node, other in ((u, v), (v, u)):
             tables.head[node, PEAK] = max(tables.head[node, PEAK], abs(weight))
             ratio = abs(weight) * tables.head[node, ROOT] ** 2
@@ -112,21 +101,21 @@ def _refresh(tables: Tables, graph: Adjacency, weights: Weights, nodes: NDArray[
     z = np.empty(dim, np.float32)
     for i in range(nodes.shape[0]):
         if i + _PREFETCH_AHEAD < nodes.shape[0]:
-            _prefetch(tables.base, nodes[i + _PREFETCH_AHEAD] * dim, dim)
+            prefetch(tables.base, nodes[i + _PREFETCH_AHEAD] * dim, dim)
         v = nodes[i]
         if tables.queued[v]:
             continue
         tables.queued[v] = (1 << layers) - 1
-        head, edges = tables.head[v], graph.lists.length[v]
-        if edges == 0:
-            tables.sums[v] = 0.0
+        head, edges = tables.head[v], _edges_of(tables, graph, v)
+        if graph.lists.length[v] == 0:
+            _resum_node(tables, graph, v)
             head[ROOT], head[LEAST_TOLERANCE] = 0.0, np.inf
-            head[PEAK] = 0.0
-        else:
-            head[PEAK] = max(head[PEAK], np.float32(graph.degree[v]))
-            if graph.degree[v] < head[PEAK] * _RESUM_FALL:
+        if edges > 0:
+            degree = _degree_of(tables, graph, v)
+            head[PEAK] = max(head[PEAK], np.float32(degree))
+            if degree < head[PEAK] * _RESUM_FALL:
                 _resum_node(tables, graph, v)
-            head[ROOT] = 1.0 / np.sqrt(graph.degree[v])
+            head[ROOT] = 1.0 / np.sqrt(degree)
         _combine(tables, weights, v, z)
         square = np.float32(0.0)
         for k in range(dim):
@@ -201,16 +190,19 @@ def _pass_on(
     deeper = layer + 1
     bit, alpha = 1 << deeper, weights.alphas[deeper]
     least = np.float32(np.inf)
+    is_shared = is_one_of_several(tables)
     start = graph.lists.start[u]
     end = start + graph.lists.length[u]
     for cell in range(start, end):
         if cell + _PREFETCH_AHEAD < end:
             later = graph.neighbour[cell + _PREFETCH_AHEAD]
-            _prefetch(tables.sums, (later * layers + layer) * dim, dim)
-            _prefetch(tables.head, later * tables.head.shape[1], tables.head.shape[1])
+            prefetch(tables.sums, (later * layers + layer) * dim, dim)
+            prefetch(tables.head, later * tables.head.shape[1], tables.head.shape[1])
         v, weight = graph.neighbour[cell], graph.weight[cell]
         for k in range(dim):
             tables.sums[v, layer, k] += weight * delta[k]
+        if is_shared:
+            _mark_owed(tables, v)
         head = tables.head[v]
         step = weight * np.float32(size) * head[ROOT]
         head[MOVED] += alpha * step
@@ -228,9 +220,35 @@ def _pass_on(
 
 
 @njit(cache=True, nogil=True)
+def _degree_of(tables: Tables, graph: Adjacency, v: int) -> float:
+    """The degree over all shards; the graph's own is that of this shard's edges."""
+    if is_one_of_several(tables):
+        return float(graph.degree[v] + tables.head[v, RHO + 2 * tables.sums.shape[1]])
+    return float(graph.degree[v])
+
+
+@njit(cache=True, nogil=True)
+def _edges_of(tables: Tables, graph: Adjacency, v: int) -> int:
+    """How many edges a node has over all shards."""
+    own = int(graph.lists.length[v])
+    if is_one_of_several(tables):
+        return own + int(tables.head[v, RHO + 2 * tables.sums.shape[1] + 1])
+    return own
+
+
+@njit(cache=True, nogil=True)
+def _mark_owed(tables: Tables, v: int) -> None:
+    """This shard's part of an item may have moved."""
+    if tables.dirty[v] & (IS_ITEM | IS_OWED) == IS_ITEM:
+        tables.dirty[v] |= IS_OWED
+        tables.queue[tables.moved_count[1], OWED_QUEUE] = v
+        tables.moved_count[1] += 1
+
+
+@njit(cache=True, nogil=True)
 def _mark_dirty(tables: Tables, v: int) -> None:
-    if not tables.dirty[v]:
-        tables.dirty[v] = 1
+    if not tables.dirty[v] & IS_DIRTY:
+        tables.dirty[v] |= IS_DIRTY
         tables.moved[tables.moved_count[0]] = v
         tables.moved_count[0] += 1
 
@@ -260,16 +278,20 @@ def resum(tables: Tables, graph: Adjacency, nodes: NDArray[np.int32]) -> None:
 
 @njit(cache=True, nogil=True, fastmath=FLOAT)
 def _resum_node(tables: Tables, graph: Adjacency, v: int) -> None:
+    layers = tables.sums.shape[1]
     tables.sums[v] = 0.0
+    if is_one_of_several(tables):
+        tables.sums[v] = tables.pushed[v, layers:]
+        _mark_owed(tables, v)
     degree = 0.0
     start = graph.lists.start[v]
     for cell in range(start, start + graph.lists.length[v]):
         u, weight = graph.neighbour[cell], graph.weight[cell]
         degree += np.float64(weight)
-        for layer in range(tables.sums.shape[1]):
+        for layer in range(layers):
             _add(tables.sums[v, layer], weight, tables.pushed[u, layer])
     graph.degree[v] = degree
-    tables.head[v, PEAK] = np.float32(degree)
+    tables.head[v, PEAK] = np.float32(_degree_of(tables, graph, v))
 
 
 @njit(cache=True, nogil=True, fastmath=FLOAT)
@@ -277,7 +299,8 @@ def recompute(tables: Tables, graph: Adjacency, weights: Weights, nodes: NDArray
     """Recomputes ŷ and the sums layer by layer, then tolerances and limits."""
     for layer in range(tables.sums.shape[1]):
         for v in nodes:
-            root = np.float32(1.0 / np.sqrt(graph.degree[v])) if graph.lists.length[v] else np.float32(0.0)
+            degree = _degree_of(tables, graph, v)
+            root = np.float32(1.0 / np.sqrt(degree)) if _edges_of(tables, graph, v) else np.float32(0.0)
             tables.pushed[v, layer] = 0.0
             if layer == 0:
                 _add(tables.pushed[v, layer], root, tables.base[v])
@@ -285,6 +308,9 @@ def recompute(tables: Tables, graph: Adjacency, weights: Weights, nodes: NDArray
                 _add(tables.pushed[v, layer], root * root, tables.sums[v, layer - 1])
         for v in nodes:
             tables.sums[v, layer] = 0.0
+            if is_one_of_several(tables):
+                tables.sums[v, layer] = tables.pushed[v, tables.sums.shape[1] + layer]
+                _mark_owed(tables, v)
             start = graph.lists.start[v]
             for cell in range(start, start + graph.lists.length[v]):
                 _add(tables.sums[v, layer], graph.weight[cell], tables.pushed[graph.neighbour[cell], layer])
@@ -311,30 +337,3 @@ def _add(row: NDArray[np.float32], factor: float, other: NDArray[np.float32]) ->
     single = np.float32(factor)
     for k in range(row.shape[0]):
         row[k] += single * other[k]
-
-
-@intrinsic
-def _prefetch(_typing_context: Any, array: Any, first: Any, count: Any) -> Any:  # noqa: ANN401 - numba's own types
-    """Starts loading `count` entries of a contiguous array into the cache, from flat index `first` on.
-
-    A hint to the processor: it changes no result, and any index is safe.
-    """
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
-        word, pointer = ir.IntType(64), ir.IntType(8).as_pointer()
-        struct = context.make_array(signature.args[0])(context, builder, arguments[0])
-        start, length = (
-            builder.mul(context.cast(builder, value, kind, types.int64), struct.itemsize)
-            for value, kind in zip(arguments[1:], signature.args[1:], strict=True)
-        )
-        start = builder.add(start, builder.ptrtoint(struct.data, word))
-        small = ir.IntType(32)
-        hint_type = ir.FunctionType(ir.VoidType(), [pointer, small, small, small])
-        hint = builder.module.declare_intrinsic("llvm.prefetch", [pointer], hint_type)
-        constants = [ir.Constant(small, number) for number in (_FOR_WRITING, _KEEP, _DATA)]
-        line_bytes = ir.Constant(word, _CACHE_LINE_BYTES)
-        with cgutils.for_range_slice(builder, ir.Constant(word, 0), length, line_bytes) as (offset, _):
-            builder.call(hint, [builder.inttoptr(builder.add(start, offset), pointer), *constants])
-        return context.get_dummy_value()
-
-    return types.void(array, first, count), codegen

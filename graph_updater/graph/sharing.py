@@ -1,0 +1,193 @@
+"""Several shards that share the items: each owns some users with all their edges, and tells the others its part of S.
+
+**What is exchanged.** An item's neighbours are users of all shards. Its sums and its degree are sums over shards,
+
+    S⁽ˡ⁾ᵥ = Σⱼ Pⱼ⁽ˡ⁾ᵥ        Pⱼ⁽ˡ⁾ᵥ = Σ w_uv ŷ⁽ˡ⁾ᵤ over the users u of shard j        dᵥ = Σⱼ dⱼᵥ
+
+Shard k knows its own part and P̂ⱼ, what each other one has told last. With S⁽ˡ⁾ᵥ = Pₖ⁽ˡ⁾ᵥ + Σⱼ P̂ⱼ⁽ˡ⁾ᵥ it has the
+whole embedding of every item, and propagates as one shard does (`graph_updater.graph.propagation`): what an item's y
+has moved it pushes to its own users; what these have moved changes its own part. A part is told again once its degree
+has changed or one of its layers has moved further than a limit, ‖Pⱼ⁽ˡ⁾ᵥ - P̂ⱼ⁽ˡ⁾ᵥ‖ > τ⁽ˡ⁾ᵥ. So a change travels through
+the shards layer by layer, and comes to rest: parts of layer 0 depend on the shard's own edges alone, those of layer
+l + 1 on parts of layer l.
+
+**A part is told whole**, never as an increment. A repeated one changes nothing, and where several follow one another
+(a compacted topic, a reader that was away) the last one is enough. Only the order of one shard's parts of one item
+matters.
+
+**The bound.** Once all parts told have arrived, degrees are exact, and what is not told is at most τ per other shard.
+This adds to the bound of S just as what a neighbour has not told does:
+
+    item   b⁽ˡ⁾ᵥ = Σᵤ w_uv (t⁽ˡ⁾ᵤ + e⁽ˡ⁾ᵤ) + Σⱼ τ⁽ˡ⁾ᵥ over the other shards j
+    user   b⁽ˡ⁾ᵤ = Σᵥ w_uv (t⁽ˡ⁾ᵥ + e⁽ˡ⁾ᵥ)        e⁽ˡ⁺¹⁾ = b⁽ˡ⁾ / d        ‖z̃ - z‖ ≤ Σₗ αₗ₊₁ b⁽ˡ⁾ / √d
+
+in the first line over the users of all shards, with t and e as their own shards have them; in the second with the
+limits and errors that the items have in the user's shard. With one shard the last term of the first line is gone.
+
+**The limit** is τ⁽ˡ⁾ᵥ = ε ‖S⁽ˡ⁾ᵥ‖ / √N for N shards. As y⁽ˡ⁺¹⁾ᵥ = S⁽ˡ⁾ᵥ / dᵥ, what N - 1 others have not told shifts an
+item's y by less than ε ‖y‖ if the directions are unrelated, which is what its own limit t allows, and by
+ε ‖y‖ (N - 1) / √N at most. Below a millionth of ‖S⁽ˡ⁾ᵥ‖, where float32 cannot tell, nothing is told again, so that
+rounding errors of two shards do not answer each other for ever.
+
+**Which parts to look at.** The kernels note every item whose own part may have moved; receiving a part notes it as
+well, since the limit is relative to the whole.
+
+**Parts that may wait.** Most parts move because embeddings of users have moved, not because edges have changed. They
+may be told less often (`take_owed`): until then S is further off, but degrees are exact.
+
+**Decay.** Stored weights are relative to a landmark, and every shard moves its own. A part is told with it, and scaled
+by whoever adds it up: degrees by 2^(difference / half-life), sums by the root of that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph_updater.graph.bipartite import BipartiteGraph
+from graph_updater.graph.node_tables import IS_ITEM, IS_OWED, OWED_QUEUE, PEAK, RHO, UNKNOWN_LANDMARK
+from graph_updater.graph.parts import Parts, PartStore
+from graph_updater.graph.propagation import Propagation
+
+LEAST_SHARE: Final = 2.0**-20
+"""The least limit, relative to the whole sum."""
+
+
+class Told(NamedTuple):
+    """What a shard has told: its number, nodes of items, each once, and its parts of them."""
+
+    shard: int
+    nodes: NDArray[np.int32]
+    parts: Parts
+
+
+class Sharing:
+    """One shard's exchange of parts with the others.
+
+    Args:
+        graph: the shard's own edges.
+        propagation: over them; made as `one_of_several`.
+        shards: how many there are.
+        shard: the number of this one, from 0.
+        half_life_ms: of the graph's weights; 0 without decay.
+    """
+
+    def __init__(
+        self, graph: BipartiteGraph, propagation: Propagation, shards: int, shard: int, half_life_ms: int = 0
+    ) -> None:
+        self._graph = graph
+        self._propagation = propagation
+        self._shard = shard
+        self._others = [number for number in range(shards) if number != shard]
+        self._half_life_ms = half_life_ms
+        self._landmark_ms = graph.landmark_ms
+        self.store = PartStore(shards, propagation.layers, propagation.dim, half_life_ms)
+        self._share = max(propagation.epsilon / math.sqrt(shards), LEAST_SHARE)
+
+    def add_items(self, nodes: NDArray[np.int32]) -> None:
+        """These nodes, which have rows in the tables, are items."""
+        self.store.add_items(nodes)
+        self._propagation.tables.dirty[nodes] |= np.uint8(IS_ITEM)
+
+    def limits(self, nodes: NDArray[np.int32]) -> NDArray[np.float32]:
+        """How far a part may move before it is told again: (nodes, L)."""
+        whole = np.linalg.norm(self._propagation.tables.sums[nodes], axis=2)
+        return np.asarray(self._share * whole, np.float32)
+
+    def take_owed(self, *, of_own_edges: bool = False) -> NDArray[np.int32]:
+        """The items whose part is to be told (again); from now on `told` gives it, and it counts as told.
+
+        Args:
+            of_own_edges: only those whose degree or number of edges has changed. The others, moved by the embeddings of
+                their users, stay owed; the bound holds once they have been told, too.
+        """
+        self.follow_landmark()
+        nodes = self._take_marked()
+        degree, edges = self.store.told_degrees(self._shard, nodes, self._graph.landmark_ms)
+        adjacency = self._graph.adjacency
+        due = (adjacency.degree[nodes] != degree) | (adjacency.lists.length[nodes] != edges)
+        if of_own_edges:
+            self._mark_owed(nodes[~due])
+        else:
+            rest = np.flatnonzero(~due)
+            apart = self._own(nodes[rest]).sums - self.told(nodes[rest]).sums
+            due[rest] = (np.linalg.norm(apart, axis=2) > self.limits(nodes[rest])).any(axis=1)
+        nodes = np.asarray(nodes[due])
+        self.store.put(self._shard, nodes, self._own(nodes))
+        return nodes
+
+    def told(self, nodes: NDArray[np.int32]) -> Parts:
+        """This shard's parts as they were last taken."""
+        return self.store.told(self._shard, nodes, self._graph.landmark_ms)
+
+    def receive(self, told: Sequence[Told]) -> None:
+        """Takes in what other shards have told, one after the other; all numbers are finite. Parts of many shards at
+        once take little more time than those of one.
+        """
+        nodes = np.unique(np.concatenate([np.zeros(0, np.int32), *(one.nodes for one in told)]))
+        if nodes.size == 0:
+            return
+        for one in told:
+            self.store.put(*one)
+        if self._half_life_ms and self._graph.landmark_ms == UNKNOWN_LANDMARK:
+            self._graph.landmark_ms = self.store.latest_landmark_ms()
+        if not self.follow_landmark():
+            self._add_up(nodes)
+
+    def follow_landmark(self) -> bool:
+        """Adds all parts up again if the graph's landmark was moved without `Propagation.rescale`, as it is while the
+        shard has no edges. Returns whether it did. To be called before edges are applied.
+        """
+        if self._landmark_ms == self._graph.landmark_ms:
+            return False
+        self._landmark_ms = self._graph.landmark_ms
+        if self._graph.edge_count:
+            return False
+        items = np.flatnonzero(self._propagation.tables.dirty & IS_ITEM).astype(np.int32)
+        self._propagation.tables.head[items, PEAK] = 0.0
+        self._add_up(items)
+        return True
+
+    def _own(self, nodes: NDArray[np.int32]) -> Parts:
+        """This shard's parts as they are now."""
+        layers, tables, adjacency = self._propagation.layers, self._propagation.tables, self._graph.adjacency
+        return Parts(
+            degree=adjacency.degree[nodes],
+            edges=adjacency.lists.length[nodes].astype(np.int64),
+            landmark_ms=np.full(nodes.size, self._graph.landmark_ms),
+            sums=tables.sums[nodes] - tables.pushed[nodes, layers:],
+        )
+
+    def _add_up(self, nodes: NDArray[np.int32]) -> None:
+        """Replaces what the other shards' parts of these items add up to."""
+        tables, layers = self._propagation.tables, self._propagation.layers
+        own = self._own(nodes).sums
+        parts = [self.store.told(shard, nodes, self._graph.landmark_ms) for shard in self._others]
+        whole = np.sum([part.sums for part in parts], axis=0, dtype=np.float32)
+        tables.pushed[nodes, layers:] = whole
+        tables.sums[nodes] = own + whole
+        column = RHO + 2 * layers
+        tables.head[nodes, column] = np.sum([part.degree for part in parts], axis=0)
+        tables.head[nodes, column + 1] = np.sum([part.edges for part in parts], axis=0)
+        self._mark_owed(nodes)
+        self._propagation.refresh(nodes)
+
+    def _take_marked(self) -> NDArray[np.int32]:
+        """The items noted since the last call."""
+        tables = self._propagation.tables
+        nodes = tables.queue[: tables.moved_count[1], OWED_QUEUE].copy()
+        tables.moved_count[1] = 0
+        tables.dirty[nodes] &= ~np.uint8(IS_OWED)
+        return nodes
+
+    def _mark_owed(self, nodes: NDArray[np.int32]) -> None:
+        tables = self._propagation.tables
+        new = nodes[(tables.dirty[nodes] & IS_OWED) == 0]
+        count = int(tables.moved_count[1])
+        tables.queue[count : count + new.size, OWED_QUEUE] = new
+        tables.moved_count[1] = count + new.size
+        tables.dirty[new] |= np.uint8(IS_OWED)
