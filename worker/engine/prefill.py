@@ -27,11 +27,12 @@ def chunk_due(part: Part, most_tokens: int) -> list[Stretch]:
 
     Args:
         part: prepared, and looked up in the cache.
-        most_tokens: what one step should not exceed. A stretch that is longer is a chunk all the same, and candidates
-            never are: a part of which no prefix is left to compute runs as it is.
+        most_tokens: what one step should not exceed. A stretch that is longer is a chunk all the same. Candidates are
+            not cut, and a prefix that is little beside them runs with them.
     """
     first, *others = _unknown_runs(part) or [[]]
-    if not others and part.tokens <= most_tokens:
+    is_little = part.prefix_tokens <= part.suffix_tokens // 4
+    if not others and (part.tokens <= most_tokens or is_little):
         return []
     chunk: list[Stretch] = []
     tokens = 0

@@ -170,7 +170,7 @@ class RequestQueue:
         """Tokens of a prompt's prefix and candidates in one part. A prefix that would leave them less than a quarter of
         a step is computed by itself.
         """
-        most = self.step_tokens(0)
+        most = min(max(self.step_tokens(0), LEAST_PART_TOKENS), self._settings.max_batch_tokens)
         return most if len(prompt.prefix) <= most * 3 // 4 else most + len(prompt.prefix)
 
     def step_back(self, part: Part, tokens: int) -> None:
@@ -275,5 +275,7 @@ class PromptSizes:
 
 LEAST_STEP_TOKENS: Final = 256
 """Smaller steps would spend their time on reading weights."""
+LEAST_PART_TOKENS: Final = 1_024
+"""Candidates are not cut further apart: without a cache each part computes the prefix anew."""
 _WEIGHT: Final = 0.05
 _LARGEST_SURPRISE: Final = 10.0

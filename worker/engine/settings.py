@@ -21,7 +21,7 @@ class EngineSettings(SettingsSection):
     device: str = Field("cpu", description="a torch device, cpu or cuda")
     max_batch_tokens: int = Field(8_192, ge=1, description="most tokens that pass a stage together")
     max_step_s: float = Field(
-        0.5,
+        0.25,
         gt=0,
         description="time that one step should not exceed, as predicted: batches stay smaller, long prompts are cut",
     )

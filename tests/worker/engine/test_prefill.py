@@ -233,6 +233,12 @@ def test_a_chunk_is_what_fits_of_the_first_unknown_neighbours(known, most, expec
     assert places(part, chunk_due(part, most)) == expected
 
 
+def test_a_prefix_that_is_little_beside_its_candidates_runs_with_them():
+    """A step for it alone would gain nobody a turn."""
+    assert chunk_due(part_of([0, 0], suffixes=24), 10) == []
+    assert len(chunk_due(part_of([0, 0], suffixes=23), 10)) == 2
+
+
 def test_gaps_are_closed_before_a_batch():
     """Of unknown stretches with known ones between them the first neighbours; else none."""
     gapped = part_of([0, 0, 1, 0])

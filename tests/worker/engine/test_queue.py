@@ -431,6 +431,15 @@ def test_a_long_prefix_does_not_cut_its_candidates_apart():
         queue.take_all()
 
 
+def test_slow_stages_do_not_cut_candidates_into_crumbs():
+    """Each part may have to compute the prefix anew: a thousand tokens stay together."""
+    queue = make_queue(max_step_s=0.0001)
+    queue.enqueue(job(1.0, candidates=20))
+    part = queue.take_next(1e9)
+    queue.put_prepared(part, prompt_of(170, [70] * 20), 0.001)
+    assert len(part) == 12
+
+
 def test_what_is_more_urgent_than_everything_prepared_is_prepared():
     """However much is: it would run next."""
     queue = make_queue()
