@@ -1,31 +1,56 @@
 """How fast is the engine, and what do exits buy? READ FIRST: `main` names every step.
 
 The same requests (20 candidates each, prompts of the log's last tenth as of their time) are scored by transformers as a
-user would write it, by ONNX Runtime in int8, and by this engine: at full depth, with exits at the base threshold, and
-with exits in int8 and bfloat16. All in one process, alternating; times are medians over rounds.
+user would write it, by ONNX Runtime in int8, by llama.cpp where it is installed (`benchmarks.engine_llama`), and by
+this engine: at full depth and with exits at the base threshold, in every number format. All in one process,
+alternating; times are medians over rounds, ratios are medians of the rounds' ratios.
 
     python -m benchmarks.engine --data ../shared/datasets/ml-100k --out out/engine.json
+    python -m benchmarks.engine --data … --backbone smollm2 --out out/engine-smollm2.json
+
+With `--backbone` the layers are those of a checkpoint and the heads are random: times, memory and how far the answers
+agree are measured, and neither exits nor their quality. Keys of the JSON file, by contestant's name:
+
+- `NAME_candidates_per_second`; `memory_mb`: resident when ready to score, the libraries not counted, in a process of
+  its own, and `memory_scoring_mb`: behind the first page.
+- `correlation_NAME`, `largest_difference_NAME`: of the rates with those of transformers in float32 (`naive`).
+- `best`: the fastest of this engine whose AUC is within 0.001 of full depth, or, where heads are random, whose rates
+  correlate to 0.99; `best_speedup`, `best_speedup_over_onnx`, `best_speedup_llama_cpp`: over `naive`, ONNX Runtime, and
+  the fastest of llama.cpp's formats (`llama_cpp`).
+- `mfu`, `mfu_bfloat16`: needed operations ÷ time at full depth, by what a 2,048-wide product reaches in that format.
+- `memory_by_weights`: of this engine by number format, `memory_mb` ÷ what the weights weigh.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import statistics
+import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from benchmarks.engine_contestants import FULL_DEPTH, Contestant, Floats, Naive, OnnxInt8, Ours
+from benchmarks.engine_contestant_memory import memory_of
+from benchmarks.engine_contestants import FULL_DEPTH, Contestant, Ours
+from benchmarks.engine_field import competing, export, made
+from benchmarks.engine_inputs import Floats
+from benchmarks.engine_memory import weights_mb
+from benchmarks.engine_operations import operations
 from benchmarks.engine_plots import FrontierRun, draw
 from benchmarks.engine_requests import Request, requests_of
-from benchmarks.harness import add_bundle, bundle_folder, exit_on_error, finish, parser
+from benchmarks.engine_rounds import Rounds, run_rounds, timed
+from benchmarks.harness import add_backbone, add_bundle, bundle_folder, exit_on_error, finish, parser
+from benchmarks.untrained_bundle import save_untrained
 from evaluation.metrics import auc
+from event_data.event_log import EventLog
 from event_data.load import load_log
 from models.bundle import Bundle
 from models.calibration import Criterion
@@ -34,12 +59,16 @@ from models.prompt import Prompt
 from runtime.errors import ExitstreamError
 from runtime.process.allocator import keep_freed_memory
 from worker.budget.controller import FixedThreshold
-from worker.engine.settings import EngineSettings, Precision
+from worker.engine.settings import EngineSettings
 
 AUC_TOLERANCE: Final = 0.001
+LEAST_CORRELATION: Final = 0.99
 FRONTIER_POINTS: Final = 8
 FRONTIER_ROUNDS: Final = 3
-MATRIX: Final = 2048
+HEAD_STD: Final = 0.03
+"""Of random heads: their rates differ from candidate to candidate, and none is close to 0 or 1."""
+SIZES: Final = {"requests": (200, 6), "in_flight": (16, 2), "rounds": (7, 3)}
+"""Of a bundle's model, and of a checkpoint's, which takes seconds a page."""
 
 
 def main() -> None:
@@ -48,121 +77,154 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()  # as a worker does; all contestants gain
     log = load_log(arguments.data)
-    try:
-        bundle = Bundle.load(bundle_folder(arguments.bundle, log))
-    except ExitstreamError as error:
-        exit_on_error(error)
-    requests = requests_of(bundle, log, arguments.requests)
-    contestants = _contestants(bundle, arguments.threads)
-    aucs = {name: _auc(contestant, requests) for name, contestant in contestants.items()}
-    rounds = _rounds(contestants, requests, arguments)
-    figures = _figures(rounds, aucs) | _engine_figures(bundle, contestants, requests, rounds)
-    frontier = _frontier(bundle, requests)
-    draw(frontier, figures, arguments.out)
-    finish(figures | {"frontier": [point.figures() for point in frontier]}, arguments.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            figures = _measured(arguments, log, Path(scratch))
+        except ExitstreamError as error:
+            exit_on_error(error)
+    finish(figures, arguments.out)
 
 
 def _arguments() -> Namespace:
-    arguments = parser("Candidates per second of the scoring engine against transformers and ONNX Runtime.")
+    arguments = parser("Candidates per second of the scoring engine against others.")
     add_bundle(arguments)
-    arguments.add_argument("--requests", type=int, default=200, help="requests whose AUC is measured")
-    arguments.add_argument("--in-flight", type=int, default=16, help="requests scored together in a round")
-    arguments.add_argument("--rounds", type=int, default=7, help="medians are over these")
+    add_backbone(arguments)
+    arguments.add_argument("--requests", type=int, help="requests whose answers are compared")
+    arguments.add_argument("--in-flight", type=int, help="requests scored together in a round")
+    arguments.add_argument("--rounds", type=int, help="medians are over these")
     arguments.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every contestant")
     # Hides the exporter's and quantiser's warnings.
     logging.getLogger().setLevel(logging.ERROR)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    return arguments.parse_args()
+    given = arguments.parse_args()
+    for name, sizes in SIZES.items():
+        if getattr(given, name) is None:
+            setattr(given, name, sizes[given.backbone is not None])
+    return given
 
 
-def _contestants(bundle: Bundle, threads: int) -> dict[str, Contestant]:
-    base = bundle.calibration.base_threshold
+def _measured(arguments: Namespace, log: EventLog, scratch: Path) -> dict[str, Any]:
+    trained = arguments.backbone is None
+    bundle, folder = _bundle(arguments, log, scratch / "bundle")
+    requests = requests_of(bundle, log, arguments.requests)
+    export(bundle.model, scratch)
+    field = competing(scratch, arguments.threads, bundle.calibration.base_threshold if trained else None)
+    # One with exits takes what full depth takes.
+    alone = [name for name in field if not name.startswith("exit")]
+    memory = {name: memory_of(name, folder, scratch, arguments.threads) for name in alone}
+    weights = {precision: weights_mb(bundle.model, precision) for precision in ("float32", "bfloat16", "int8")}
+    contestants = made(field, bundle.model, bundle.calibration)
+    answers = {
+        name: contestant.score([request.prompt for request in requests]) for name, contestant in contestants.items()
+    }
+    rounds = run_rounds(contestants, requests, arguments.in_flight, arguments.rounds)
+    figures = {"layers": bundle.model.backbone.config.num_hidden_layers, "requests": len(requests)}
+    figures |= _memory_figures(memory, weights) | _compared(answers, requests, rounds, trained=trained)
+    figures |= _engine_figures(bundle.model, contestants, requests, rounds)
+    if trained:
+        frontier = _frontier(bundle, requests)
+        figures |= _exit_figures(bundle, contestants, requests, rounds)
+        draw(frontier, figures, arguments.out)
+        figures["frontier"] = [point.figures() for point in frontier]
+    return figures
 
-    def ours(precision: Precision, threshold: float) -> Ours:
-        return Ours(bundle, EngineSettings(precision=precision), threshold)
 
+def _bundle(arguments: Namespace, log: EventLog, scratch: Path) -> tuple[Bundle, Path]:
+    """The trained bundle, or one on a checkpoint, and its folder."""
+    if arguments.backbone is None:
+        folder = bundle_folder(arguments.bundle, log)
+        return Bundle.load(folder), folder
+    save_untrained(arguments.backbone, arguments.layers, log, scratch)
+    bundle = Bundle.load(scratch)
+    torch.manual_seed(0)
+    for head in bundle.model.heads:
+        torch.nn.init.normal_(head.linear.weight, std=HEAD_STD)  # type: ignore[union-attr, arg-type]
+    return bundle, scratch
+
+
+def _memory_figures(memory: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]) -> dict[str, Any]:
+    ours = {"float32": "full_depth", "bfloat16": "full_depth_bfloat16", "int8": "full_depth_int8"}
     return {
-        "naive": Naive(bundle),
-        "onnx": OnnxInt8(bundle, threads),
-        "full_depth": ours("float32", FULL_DEPTH),
-        "exit": ours("float32", base),
-        "exit_int8": ours("int8", base),
-        "exit_bfloat16": ours("bfloat16", base),
+        "memory_mb": {name: told["loaded_mb"] for name, told in memory.items()},
+        "memory_scoring_mb": {name: told["scoring_mb"] for name, told in memory.items()},
+        "weights_mb": dict(weights),
+        "memory_by_weights": {
+            precision: memory[name]["loaded_mb"] / weights[precision] for precision, name in ours.items()
+        },
     }
 
 
-def _auc(contestant: Contestant, requests: Sequence[Request]) -> float:
+def _compared(
+    answers: Mapping[str, Floats], requests: Sequence[Request], rounds: Rounds, *, trained: bool
+) -> dict[str, Any]:
+    """Speed and answers side by side. See the module for what `best` is."""
+    correlations = {name: float(np.corrcoef(ctrs, answers["naive"])[0, 1]) for name, ctrs in answers.items()}
+    figures: dict[str, Any] = {f"correlation_{name}": value for name, value in correlations.items()}
+    figures |= {f"largest_difference_{name}": _largest(ctrs, answers["naive"]) for name, ctrs in answers.items()}
+    ours = [name for name in answers if name.startswith(("exit", "full_depth"))]
+    if trained:
+        aucs = {name: _auc(ctrs, requests) for name, ctrs in answers.items()}
+        figures |= {f"auc_{name}": value for name, value in aucs.items()}
+        good = [name for name in ours if aucs[name] >= aucs["full_depth"] - AUC_TOLERANCE]
+        figures["exit_speedup"] = rounds.speedup("exit", over="naive")
+    else:
+        good = [name for name in ours if correlations[name] >= LEAST_CORRELATION]
+    best = min(good, key=rounds.median)
+    llama = min((name for name in answers if name.startswith("llama")), key=rounds.median, default=None)
+    return figures | {
+        **{f"{name}_candidates_per_second": 1 / rounds.median(name) for name in answers},
+        "full_depth_speedup": rounds.speedup("full_depth", over="naive"),
+        "full_depth_bfloat16_speedup": rounds.speedup("full_depth_bfloat16", over="naive"),
+        "full_depth_bfloat16_speedup_over_bfloat16": rounds.speedup("full_depth_bfloat16", over="naive_bfloat16"),
+        "best": best,
+        "best_speedup": rounds.speedup(best, over="naive"),
+        "best_speedup_over_onnx": rounds.speedup(best, over="onnx"),
+        "llama_cpp": llama,
+        "best_speedup_llama_cpp": None if llama is None else rounds.speedup(best, over=llama),
+        "onnx_is_faster_than_naive": rounds.speedup("onnx", over="naive") > 1,
+    }
+
+
+def _largest(ctrs: Floats, others: Floats) -> float:
+    return float(np.abs(ctrs - others).max())
+
+
+def _auc(ctrs: Floats, requests: Sequence[Request]) -> float:
     """Over the candidates whose outcome is known."""
-    ctrs = contestant.score([request.prompt for request in requests])
     labels = np.concatenate([request.labels for request in requests])
     known = ~np.isnan(labels)
     return auc(labels[known] > 0, ctrs[known])
 
 
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """Seconds per candidate by contestant, and the speed of a matrix product in the same rounds."""
-
-    seconds: Mapping[str, Sequence[float]]
-    matmul_rates: Sequence[float]  # floating-point operations per second
-
-    def median(self, name: str) -> float:
-        """Seconds per candidate of the middle round."""
-        return statistics.median(self.seconds[name])
-
-    def speedup(self, name: str, over: str) -> float:
-        """How many times as fast: the median of the rounds' ratios, so that a slow phase of the machine hits both."""
-        pairs = zip(self.seconds[over], self.seconds[name], strict=True)
-        return statistics.median(slow / fast for slow, fast in pairs)
-
-
-def _rounds(contestants: Mapping[str, Contestant], requests: Sequence[Request], arguments: Namespace) -> Rounds:
-    """Every contestant in turn scores the same few requests; then the next few."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    rates: list[float] = []
-    matrix = torch.randn(MATRIX, MATRIX)
-    for number in range(arguments.rounds + 1):
-        chosen = [requests[(number * arguments.in_flight + i) % len(requests)] for i in range(arguments.in_flight)]
-        prompts = [request.prompt for request in chosen]
-        candidates = sum(len(prompt.suffixes) for prompt in prompts)
-        for name, contestant in contestants.items():
-            contestant.score(prompts[:1])  # untimed: the contestant before has filled the caches
-            seconds[name].append(_timed(contestant.score, prompts) / candidates)
-        product = min(_timed(torch.mm, matrix, matrix) for _ in range(3))
-        rates.append(2 * MATRIX**3 / product)
-    # The first round warms up.
-    return Rounds({name: times[1:] for name, times in seconds.items()}, rates[1:])
-
-
-def _timed(call: Callable[..., object], *arguments: object) -> float:
-    started_s = time.perf_counter()
-    call(*arguments)
-    return time.perf_counter() - started_s
-
-
-def _figures(rounds: Rounds, aucs: Mapping[str, float]) -> dict[str, Any]:
-    """The comparison. Best is the fastest of ours whose AUC is within the tolerance of full depth."""
-    ours = [name for name in aucs if name.startswith("exit") or name == "full_depth"]
-    good = [name for name in ours if aucs[name] >= aucs["full_depth"] - AUC_TOLERANCE]
-    best = min(good, key=rounds.median)
-    rates = {f"{name}_candidates_per_second": 1 / rounds.median(name) for name in aucs}
-    return rates | {
-        "full_depth_speedup": rounds.speedup("full_depth", over="naive"),
-        "exit_speedup": rounds.speedup("exit", over="naive"),
-        "best": best,
-        "best_speedup": rounds.speedup(best, over="naive"),
-        "best_speedup_over_onnx": rounds.speedup(best, over="onnx"),
-        "onnx_is_faster_than_naive": rounds.speedup("onnx", over="naive") > 1,
-        **{f"auc_{name}": value for name, value in aucs.items()},
-    }
-
-
 def _engine_figures(
+    model: ExitModel, contestants: Mapping[str, Contestant], requests: Sequence[Request], rounds: Rounds
+) -> dict[str, Any]:
+    """Figures of this engine alone at full depth: where its time goes, and how long one request alone takes."""
+    prompts = [request.prompt for request in requests]
+    candidates = sum(len(prompt.suffixes) for prompt in prompts)
+    needed = sum(operations(model, prompt) for prompt in prompts) / candidates
+    figures: dict[str, Any] = {}
+    for name, ending, precision in (
+        ("full_depth", "", "float32"),
+        ("full_depth_bfloat16", "_bfloat16", "bfloat16"),
+    ):
+        full = contestants[name]
+        assert isinstance(full, Ours)
+        rate = statistics.median(rounds.matmul_rates[precision])
+        figures |= {
+            f"outside_model_share{ending}": _outside_model(full, prompts),
+            f"mfu{ending}": needed / rounds.median(name) / rate,
+            f"matmul_gflops{ending}": rate / 1e9,
+            **_alone(full, prompts, f"{name}_"),
+        }
+    return figures
+
+
+def _exit_figures(
     bundle: Bundle, contestants: Mapping[str, Contestant], requests: Sequence[Request], rounds: Rounds
 ) -> dict[str, Any]:
-    """Figures of this engine alone: where its time goes, and how long one request alone takes."""
-    full, early = contestants["full_depth"], contestants["exit"]
-    assert isinstance(full, Ours)
+    """What exits at the base threshold save."""
+    early = contestants["exit"]
     assert isinstance(early, Ours)
     prompts = [request.prompt for request in requests]
     results = early.results(prompts)
@@ -170,36 +232,14 @@ def _engine_figures(
     share = run / sum(result.token_layers_full for result in results)
     time_share = rounds.median("exit") / rounds.median("full_depth")
     layers = np.concatenate([result.exit_layer for result in results])
-    candidates = sum(len(prompt.suffixes) for prompt in prompts)
-    needed = sum(operations(bundle.model, prompt) for prompt in prompts) / candidates
     return {
         "token_layers_share": share,
         "time_saved_per_token_layers_saved": (1 - time_share) / (1 - share) if share < 1 else None,
         "exit_layer_shares": {str(layer): float((layers == layer).mean()) for layer in bundle.model.config.exit_layers},
-        "outside_model_share": _outside_model(full, prompts),
         "exit_outside_model_share": _outside_model(early, prompts),
-        "mfu": needed / rounds.median("full_depth") / statistics.median(rounds.matmul_rates),
-        "matmul_gflops": statistics.median(rounds.matmul_rates) / 1e9,
         "base_threshold": bundle.calibration.base_threshold,
         **_alone(early, prompts, ""),
-        **_alone(full, prompts, "full_depth_"),
     }
-
-
-def operations(model: ExitModel, prompt: Prompt) -> float:
-    """Floating-point operations that full depth needs, the prefix once, the last layer for the answers alone."""
-    decoder = model.backbone.config
-    attention = model.backbone.layers[0].self_attn
-    hidden, queries = decoder.hidden_size, decoder.num_attention_heads * attention.head_dim
-    keys_values = 2 * decoder.num_key_value_heads * attention.head_dim
-    prefix, suffixes = len(prompt.prefix), prompt.suffix_lengths
-    tokens, answers = prompt.tokens, len(suffixes)
-    per_answer = 2 * (2 * hidden * queries + 3 * hidden * decoder.intermediate_size)
-    pairs = prefix**2 / 2 + (suffixes * prefix + suffixes**2 / 2).sum()
-    last_pairs = (prefix + suffixes).sum()
-    layer = tokens * (per_answer + 2 * hidden * keys_values) + 4 * queries * pairs
-    last = tokens * 2 * hidden * keys_values + answers * per_answer + 4 * queries * last_pairs
-    return float((decoder.num_hidden_layers - 1) * layer + last)
 
 
 def _outside_model(contestant: Ours, prompts: Sequence[Prompt]) -> float:
@@ -213,7 +253,7 @@ def _outside_model(contestant: Ours, prompts: Sequence[Prompt]) -> float:
 
 def _alone(contestant: Ours, prompts: Sequence[Prompt], prefix: str) -> dict[str, float]:
     """Percentiles of one request's time with nothing else in flight."""
-    times_ms = [1000 * _timed(contestant.score, [prompt]) for prompt in prompts]
+    times_ms = [1000 * timed(contestant.score, [prompt]) for prompt in prompts]
     return {f"{prefix}p{percent}_ms": float(np.percentile(times_ms, percent)) for percent in (50, 99)}
 
 
@@ -226,11 +266,12 @@ def _frontier(bundle: Bundle, requests: Sequence[Request]) -> list[FrontierRun]:
     points: list[FrontierRun] = []
     criteria: tuple[Criterion, ...] = ("calibrated", "ratio")
     for criterion in criteria:
-        contestant = Ours(bundle, EngineSettings(criterion=criterion), FULL_DEPTH)
+        settings = EngineSettings(criterion=criterion)
+        contestant = Ours(copy.deepcopy(bundle.model), bundle.calibration, settings, FULL_DEPTH)
         for threshold in _thresholds(contestant, prompts):
             contestant.engine.controller = FixedThreshold(threshold)
             ctrs: Floats = contestant.score(prompts)
-            seconds = statistics.median(_timed(contestant.score, prompts) for _ in range(FRONTIER_ROUNDS))
+            seconds = statistics.median(timed(contestant.score, prompts) for _ in range(FRONTIER_ROUNDS))
             quality = auc(labels[known] > 0, ctrs[known])
             points.append(FrontierRun(criterion, float(threshold), 1e6 * seconds / candidates, quality))
     return points

@@ -1,9 +1,11 @@
-"""The contestants of `benchmarks.engine`: what a user would write with transformers, ONNX Runtime, and this engine."""
+"""The contestants of `benchmarks.engine`: what a user would write with transformers, ONNX Runtime, and this engine.
+
+Each takes the model over that it is given; llama.cpp is in `benchmarks.engine_llama`.
+"""
 
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -13,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.engine_inputs import Floats, padded_rows, wide, without_layers
 from models.backbone import as_transformers
-from models.bundle import Bundle
+from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.prompt import Prompt
-from models.prompt_batch import collate
 from worker.budget.controller import FixedThreshold
 from worker.engine.engine import ScoringEngine
 from worker.engine.scoring_job import ScoringJob
@@ -25,8 +27,6 @@ from worker.engine.settings import EngineSettings
 
 FULL_DEPTH: Final = 2.0
 """An exit threshold that no confidence reaches."""
-
-Floats = NDArray[np.float64]
 
 
 class Contestant(Protocol):
@@ -37,13 +37,22 @@ class Contestant(Protocol):
 
 
 class Naive:
-    """transformers at full depth: a request is a batch, every candidate a padded row of its own."""
+    """transformers at full depth: a request is a batch, every candidate a padded row of its own.
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._model = bundle.model
-        self._backbone = as_transformers(copy.deepcopy(bundle.model.backbone))
+    Args:
+        model: a bundle's.
+        calibration: what its logits mean.
+        dtype: format of the layers' weights and of what passes them.
+    """
+
+    def __init__(self, model: ExitModel, calibration: ExitCalibration, dtype: torch.dtype = torch.float32) -> None:
+        self._backbone = as_transformers(model.backbone)
         self._backbone.norm = nn.Identity()  # the final head has its own
-        self._calibration = bundle.calibration
+        for parameter in self._backbone.parameters():
+            parameter.data = parameter.data.to(dtype)  # the angles of positions, which are none, keep their digits
+        self._model = without_layers(model)
+        self._dtype = dtype
+        self._calibration = calibration
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Prompt]) -> Floats:
@@ -53,27 +62,34 @@ class Naive:
 
     def _request(self, prompt: Prompt) -> Tensor:  # (candidates,)
         vectors, visible = padded_rows(self._model, prompt)
-        hidden = self._backbone(inputs_embeds=vectors, attention_mask=visible, use_cache=False).last_hidden_state
+        hidden = self._backbone(
+            inputs_embeds=vectors.to(self._dtype), attention_mask=visible, use_cache=False
+        ).last_hidden_state
         answers = hidden[torch.arange(len(hidden)), visible.sum(dim=1) - 1]
         logits: Tensor = self._model.heads[-1](answers)
         return logits
 
 
 class OnnxInt8:
-    """The same rows through ONNX Runtime, dynamically quantised to int8."""
+    """The same rows through ONNX Runtime, dynamically quantised to int8.
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    Args:
+        model: embeds prompts; its layers are not used.
+        calibration: what its logits mean.
+        file: its layers and its final head, as `export_int8` writes them.
+        threads: of the computation.
+    """
+
+    def __init__(self, model: ExitModel, calibration: ExitCalibration, file: Path, threads: int) -> None:
         import onnxruntime  # noqa: PLC0415 - an optional extra, as its exporter below
 
-        self._model = copy.deepcopy(bundle.model)
-        self._calibration = bundle.calibration
+        self._model = without_layers(model)
+        self._calibration = calibration
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Its threads may spin while it runs, but not on into another contestant's turn.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        with tempfile.TemporaryDirectory() as folder:
-            path = _export_int8(self._model, Path(folder))
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     @torch.inference_mode()
     def score(self, prompts: Sequence[Prompt]) -> Floats:
@@ -92,11 +108,13 @@ class OnnxInt8:
 class Ours:
     """This engine with all requests in flight at once, at one exit threshold."""
 
-    def __init__(self, bundle: Bundle, settings: EngineSettings, threshold: float) -> None:
+    def __init__(
+        self, model: ExitModel, calibration: ExitCalibration, settings: EngineSettings, threshold: float
+    ) -> None:
         # Some requests are scored in several rounds: cached prefixes would flatter.
         settings = settings.model_copy(update={"prefix_cache_bytes": 0})
         self.engine: ScoringEngine[ScoringJob] = ScoringEngine(
-            copy.deepcopy(bundle.model), bundle.calibration, settings, FixedThreshold(threshold)
+            model, calibration, settings, FixedThreshold(threshold), owns_model=True
         )
         self.engine.warm_up()
 
@@ -107,24 +125,6 @@ class Ours:
     def results(self, prompts: Sequence[Prompt]) -> list[ScoringJob]:
         """The engine's answers, in the order of the prompts."""
         return self.engine.score(prompts)
-
-
-def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
-    """Input vectors (candidates, length, hidden) of prefix plus suffix, and a mask that is 0 on padding."""
-    batch = collate([Prompt(prompt.prefix, [suffix]) for suffix in prompt.suffixes])
-    vectors = model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
-    lengths = torch.from_numpy(len(prompt.prefix) + prompt.suffix_lengths)
-    visible = torch.arange(batch.token_ids.shape[1]) < lengths[:, None]
-    return vectors.view(*batch.token_ids.shape, -1), visible.long()
-
-
-@torch.inference_mode()
-def wide(model: ExitModel, prompt: Prompt) -> NDArray[np.float32]:
-    """What the model's regression on the statistics adds to each candidate's logit (candidates,)."""
-    if model.wide is None:
-        return np.zeros(len(prompt.suffixes), np.float32)
-    statistics = torch.from_numpy(prompt.statistics(model.config.statistics))
-    return np.asarray(model.wide(statistics)[:, 0].numpy())
 
 
 class _Exported(nn.Module):
@@ -147,7 +147,8 @@ class _Exported(nn.Module):
         return logits
 
 
-def _export_int8(model: ExitModel, folder: Path) -> Path:
+def export_int8(model: ExitModel, folder: Path) -> Path:
+    """Writes layers and final head into the folder, for `OnnxInt8`."""
     import onnx  # noqa: PLC0415
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
 

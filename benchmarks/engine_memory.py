@@ -84,7 +84,7 @@ def loaded(folder: Path, precision: Precision) -> dict[str, Any]:
     LlamaConfig(num_hidden_layers=1)
     before_mb = resident_mb()
     model = ExitModel.load(folder, torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    weights_mb = _weights_mb(model, precision)
+    its_weights_mb = weights_mb(model, precision)
     engine: ScoringEngine[ScoringJob] = ScoringEngine(
         model,
         neutral_calibration(len(model.config.exit_layers)),
@@ -96,17 +96,23 @@ def loaded(folder: Path, precision: Precision) -> dict[str, Any]:
     assert engine.exit_layers
     return {
         "libraries_mb": before_mb,
-        "weights_mb": weights_mb,
+        "weights_mb": its_weights_mb,
         "model_mb": model_mb,
-        "times_weights": model_mb / weights_mb,
+        "times_weights": model_mb / its_weights_mb,
     }
 
 
-def _weights_mb(model: ExitModel, precision: Precision) -> float:
+def weights_mb(model: ExitModel, precision: Precision) -> float:
+    """What the model's numbers take where its layers are in that format."""
     in_layers = {id(parameter) for parameter in model.backbone.layers.parameters()}
+    # Words are in bfloat16 with the layers, but not in int8; soft tokens and heads are in float32 whatever they are.
+    others = {id(parameter): 4 for parameter in model.parameters()}
+    others |= {
+        id(parameter): (2 if precision == "bfloat16" else 4) for parameter in model.backbone.embed_tokens.parameters()
+    }
     weights = 0
     for parameter in model.parameters():
-        weights += parameter.numel() * (_BYTES[precision] if id(parameter) in in_layers else parameter.element_size())
+        weights += parameter.numel() * (_BYTES[precision] if id(parameter) in in_layers else others[id(parameter)])
     return weights / 2**20
 
 

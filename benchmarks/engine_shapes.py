@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import Qwen2Config
 
-from benchmarks.engine import operations
+from benchmarks.engine_operations import operations
 from benchmarks.harness import finish
 from models.calibration import CONFIDENCE_FEATURES, ExitCalibration
 from models.exit_model import ExitConfig, ExitModel

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import ablation_tables, fleet_tables, overload_tables, quality_tables, tables
+from benchmarks import ablation_tables, engine_table, fleet_tables, overload_tables, quality_tables, tables
 from benchmarks.harness import exit_on_error
 from benchmarks.promise import promise_table
 from benchmarks.retrieval_table import retrieval
@@ -43,6 +43,7 @@ SOURCES: Final = {
     "graph-drift": "`benchmarks.graph --drift`",
     "freshness": "`benchmarks.freshness`",
     "engine": "`benchmarks.engine`",
+    "engine-smollm2": "`benchmarks.engine --data … --backbone smollm2`",
     "engine-memory": "`benchmarks.engine_memory`",
     "sessions": "`benchmarks.sessions --data …`",
     "sessions-smollm2": "`benchmarks.sessions --data … --backbone smollm2 --layers 12`",
@@ -78,6 +79,8 @@ BLOCKS: Final[dict[str, tuple[Callable[..., str], tuple[str, ...]]]] = {
     "freshness": (tables.freshness, ("freshness",)),
     "engine": (tables.engine, ("engine",)),
     "engine_frontier": (tables.engine_frontier, ("engine",)),
+    "engine_contestants": (engine_table.contestants, ("engine-smollm2",)),
+    "engine_checkpoint": (engine_table.checkpoint, ("engine-smollm2",)),
     "engine_memory": (tables.engine_memory, ("engine-memory",)),
     "sessions": (sessions_table, ("sessions",)),
     "sessions_smollm2": (sessions_table, ("sessions-smollm2",)),

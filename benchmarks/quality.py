@@ -11,6 +11,7 @@ events.
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from argparse import Namespace
@@ -176,7 +177,10 @@ def _times(bundle: Bundle, log: EventLog, rounds: int) -> dict[str, float]:
     prompts = [request.prompt for request in requests_of(bundle, log, REQUESTS)]
     candidates = sum(len(prompt.suffixes) for prompt in prompts)
     thresholds = {"full_depth": FULL_DEPTH, "early_exit": bundle.calibration.base_threshold}
-    engines = {name: Ours(bundle, EngineSettings(), threshold) for name, threshold in thresholds.items()}
+    engines = {
+        name: Ours(copy.deepcopy(bundle.model), bundle.calibration, EngineSettings(), threshold)
+        for name, threshold in thresholds.items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(rounds + 1):
         for name, engine in engines.items():

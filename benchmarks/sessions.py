@@ -33,7 +33,8 @@ import msgspec
 import numpy as np
 import torch
 
-from benchmarks.engine_contestants import FULL_DEPTH, Floats
+from benchmarks.engine_contestants import FULL_DEPTH
+from benchmarks.engine_inputs import Floats
 from benchmarks.engine_shapes import neutral_calibration
 from benchmarks.harness import add_backbone, add_bundle, bundle_folder, exit_on_error, finish, parser
 from event_data.event_log import EventLog

@@ -1,6 +1,6 @@
 """The scoring engine: requests wait here, are prepared in their turn and scored stage by stage, one batch per step.
 
-READ FIRST: `ScoringEngine.step` names what happens. `queue` and `scheduler` decide, `transformer.runner` executes.
+READ FIRST: `ScoringEngine.step`. `queue`, `scheduler` and `prefill` decide, `transformer.runner` executes.
 
 Depth counts heads: a part at depth d has passed d of them. Stage d is the layers between head d - 1 and head d.
 
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final, Generic, NamedTuple, TypeVar, cast
+from typing import Final, Generic, TypeVar, cast
 
 import numpy as np
 import structlog
@@ -25,17 +25,19 @@ from models.calibration import ExitCalibration
 from models.exit_model import ExitModel
 from models.prompt import Prompt
 from worker.budget.controller import FixedThreshold, Threshold
+from worker.engine.batch import BatchRun, by_part, full_token_layers, note_run
 from worker.engine.cost import NoCosts, correct_stages, measure_stages
 from worker.engine.counters import EngineCounters
 from worker.engine.graph_fallback import GraphFallback
 from worker.engine.isolation import isolated
 from worker.engine.part import Part
-from worker.engine.prompt_source import Floats, Places, PromptSource, ReadyPrompts, check_prompt
+from worker.engine.prefill import chunk_due
+from worker.engine.prompt_source import Floats, PromptSource, ReadyPrompts, check_prompt
 from worker.engine.queue import RequestQueue, StageCosts
 from worker.engine.scheduler import leaving
 from worker.engine.scoring_job import CONFIDENT, DEADLINE, FINAL, GRAPH, ScoringJob
 from worker.engine.settings import EngineSettings
-from worker.engine.timeline import Interval, StageRun
+from worker.engine.timeline import Interval
 from worker.engine.trace import Trace, trace_steps
 from worker.engine.transformer.runner import StageRunner
 from worker.steps import to_its_end
@@ -220,7 +222,7 @@ class ScoringEngine(Generic[JobT]):
                 prompt = source.prepare(job, part.places)
                 check_prompt(prompt, len(part), self._runner.max_positions)
                 taken = self._queue.put_prepared(part, prompt, self._clock() - started_s)
-                job.token_layers_full += self._full_depth(taken)
+                job.token_layers_full += full_token_layers(taken, self.exit_layers)
             except Exception as error:  # noqa: BLE001 - this part's alone
                 self._note_fault(job.place, error)
                 self._leave_to_graph([part])
@@ -228,9 +230,10 @@ class ScoringEngine(Generic[JobT]):
     def _run_batch(self, now_s: float) -> None:
         started_s = self._clock()
         batch = self._queue.next_batch(now_s)
-        for parts, stage in isolated(batch, self._run_stage, self._give_up):
-            self._pass_head(parts, stage)
-            self._let_out([part for part in parts if len(part)])
+        if len(batch) != 1 or not self._fill_prefix(batch[0]):
+            for parts, stage in isolated(batch, self._run_stage, self._give_up):
+                self._pass_head(parts, stage)
+                self._let_out([part for part in parts if len(part)])
         self.counters.model_s = self._runner.model_s
         self._runner.cache.count_into(self.counters)
         self.counters.steps += 1
@@ -246,11 +249,32 @@ class ScoringEngine(Generic[JobT]):
                 confidence = self._calibration.confidence(part.depth - 1, part.logits)
                 self._answer(part, np.ones(len(part), np.bool_), confidence, DEADLINE)
 
-    def _run_stage(self, batch: Sequence[Part]) -> _BatchRun:
+    def _fill_prefix(self, part: Part) -> bool:
+        """Runs a chunk of a long prefix in place of a stage; whether there was one to run."""
+        started_s, most_tokens = self._clock(), self._queue.step_tokens(part.depth)
+        if part.tokens <= most_tokens:
+            return False
+        try:
+            if part.depth == 0:
+                self._runner.look_up(part)
+            chunk = chunk_due(part, most_tokens)
+            if not chunk:
+                return False
+            tokens = self._runner.fill(part, chunk)
+        except Exception as error:  # noqa: BLE001 - this part's alone
+            self._give_up(part, error)
+            return True
+        self._measured_s = self._clock()
+        full_layers, ran = self._runner.full_layers[part.depth], Interval(started_s, self._measured_s)
+        self.counters.token_layers_run += note_run(part, tokens, full_layers, 0, ran)
+        self._queue.step_back(part, tokens)
+        return True
+
+    def _run_stage(self, batch: Sequence[Part]) -> BatchRun:
         """One stage for parts of equal depth."""
         started_s = self._clock()
         logits, tokens = self._runner.run(batch)
-        return _BatchRun(logits, tokens, Interval(started_s, self._clock()))
+        return BatchRun(logits, tokens, Interval(started_s, self._clock()))
 
     def _give_up(self, part: Part, error: Exception) -> None:
         """Leaves a part whose stage fails to the graph."""
@@ -258,19 +282,14 @@ class ScoringEngine(Generic[JobT]):
         self._queue.remove(part)
         self._leave_to_graph([part])
 
-    def _pass_head(self, parts: Sequence[Part], run: _BatchRun) -> None:
+    def _pass_head(self, parts: Sequence[Part], run: BatchRun) -> None:
         """Hands every part its head's logits. Candidates whose logit is no number are left to the graph."""
         stage = parts[0].depth
         self.costs.observe(stage, sum(run.tokens), run.ran.seconds)
         self._measured_s = self._clock()
         full_layers = self._runner.full_layers[stage]
-        for part, tokens, own_logits in zip(parts, run.tokens, np.split(run.logits, _ends(parts)), strict=True):
-            token_layers = tokens * full_layers + len(own_logits)
-            part.job.token_layers_run += token_layers
-            part.job.infer_s += run.ran.seconds
-            if part.job.timeline is not None:
-                part.job.timeline.stages.append(StageRun(stage, run.ran, part.places, tokens))
-            self.counters.token_layers_run += token_layers
+        for part, tokens, own_logits in zip(parts, run.tokens, by_part(run.logits, parts), strict=True):
+            self.counters.token_layers_run += note_run(part, tokens, full_layers, len(own_logits), run.ran)
             part.pass_head(own_logits)
             finite = np.isfinite(own_logits)
             if not finite.all():
@@ -287,7 +306,7 @@ class ScoringEngine(Generic[JobT]):
         head = parts[0].depth - 1
         is_final = head == self._calibration.heads - 1
         confidence = self._calibration.confidence(head, np.concatenate([part.logits for part in parts]))
-        for part, own in zip(parts, np.split(confidence, _ends(parts)), strict=True):
+        for part, own in zip(parts, by_part(confidence, parts), strict=True):
             out = leaving(own, self._threshold, is_final=is_final, floor=part.job.quality_floor)
             self._answer(part, out, own, FINAL if is_final else CONFIDENT)
 
@@ -332,18 +351,3 @@ class ScoringEngine(Generic[JobT]):
             job.scored_s = self._clock()
             self.counters.token_layers_full += job.token_layers_full
             self._finished.append(job)
-
-    def _full_depth(self, prompt: Prompt) -> int:
-        """Token-layers of a prompt at full depth; of the layer before a head only the answers' tokens run."""
-        return (self.exit_layers[-1] - 1) * prompt.tokens + len(self.exit_layers) * len(prompt.suffixes)
-
-
-class _BatchRun(NamedTuple):
-    logits: Floats  # (candidates,) one part's behind the other's
-    tokens: list[int]  # (parts,) computed
-    ran: Interval
-
-
-def _ends(batch: Sequence[Part]) -> Places:
-    """Where to split what was computed for several parts' candidates one behind the other."""
-    return np.cumsum([len(part) for part in batch])[:-1]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.prompt import Prompt, TokenSequence
-from worker.engine.prefix import Stretch
+from worker.engine.prefix import Stretch, unnamed_stretches
 from worker.engine.scoring_job import ScoringJob
 
 if TYPE_CHECKING:
@@ -118,11 +118,17 @@ class Part:
         """Rows of the prefix in the next stage, as the cache stands now."""
         return sum(map(len, self.unknown_stretches))
 
+    def step_back(self, seconds: float, latest_s: float) -> None:
+        """Lets others in between: its place in the queue moves back by so much, but not beyond the latest."""
+        bulk, _, ticket = self.urgency
+        self.order_s = max(self.order_s, min(self.order_s + seconds, latest_s))
+        self.urgency = bulk, self.order_s, ticket
+
     def take_prompt(self, prompt: Prompt) -> None:
         """From waiting to prepared. A prompt of fewer candidates than the part leaves it with its first ones."""
         count = len(prompt.suffixes)
         self.prompt = prompt
-        self.stretches = [Stretch(prompt.prefix)]
+        self.stretches = unnamed_stretches(prompt.prefix)
         self.stop = self.start + count
         self.candidates = np.arange(count)
         self.suffix_lengths = prompt.suffix_lengths

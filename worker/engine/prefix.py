@@ -1,4 +1,5 @@
-"""A prompt's prefix in the stretches in which it is kept between requests: words that every user shares, then the rest.
+"""A prompt's prefix in the stretches in which it is kept between requests, and in which a long one is computed: words
+that every user shares, then the rest.
 
 Knows neither torch nor the cache: what a stretch's tensors hold is the business of `worker.engine.transformer`.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from models.prompt import TokenSequence
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 SHARED_TOKENS: Final = 8
 """Fewer leading words are not kept apart from the rest: attention in two pieces takes longer than they do."""
+STRETCH_TOKENS: Final = 256
+"""No stretch is longer: a long prefix can be computed in several steps, between which others have theirs."""
 
 
 @dataclass(slots=True)
@@ -75,21 +79,42 @@ class Stretch:
         return self.hidden
 
 
-def stretches_of(prefix: TokenSequence) -> list[Stretch]:
-    """The words before the first soft token, which do not depend on the user, and the rest; or all in one.
+def unnamed_stretches(prefix: TokenSequence) -> list[Stretch]:
+    """The prefix for one part alone, which nothing is kept of between requests."""
+    return [Stretch(_between(prefix, start, stop)) for start, stop in pairwise(_cuts(0, len(prefix)))]
 
-    The rest attends to those words: it is named by the whole prefix.
+
+def stretches_of(prefix: TokenSequence) -> list[Stretch]:
+    """The words before the first soft token, which do not depend on the user, and the rest; or all in one. What is
+    longer than `STRETCH_TOKENS` is cut further.
+
+    Each attends to those before it: it is named by the whole prefix up to its end.
     """
     shared = int(prefix.soft_positions[0]) if len(prefix.soft_positions) else 0
-    if shared < SHARED_TOKENS:
-        return [Stretch(prefix, content_key(prefix))]
-    words = TokenSequence(
-        prefix.token_ids[:shared], prefix.soft_positions[:0], prefix.soft_kinds[:0], prefix.soft_values[:0]
+    cuts = _cuts(0, len(prefix))
+    if shared >= SHARED_TOKENS:
+        cuts = _cuts(0, shared)[:-1] + _cuts(shared, len(prefix))
+    return [
+        Stretch(_between(prefix, start, stop), content_key(_between(prefix, 0, stop), start))
+        for start, stop in pairwise(cuts)
+    ]
+
+
+def _cuts(start: int, stop: int) -> list[int]:
+    return [*range(start, max(stop, start + 1), STRETCH_TOKENS), stop]
+
+
+def _between(prefix: TokenSequence, start: int, stop: int) -> TokenSequence:
+    """Its tokens from one position up to another."""
+    if (start, stop) == (0, len(prefix)):
+        return prefix
+    soft = (prefix.soft_positions >= start) & (prefix.soft_positions < stop)
+    return TokenSequence(
+        prefix.token_ids[start:stop],
+        prefix.soft_positions[soft] - start,
+        prefix.soft_kinds[soft],
+        prefix.soft_values[soft],
     )
-    rest = TokenSequence(
-        prefix.token_ids[shared:], prefix.soft_positions - shared, prefix.soft_kinds, prefix.soft_values
-    )
-    return [Stretch(words, content_key(words)), Stretch(rest, content_key(prefix, shared))]
 
 
 def content_key(prefix: TokenSequence, start: int = 0) -> bytes:

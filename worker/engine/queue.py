@@ -105,8 +105,14 @@ class RequestQueue:
         return list(taken)
 
     def take_next(self, ahead_tokens: float) -> Part | None:
-        """Removes the most urgent waiting part, to be prepared; None while so many tokens are prepared already."""
-        if not self._waiting or sum(part.tokens for part in self._prepared) >= ahead_tokens:
+        """Removes the most urgent waiting part, to be prepared; None while so many tokens are prepared already, unless
+        it is more urgent than all of these.
+        """
+        if not self._waiting:
+            return None
+        if sum(part.tokens for part in self._prepared) >= ahead_tokens and self._waiting[0].urgency > min(
+            part.urgency for part in self._prepared
+        ):
             return None
         return self._waiting.pop(0)
 
@@ -117,7 +123,7 @@ class RequestQueue:
             The prompt of those that do.
         """
         self._sizes.observe(len(prompt.suffixes), len(prompt.prefix), int(prompt.suffix_lengths.sum()), prepare_s)
-        fitting = first_fitting(prompt, self._settings.max_batch_tokens)
+        fitting = first_fitting(prompt, self._room(prompt))
         if fitting < len(prompt.suffixes):
             prompt = Prompt(prompt.prefix, prompt.suffixes[:fitting])
             order_s = part.order_s + self.costs.seconds_to_end(0, prompt.tokens)
@@ -146,7 +152,32 @@ class RequestQueue:
 
     def next_batch(self, now_s: float) -> list[Part]:
         """The prepared parts to run through their next stage together; empty if there are none."""
-        return next_batch(self._prepared, now_s, self._settings.max_batch_tokens, self._careful_cost)
+        if not self._prepared:
+            return []
+        stage = min(self._prepared, key=attrgetter("urgency")).depth
+        return next_batch(self._prepared, now_s, self.step_tokens(stage), self._careful_cost)
+
+    def step_tokens(self, stage: int) -> int:
+        """Tokens that one step of a stage should not exceed: the largest batch, halved until it is predicted to take no
+        longer than a step may.
+        """
+        tokens = self._settings.max_batch_tokens
+        while tokens > LEAST_STEP_TOKENS and self.costs.seconds(stage, tokens) > self._settings.max_step_s:
+            tokens //= 2
+        return tokens
+
+    def _room(self, prompt: Prompt) -> int:
+        """Tokens of a prompt's prefix and candidates in one part. A prefix that would leave them less than a quarter of
+        a step is computed by itself.
+        """
+        most = min(max(self.step_tokens(0), LEAST_PART_TOKENS), self._settings.max_batch_tokens)
+        return most if len(prompt.prefix) <= most * 3 // 4 else most + len(prompt.prefix)
+
+    def step_back(self, part: Part, tokens: int) -> None:
+        """A chunk of a part's prefix was computed: it steps back by what that takes, as the parts of a large request
+        do.
+        """
+        part.step_back(self.costs.seconds(part.depth, tokens), part.job.arrived_s + self._settings.patience_s)
 
     def remove(self, part: Part) -> None:
         """Forgets a prepared part: its candidates are answered."""
@@ -242,5 +273,9 @@ class PromptSizes:
         self._prepare_candidate_s *= scale
 
 
+LEAST_STEP_TOKENS: Final = 256
+"""Smaller steps would spend their time on reading weights."""
+LEAST_PART_TOKENS: Final = 1_024
+"""Candidates are not cut further apart: without a cache each part computes the prefix anew."""
 _WEIGHT: Final = 0.05
 _LARGEST_SURPRISE: Final = 10.0

@@ -20,6 +20,11 @@ class EngineSettings(SettingsSection):
     criterion: Criterion | None = Field(None, description="what decides an exit; None: as calibrated")
     device: str = Field("cpu", description="a torch device, cpu or cuda")
     max_batch_tokens: int = Field(8_192, ge=1, description="most tokens that pass a stage together")
+    max_step_s: float = Field(
+        0.25,
+        gt=0,
+        description="time that one step should not exceed, as predicted: batches stay smaller, long prompts are cut",
+    )
     prefix_cache_bytes: int = Field(
         256 * 1_048_576, ge=0, description="memory for keys and values of earlier requests' prefixes; 0: none"
     )

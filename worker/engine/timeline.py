@@ -22,15 +22,15 @@ class Interval(NamedTuple):
 
 
 class StageRun(NamedTuple):
-    """A stage that candidates of the request went through."""
+    """A stage that candidates of the request went through, or a chunk of their prefix."""
 
     stage: int
     """Its head's number."""
     ran: Interval
     places: NDArray[np.int64]
-    """(n,) the candidates, among the request's."""
+    """(n,) the candidates, among the request's; none for a chunk."""
     tokens: int
-    """Computed for these candidates."""
+    """Computed for these candidates, or in the chunk."""
 
 
 @dataclass(slots=True)

@@ -411,3 +411,58 @@ def test_admission_counts_all_parts_in_progress_at_their_own_stages():
         prepare_all(queue)[0].pass_head(np.zeros(4))
         queue.enqueue(job(0.004 + FIRST_HEAD_S + offset_s))
         assert len(queue.take_unmeetable(0.0, floor_share=0.0)) == expected
+
+
+def test_a_step_is_bounded_in_predicted_time():
+    """The largest batch is halved until a step takes no longer than it may, but not below a few hundred tokens."""
+    for max_step_s, tokens in ((0.1, 8_192), (0.0819, 4_096), (0.01, 512), (0.0001, 256)):
+        assert make_queue(max_step_s=max_step_s).step_tokens(0) == tokens
+    assert make_queue(max_batch_tokens=100, max_step_s=0.0001).step_tokens(0) == 100
+
+
+def test_a_long_prefix_does_not_cut_its_candidates_apart():
+    """It is computed by itself; the part has as many candidates as fit a step without it."""
+    queue = make_queue(max_batch_tokens=100)
+    for prefix, fitting in ((75, 2), (76, 10)):
+        queue.enqueue(job(1.0, candidates=20))
+        part = queue.take_next(1e9)
+        queue.put_prepared(part, prompt_of(prefix, [10] * 20), 0.001)
+        assert len(part) == fitting
+        queue.take_all()
+
+
+def test_slow_stages_do_not_cut_candidates_into_crumbs():
+    """Each part may have to compute the prefix anew: a thousand tokens stay together."""
+    queue = make_queue(max_step_s=0.0001)
+    queue.enqueue(job(1.0, candidates=20))
+    part = queue.take_next(1e9)
+    queue.put_prepared(part, prompt_of(170, [70] * 20), 0.001)
+    assert len(part) == 12
+
+
+def test_what_is_more_urgent_than_everything_prepared_is_prepared():
+    """However much is: it would run next."""
+    queue = make_queue()
+    queue.enqueue(job(5.0))
+    part = queue.take_next(1)
+    queue.put_prepared(part, prompt_of(100, [25] * 4), 0.001)
+    queue.enqueue(job(6.0))
+    assert queue.take_next(1) is None
+    queue.enqueue(job(4.0))
+    assert queue.take_next(1).job.deadline_s == 4.0
+    assert queue.take_next(1) is None
+
+
+def test_a_part_steps_back_by_what_its_chunk_took():
+    """Not beyond the request's patience, and never forward."""
+    queue = make_queue(patience_s=5.5)
+    queue.enqueue(job(5.0))
+    part = queue.take_next(1)
+    queue.step_back(part, 10_000)
+    assert part.urgency == (False, 5.1, 1)
+    for _ in range(9):
+        queue.step_back(part, 10_000)
+    assert part.order_s == 5.5
+    part.order_s = 7.0
+    queue.step_back(part, 10_000)
+    assert part.order_s == 7.0

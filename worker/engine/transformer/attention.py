@@ -52,7 +52,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, prefixes: Sequence[Prefix]
         own, shared = slice(span.start, span.middle), slice(span.middle, span.end)
         if span.middle > span.start:
             attended[own] = _prefix_over_itself(query[own], (key[own], value[own]), prefix.before)
-        attended[shared], weight[shared] = _over(query[shared], *prefix.whole, is_causal=False)
+        if span.end > span.middle:
+            attended[shared], weight[shared] = _over(query[shared], *prefix.whole, is_causal=False)
+    if not packed.suffixes:
+        return attended
     # A short suffix repeats its last token up to the longest's length; causality hides the repetitions from the others.
     grid, rows = packed.suffix_grid, packed.suffix_rows
     over_own, own_weight = attention_with_weight(

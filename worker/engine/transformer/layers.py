@@ -52,14 +52,20 @@ def run_exit_layer(
         (suffixes, hidden).
     """
     rest, rows = layer.rest, packed.answer_rows
-    key, value = _whole([layer.key_value(_normed(hidden[part], shape)) for part in packed.slices]).chunk(2, dim=1)
-    key = _rotate(_heads(key, shape, rest.key_norm), rotation)
-    value = _heads(value, shape, None)
+    key, value = exit_keys(hidden, layer, shape, rotation, packed)
     answers = _padded(hidden.index_select(0, rows))
     query = _heads(layer.query(_normed(answers, shape)), shape, rest.query_norm)
     query = _rotate(query[: len(rows)], rotation[rows])
     attended = attend_answers(query, key, value, prefixes(key, value), packed)
     return _mlp(rest.output(_padded(attended.flatten(1))).add_(answers), rest, shape)[: len(rows)]
+
+
+def exit_keys(
+    hidden: Tensor, layer: ExitLayer, shape: Shape, rotation: Tensor, packed: Packed
+) -> tuple[Tensor, Tensor]:
+    """Rotated keys, and values, of all rows, each (rows, kv_heads, head_dim): of the layer before a head."""
+    key, value = _whole([layer.key_value(_normed(hidden[part], shape)) for part in packed.slices]).chunk(2, dim=1)
+    return _rotate(_heads(key, shape, layer.rest.key_norm), rotation), _heads(value, shape, None)
 
 
 def _query_key_value(

@@ -18,7 +18,7 @@ from worker.engine.transformer.linear import ROW_STEP, rounded, row_slices
 
 
 class Segment(Protocol):
-    """What packing has to know of a request's part."""
+    """What packing has to know of a request's part, or of a chunk of its prefix."""
 
     @property
     def prefix_length(self) -> int:
@@ -32,8 +32,9 @@ class Segment(Protocol):
     def prefix_rows(self) -> int:
         """How many of these are computed in this batch, one behind the other; 0 where the prefix cache holds all."""
 
-    suffix_lengths: NDArray[np.int64]
-    """(candidates left,)."""
+    @property
+    def suffix_lengths(self) -> NDArray[np.int64]:
+        """(candidates left,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Packed:
     slices: tuple[slice, ...]  # of the padded rows, which products take one after the other
     longest: int  # prefix and suffix, of all suffixes: positions are below
     positions: Tensor  # (padded_rows,)
+    suffixes: int
     suffix_rows: Tensor  # (suffix tokens,) row of each
     suffix_grid: Tensor  # (suffixes, longest) row of each suffix's tokens; a short suffix repeats its last
     suffix_cells: Tensor  # (suffix tokens,) cell of each in the flattened grid
@@ -66,14 +68,16 @@ class Packed:
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
-    """Lays out parts one behind the other; each has at least one suffix, each suffix at least one token."""
+    """Lays out parts one behind the other; each suffix has at least one token. Only chunks of prefixes have no suffix,
+    and then nobody in the batch has one.
+    """
     lengths = np.concatenate([segment.suffix_lengths for segment in segments])  # (suffixes,)
     spans, positions, suffix_rows = _walk(segments)
     rows = spans[-1].end
     padded_rows = rounded(rows, ROW_STEP)
     positions.append(np.zeros(padded_rows - rows, np.int64))
     ends = np.cumsum(lengths)
-    longest = int(lengths.max())
+    longest = int(lengths.max(initial=0))
     column = np.arange(longest)
     grid = (ends - lengths)[:, None] + np.minimum(column, lengths[:, None] - 1)  # (suffixes, longest)
     cells = np.flatnonzero(column < lengths[:, None])
@@ -87,8 +91,9 @@ def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
         rows=rows,
         padded_rows=padded_rows,
         slices=row_slices(padded_rows, device),
-        longest=max(segment.prefix_length + int(segment.suffix_lengths.max()) for segment in segments),
+        longest=max(segment.prefix_length + int(segment.suffix_lengths.max(initial=0)) for segment in segments),
         positions=on_device(np.concatenate(positions)),
+        suffixes=len(lengths),
         suffix_rows=on_device(all_suffix_rows),
         suffix_grid=on_device(all_suffix_rows[grid]),
         suffix_cells=on_device(cells),

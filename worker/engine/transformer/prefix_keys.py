@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from worker.engine.part import Part
 from worker.engine.prefix import Stretch
 from worker.engine.transformer.attention import KeyValue, Prefix
 from worker.engine.transformer.packing import Packed
+
+
+class HasPrefix(Protocol):
+    """A part, or a chunk of one's prefix."""
+
+    @property
+    def stretches(self) -> list[Stretch]:
+        """The prefix, as far as it is attended to."""
+
+    @property
+    def unknown_stretches(self) -> Sequence[Stretch]:
+        """Of these, those that the batch computes: neighbours."""
 
 
 class PrefixKeys:
@@ -26,7 +38,7 @@ class PrefixKeys:
         recorded: of every part and each of these, copies of its keys and values by layer, if they are to be kept.
     """
 
-    def __init__(self, parts: Sequence[Part], packed: Packed, first_layer: int) -> None:
+    def __init__(self, parts: Sequence[HasPrefix], packed: Packed, first_layer: int) -> None:
         self._parts = parts
         self._layer = first_layer
         self.computed: list[list[tuple[Stretch, slice]]] = []
@@ -52,7 +64,7 @@ class PrefixKeys:
         self._layer += 1
         return prefixes
 
-    def _prefix(self, part: Part, computed: Sequence[tuple[Stretch, slice]], key: Tensor, value: Tensor) -> Prefix:
+    def _prefix(self, part: HasPrefix, computed: Sequence[tuple[Stretch, slice]], key: Tensor, value: Tensor) -> Prefix:
         if len(computed) == len(part.stretches):
             rows = slice(computed[0][1].start, computed[-1][1].stop)
             return Prefix((key[rows], value[rows]))
@@ -61,7 +73,8 @@ class PrefixKeys:
         before: KeyValue | None = None
         for stretch in part.stretches:
             if stretch in rows_of:
-                before = _joined(pieces) if pieces else None
+                if stretch is computed[0][0] and pieces:
+                    before = _joined(pieces)
                 pieces.append((key[rows_of[stretch]], value[rows_of[stretch]]))
             elif stretch.known is not None:
                 pieces.append(stretch.known.layers[self._layer])

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from models.exit_model import ExitModel
 from worker.engine.part import Part
-from worker.engine.prefix import Stretch, stretches_of
+from worker.engine.prefill import PrefixChunk, gap_due
+from worker.engine.prefix import KnownPrefix, Stretch, stretches_of
 from worker.engine.settings import EngineSettings
 from worker.engine.transformer.attention import KeyValue
-from worker.engine.transformer.layers import run_exit_layer, run_layer
+from worker.engine.transformer.layers import exit_keys, run_exit_layer, run_layer
 from worker.engine.transformer.linear import ANSWER_STEP, ROW_STEP, Linear, row_counts
 from worker.engine.transformer.packing import Packed, pack
 from worker.engine.transformer.prefix_cache import PrefixCache
@@ -88,10 +89,10 @@ class StageRunner:
             tokens.
         """
         stage = parts[0].depth
-        if stage == 0 and self.cache.enabled:
+        if stage == 0:
             for part in parts:
                 self.look_up(part)
-                self.cache.count(part.stretches)
+        before = [self._fill_gaps(part) for part in parts]
         packed = pack(parts, self.device)
         prefixes = PrefixKeys(parts, packed, self._weights.stages[stage].first_layer)
         gathered = None if stage == 0 else _gather(parts, packed)
@@ -105,7 +106,7 @@ class StageRunner:
         logits = deep + np.concatenate([part.wide for part in parts])
         self.model_s += time.perf_counter() - started_s
         self._commit(parts, packed, hidden, prefixes, logits)
-        return logits, [span.end - span.start for span in packed.spans]
+        return logits, [span.end - span.start + tokens for span, tokens in zip(packed.spans, before, strict=True)]
 
     def look_up(self, part: Part) -> None:
         """Finds what is known of a part's prefix, when it runs. Until then all of its rows are counted: a prefix may be
@@ -113,10 +114,46 @@ class StageRunner:
         """
         if not self.cache.enabled:
             return
-        if not part.stretches[0].key:
+        is_first = not part.stretches[0].key
+        if is_first:
             part.stretches = stretches_of(part.prefix)
         self.cache.look_up(part.stretches)
+        if is_first:
+            self.cache.count(part.stretches)
         part.count_tokens()
+
+    @torch.inference_mode()
+    def fill(self, part: Part, stretches: Sequence[Stretch]) -> int:
+        """Takes some neighbouring stretches of a part's prefix through its next stage, without the candidates: the
+        stage then has less to compute. If it raises, nothing has changed.
+
+        Returns:
+            Tokens computed.
+        """
+        stage = self._weights.stages[part.depth]
+        for stretch in stretches:
+            if stretch.known is None:
+                stretch.known = _known_to(part.depth, stage.first_layer)
+        chunk = PrefixChunk(part, stretches)
+        packed = pack([chunk], self.device)
+        prefixes = PrefixKeys([chunk], packed, stage.first_layer)
+        started_s = time.perf_counter()
+        hidden = self._embed([chunk], packed) if part.depth == 0 else _gather([chunk], packed)
+        hidden = self._run_full_layers(stage, hidden, packed, prefixes)
+        prefixes.of_layer(*exit_keys(hidden, stage.exit_layer, self._weights.shape, self._rotations(packed), packed))
+        copies = [hidden[rows].clone() for _, rows in prefixes.computed[0]]
+        self.model_s += time.perf_counter() - started_s
+        for stretch, layers, rows in reversed(list(zip(stretches, prefixes.recorded[0], copies, strict=True))):
+            self._remember(stretch, part.depth, layers, rows)
+        part.count_tokens()
+        return packed.rows
+
+    def _fill_gaps(self, part: Part) -> int:
+        """Leaves a part that computes neighbouring stretches only; tokens computed for that."""
+        tokens = 0
+        while gap := gap_due(part):
+            tokens += self.fill(part, gap)
+        return tokens
 
     @torch.inference_mode()
     def keep(self, part: Part, staying: NDArray[np.bool_]) -> None:
@@ -152,7 +189,7 @@ class StageRunner:
             layer.output(hidden.new_zeros(rows, shape.query_width))
             layer.down(layer.gate_up(hidden).chunk(2, dim=1)[0].contiguous())
 
-    def _embed(self, parts: Sequence[Part], packed: Packed) -> Tensor:  # (padded_rows, hidden)
+    def _embed(self, parts: Sequence[Part | PrefixChunk], packed: Packed) -> Tensor:  # (padded_rows, hidden)
         sequences = [sequence for part in parts for sequence in part.token_sequences()]
         starts = np.cumsum([0, *(len(sequence.token_ids) for sequence in sequences)])
         token_ids = np.zeros(packed.padded_rows, np.int64)
@@ -172,10 +209,15 @@ class StageRunner:
 
     def _run_layers(self, stage: Stage, hidden: Tensor, packed: Packed, prefixes: PrefixKeys) -> tuple[Tensor, Tensor]:
         """The answers' rows (suffixes, hidden) behind the stage, and all rows as its last layer has read them."""
+        hidden = self._run_full_layers(stage, hidden, packed, prefixes)
         shape, rotation = self._weights.shape, self._rotations(packed)
-        for layer in stage.layers:
-            hidden = run_layer(hidden, layer, shape, rotation, prefixes.of_layer, packed)
         return run_exit_layer(hidden, stage.exit_layer, shape, rotation, prefixes.of_layer, packed), hidden
+
+    def _run_full_layers(self, stage: Stage, hidden: Tensor, packed: Packed, prefixes: PrefixKeys) -> Tensor:
+        rotation = self._rotations(packed)
+        for layer in stage.layers:
+            hidden = run_layer(hidden, layer, self._weights.shape, rotation, prefixes.of_layer, packed)
+        return hidden
 
     def _rotations(self, packed: Packed) -> Tensor:  # (padded_rows, 1, head_dim / 2)
         if packed.longest > len(self._rotation):
@@ -213,14 +255,15 @@ class StageRunner:
         if stretch.known is None or hidden is None or stretch.is_known(stage):
             return
         stretch.known.extend(layers, hidden)
-        self.cache.keep(stretch.key, stretch.known)
+        if stretch.key:
+            self.cache.keep(stretch.key, stretch.known)
 
     def _distrust(self, stretches: Sequence[Stretch], computed: Container[Stretch]) -> None:
         """A logit that is no number may come from the prefix: later requests compute it anew."""
         for stretch in stretches:
             self.cache.forget(stretch.key)
             if stretch in computed:
-                stretch.known = None  # from here on the part has it for itself
+                stretch.known, stretch.key = None, b""  # from here on the part has it for itself
 
 
 class _Wide:
@@ -243,7 +286,13 @@ class _Wide:
             return np.asarray(statistics @ self._weight + self._bias)
 
 
-def _gather(parts: Sequence[Part], packed: Packed) -> Tensor:  # (padded_rows, hidden)
+def _known_to(stage: int, first_layer: int) -> KnownPrefix:
+    """For a stretch that one part has for itself: nothing before this stage, whose first layer has been begun."""
+    nothing = torch.zeros(0), torch.zeros(0)
+    return KnownPrefix(layers=[nothing] * (first_layer + 1 if stage else 0), stages=stage)
+
+
+def _gather(parts: Sequence[Part | PrefixChunk], packed: Packed) -> Tensor:  # (padded_rows, hidden)
     """The parts' rows as one matrix: parts that come from different batches merge here."""
     rows = [rows for part in parts for rows in part.hidden_rows()]
     idle = rows[0].new_zeros(packed.padded_rows - packed.rows, rows[0].shape[1])
