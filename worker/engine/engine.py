@@ -103,11 +103,11 @@ class ScoringEngine(Generic[JobT]):
         if not len(job):
             self._finish(job)
             return
-        if not ask_heads:
-            self._fallback.add(job, np.arange(len(job)))
-            return
         try:
-            self._queue.enqueue(job)
+            if ask_heads:
+                self._queue.enqueue(job)
+            else:
+                self._fallback.add(job, np.arange(len(job)))
         except Exception as error:  # noqa: BLE001 - no request may end a worker
             self._note_fault(job.place, error)
             self._fallback.add(job, np.arange(len(job)))
@@ -141,8 +141,7 @@ class ScoringEngine(Generic[JobT]):
     def take_unbegun(self) -> list[JobT]:
         """Gives up the requests that no work has begun on, the most urgent first: another engine can take them in."""
         asked = self._fallback.jobs
-        jobs = self._queue.take_jobs(lambda job: job.is_unbegun and job not in asked)
-        return cast("list[JobT]", jobs)
+        return cast("list[JobT]", self._queue.take_jobs(lambda job: job.is_unbegun and job not in asked))
 
     @property
     def busy(self) -> bool:
@@ -169,8 +168,7 @@ class ScoringEngine(Generic[JobT]):
         self._prepare(source, math.inf)
         while self.busy:
             self.step(source)
-        failed = sum(bool((job.made_by == GRAPH).any()) for job in source.jobs)
-        if failed:
+        if failed := sum(bool((job.made_by == GRAPH).any()) for job in source.jobs):
             raise RuntimeError(f"{failed} of {len(prompts)} prompts could not be scored; the log says why")
         return source.jobs
 
@@ -257,8 +255,7 @@ class ScoringEngine(Generic[JobT]):
         try:
             if part.depth == 0:
                 self._runner.look_up(part)
-            chunk = chunk_due(part, most_tokens)
-            if not chunk:
+            if not (chunk := chunk_due(part, most_tokens)):
                 return False
             tokens = self._runner.fill(part, chunk)
         except Exception as error:  # noqa: BLE001 - this part's alone
