@@ -3,7 +3,7 @@
     python -m benchmarks.takeover --users 400000 --out out/takeover.json
 
 Two workers share the requests of as many users as are asked for (`benchmarks.scale_population`) on real Kafka, at a
-constant rate (Poisson, open loop). One of them is asked to end, and later started again. Three ways to hold users are
+constant rate (Poisson, open loop). One of them is asked to end, and later started again. Four ways to hold users are
 compared: `all` (every worker holds every user), `assigned` (those of its own partitions), `standby` (those, and as many
 partitions warm as it owns), and `saved` (the same, with tables that each worker keeps on disk).
 

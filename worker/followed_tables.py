@@ -149,12 +149,13 @@ class TableMaker:
             start_from=offsets,
             out_of_range="earliest",
             outages=self.outages,
-            chosen={} if chosen is None else {reader.users_topic: chosen},
+            chosen=chosen,
         )
         await follower.start()
         held = None
-        if self.partitions is not None and chosen is not None:
-            held = HeldPartitions(self.partitions, reader.users_topic, follower, tables, self.thread, chosen)
+        if self.partitions is not None:
+            [(topic, begun_with)] = chosen.items()
+            held = HeldPartitions(self.partitions, topic, follower, tables, self.thread, begun_with)
         batch = settings.worker.tables.update_batch
         make_feed = FeedBeside if beside else StateFeed
         feed = make_feed(follower, reader, tables, self.thread, self.metrics, self.outcomes, batch, held)
@@ -164,14 +165,14 @@ class TableMaker:
         saver = None if saved is None else TableSaver(saved, tables, self.thread, feed.reached, interval_s)
         return FollowedTables(tables, bundle.space, bundle.limits.history_length, follower, feed, task, saver, held)
 
-    def _begin_with(self, users_topic: str, offsets: Mapping[TopicPartition, int]) -> frozenset[int] | None:
+    def _begin_with(self, users_topic: str, offsets: Mapping[TopicPartition, int]) -> dict[str, frozenset[int]]:
         """The partitions of users to follow at first: all that a copy of the tables holds, so that none of their users
-        stays unless its partition is followed, and all that are wanted. None: there is no choice, all of them.
+        stays unless its partition is followed, and all that are wanted. Empty where all users are held.
         """
         if self.partitions is None:
-            return None
+            return {}
         copied = frozenset(one.partition for one in offsets if one.topic == users_topic)
-        return copied | (self.partitions.wanted or frozenset())
+        return {users_topic: copied | (self.partitions.wanted or frozenset())}
 
     async def _saved(self, bundle: Bundle, topics: Sequence[str]) -> SavedTables | None:
         """Where tables are kept; None if they are not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from runtime.errors import SettingsError
@@ -29,12 +30,7 @@ async def count_partitions(settings: WorkerSettings) -> int:
     """
     requests, states = settings.topics.impression_requests, settings.topics.user_states
     counts = (await require_topics(settings.kafka, [requests, states])).partitions
-    if counts[requests] != counts[states]:
-        raise SettingsError(
-            f"{requests} has {counts[requests]} partitions and {states} {counts[states]}: a worker that holds only its "
-            "own partitions' users needs the same number. Make the topics alike (docs/how-to/scale.md), or set "
-            'worker.tables.users to "all"'
-        )
+    require_same_number(counts)
     misplaced, seen = await _misplaced(settings, requests, counts[requests])
     if seen >= _LEAST_SEEN and misplaced > seen / 2:
         raise SettingsError(
@@ -43,6 +39,20 @@ async def count_partitions(settings: WorkerSettings) -> int:
             '(librdkafka: partitioner=murmur2_random), or set worker.tables.users to "all"'
         )
     return counts[requests]
+
+
+def require_same_number(partitions: Mapping[str, int]) -> None:
+    """Checks that topics have the same number of partitions.
+
+    Raises:
+        SettingsError: they have not.
+    """
+    if len(set(partitions.values())) > 1:
+        told = " and ".join(f"{topic} has {count} partitions" for topic, count in partitions.items())
+        raise SettingsError(
+            f"{told}: a worker that holds only its own partitions' users needs the same number. Make the topics alike "
+            '(docs/how-to/scale.md), or set worker.tables.users to "all"'
+        )
 
 
 async def _misplaced(settings: WorkerSettings, topic: str, count: int) -> tuple[int, int]:

@@ -226,7 +226,7 @@ class Service:
         while True:
             for kind, held in (
                 ("assigned", partitions.assigned or ()),
-                ("standby", partitions.warm),
+                ("standby", partitions.standby),
                 ("read", partitions.read),
             ):
                 self.metrics.user_partitions.labels(kind).set(len(held))

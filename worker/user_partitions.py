@@ -38,25 +38,25 @@ class UserPartitions:
 
     Args:
         count: partitions of the requests, and of the users' states.
-        standby: how many to hold beyond the worker's own, so that they are warm when another worker ends.
+        standby_count: how many to hold beyond the worker's own, so that they are warm when another worker ends.
 
     Attributes:
         assigned: those of the worker's own requests; None before the group is joined.
-        warm: those held for others.
+        standby: those held for others.
     """
 
-    def __init__(self, count: int, standby: int = 0) -> None:
+    def __init__(self, count: int, standby_count: int = 0) -> None:
         self.count = count
         self.assigned: frozenset[int] | None = None
-        self.warm: frozenset[int] = frozenset()
-        self._standby = standby
+        self.standby: frozenset[int] = frozenset()
+        self._standby_count = standby_count
         self._serving: HeldPartitions | None = None
         self._when_read: list[Callable[[], object]] = []
 
     @property
     def wanted(self) -> frozenset[int] | None:
         """Those to hold; None while that is not known."""
-        return None if self.assigned is None else self.assigned | self.warm
+        return None if self.assigned is None else self.assigned | self.standby
 
     @property
     def awaited(self) -> frozenset[int]:
@@ -72,9 +72,9 @@ class UserPartitions:
         """Where the user's state stands."""
         return partition_of(user_id.encode(), self.count)
 
-    def assign(self, assigned: frozenset[int], warm: frozenset[int]) -> None:
+    def assign(self, assigned: frozenset[int], standby: frozenset[int]) -> None:
         """Takes over what the group has decided."""
-        self.assigned, self.warm = assigned, warm - assigned
+        self.assigned, self.standby = assigned, standby - assigned
 
     def serve(self, held: HeldPartitions) -> None:
         """These are the partitions of the tables in use from now on."""
@@ -110,7 +110,7 @@ class UserPartitions:
 
     def holding(self) -> Holding:
         """What this worker says when it joins its group."""
-        return Holding(sorted(self.assigned or ()), sorted(self.read), self._standby)
+        return Holding(sorted(self.assigned or ()), sorted(self.read), self._standby_count)
 
 
 class HeldPartitions:

@@ -104,5 +104,5 @@ async def test_topics_of_different_numbers_of_partitions_are_refused(broker, tin
     others = [spec for spec in lab.topics.specs() if spec.name != requests_topic.name]
     await create_missing_topics(lab.broker.settings(), [requests_topic, *others])
 
-    with pytest.raises(SettingsError, match=r"has 3 partitions and .* 4: .*worker.tables.users"):
+    with pytest.raises(SettingsError, match=r"has 3 partitions and .* has 4 partitions: .*worker.tables.users"):
         await count_partitions(_own(lab))

@@ -69,6 +69,18 @@ async def test_after_half_of_its_time_the_graph_answers_and_the_scores_say_so(de
     assert desk.metrics.value(WAITED, outcome="in_vain") == 1
 
 
+async def test_a_request_whose_user_is_held_elsewhere_does_not_wait(desk, partitions):
+    """It is answered by a head, as for a user of whom nothing is known, marked and counted."""
+    partitions.assign(frozenset(), frozenset())
+    await desk.accept(desk.record(encode(desk.request("i1"))))
+    await desk.work()
+
+    [scores] = desk.scores()
+    assert not scores.user_state_read
+    assert scores.scores[0].made_by in {"confident", "final"}
+    assert desk.metrics.value("exitstream_worker_misplaced_requests_total") == 1
+
+
 async def test_who_wants_a_head_to_answer_gets_one(desk):
     """For a user of whom it knows nothing."""
     await desk.accept(desk.record(encode(desk.request("i1", budget_ms=20, quality_floor="first_head"))))

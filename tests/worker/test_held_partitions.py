@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Executor, Future
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from table_model import READER, TOPICS, empty_tables, user_of
+from table_model import DIM, READER, TOPICS, empty_tables, user_of
+from tokenizers import Tokenizer, models
 
+from models.text import Text
 from runtime.clock import SystemClock
 from runtime.kafka import partition_of
 from runtime.observability.readiness import Readiness
 from runtime.records import Record, TopicPartition
 from schemas.codec import encode, headers_for
+from schemas.messages import Embedding, PastInteraction
 from worker import user_partitions
 from worker.metrics import WorkerMetrics
 from worker.outcomes.live import LiveOutcomes
 from worker.outcomes.settings import OutcomeSettings
 from worker.state_feed import StateFeed
 from worker.state_store import tables as tables_module
+from worker.state_store.settings import TableSettings
+from worker.state_store.tables import Tables
 from worker.user_partitions import HeldPartitions, UserPartitions
 
 PARTITIONS = 3
@@ -157,10 +164,65 @@ def test_tables_hold_the_users_of_the_partitions_that_are_wanted(at_first, event
         assert topic.positions.keys() == partitions.read
         assert not held.is_leaving
         assert partitions.awaited == frozenset()
-        assert not partitions.warm & (partitions.assigned or frozenset())
+        assert not partitions.standby & (partitions.assigned or frozenset())
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(tables_module, "_REMOVED_AT_ONCE", 1)
         patched.setattr(user_partitions, "_REMOVALS", 1)
         patched.setattr(user_partitions, "_RETRY_S", 0.0)
         asyncio.run(play())
+
+
+class _Untrained(Executor):
+    """Trains nothing, or fails at once."""
+
+    def __init__(self, error=None):
+        self._error = error
+
+    def submit(self, *_, **__):
+        if self._error is not None:
+            raise self._error
+        return Future()
+
+
+def _held(topic, tables=None):
+    partitions = UserPartitions(PARTITIONS)
+    held = HeldPartitions(partitions, TOPICS.user_states, topic, tables or empty_tables(), _InPlace(), frozenset())
+    partitions.serve(held)
+    return partitions, held
+
+
+async def test_own_partitions_are_read_before_standbys():
+    """Requests wait for these."""
+    topic = Topic()
+    for name in _NAMES:
+        topic.tell(name)
+    partitions, held = _held(topic)
+    partitions.assign(frozenset({1}), frozenset({0, 2}))
+
+    await held.adjust()
+    assert topic.positions.keys() == {1}
+    while topic.is_behind(TopicPartition(TOPICS.user_states, 1)):
+        await topic.poll(1)
+        await held.note_read()
+        await held.adjust()
+    await held.adjust()
+    assert topic.positions.keys() == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("error", "read"), [(None, set()), (MemoryError("no memory"), {0, 1, 2})])
+async def test_a_partition_is_read_once_its_users_are_searched_quickly(error, read):
+    """Where training fails there is nothing to wait for."""
+    topic = Topic()
+    limits = TableSettings(exact_search_limit=3)
+    tables = Tables(Text(Tokenizer(models.BPE())), DIM, limits, _Untrained(error))
+    partitions, held = _held(topic, tables)
+    partitions.assign(frozenset(range(PARTITIONS)), frozenset())
+    await held.adjust()
+    embedding = Embedding(data=b"<" * 2 * DIM, dtype="float16", dim=DIM, version=1)
+    for name in _NAMES:
+        past = PastInteraction(item_id="i", event_time_ms=0, positive=True, event_id="e")
+        tables.put_user_state(msgspec.structs.replace(user_of(name, past), embedding=embedding))
+    await held.note_read()
+
+    assert held.read == read

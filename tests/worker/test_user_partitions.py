@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from runtime.errors import SettingsError
 from runtime.kafka import RecordSink, TopicFollower, partition_of
 from runtime.records import OutRecord, TopicPartition
 from schemas.codec import encode
-from worker.partition_checks import count_partitions
+from worker.partition_checks import count_partitions, require_same_number
 from worker.user_partitions import HeldPartitions, PartitionHooks, UserPartitions
 
 PARTITIONS = 4
@@ -39,6 +40,7 @@ async def _ask(lab, first, count=20):
 async def test_a_worker_alone_answers_from_states_that_change(lab):
     """As one that holds all users does; its partitions are followed after they have been read."""
     async with lab.worker(_own(lab)) as service:
+        assert not service.metrics.value("exitstream_worker_freshness_seconds_count")  # of what was there before
         await lab.tell(user_state(0, np.random.default_rng(0), version=7))
         await until(lambda: service.metrics.value("exitstream_worker_freshness_seconds_count"))
         answers = await _ask(lab, 0)
@@ -111,6 +113,39 @@ async def test_waiting_for_all_partitions_ends_when_they_have_been_read():
 
     partitions.serve(_Held(1))
     await asyncio.wait_for(waiting, 1)
+
+
+def test_different_numbers_of_partitions_are_refused():
+    """In one line that says what to do."""
+    require_same_number({"requests": 4, "states": 4})
+
+    with pytest.raises(SettingsError, match=r"requests has 3 partitions and states has 4 .*worker.tables.users"):
+        require_same_number({"requests": 3, "states": 4})
+
+
+async def test_a_rebalance_lets_nobody_wait_and_hands_out_partitions():
+    """Waiting ends before the delivery waits for what is in flight, and begins anew with the new partitions."""
+    partitions, told = UserPartitions(4), []
+
+    class Recorder:
+        def __getattr__(self, name):
+            return lambda *_: told.append(name)
+
+    class Delivering:
+        async def on_revoked(self, _):
+            told.append("revoked")
+
+        async def on_assigned(self, _):
+            told.append("assigned")
+
+    requests_of = {TopicPartition("requests", 0), TopicPartition("requests", 2)}
+    assignor = SimpleNamespace(standby=frozenset({1, 2}))
+    hooks = PartitionHooks(Delivering(), partitions, assignor, lambda: requests_of, lambda: 4, Recorder())
+    await hooks.on_revoked(frozenset())
+    await hooks.on_assigned(frozenset({TopicPartition("requests", 0)}))
+
+    assert told == ["close", "revoked", "assigned", "open"]
+    assert (partitions.assigned, partitions.standby) == ({0, 2}, {1})
 
 
 async def test_other_tables_serve_once_they_hold_what_those_before_held():

@@ -94,3 +94,5 @@ def test_a_member_that_says_nothing_readable_gets_its_share_all_the_same():
     assignor.on_assignment(wire["new"])
     assert len(assignor.standby) == 1
     assert not assignor.standby & owned["new"]
+    assignor.metadata(["requests"])
+    assert not assignor.standby  # until it is told anew, which another assignor would not do
