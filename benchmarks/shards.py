@@ -33,6 +33,7 @@ from benchmarks.graph_workloads import ALPHAS, DIM, MIN_COSINE, Edges, Engine, p
 from benchmarks.harness import exit_on_error, finish, parser
 from graph_updater.graph.adjacency import EdgeOps
 from graph_updater.graph.propagation import Propagation
+from graph_updater.graph.shard import Shard
 from graph_updater.graph.sharing import Sharing, Told
 from models.lightgcn import both_directions, propagate
 from runtime.errors import ExitstreamError
@@ -105,7 +106,7 @@ class ShardEngine(Engine):
         )
         self.propagation.add_nodes(nodes)
         self.propagation.set_base(np.arange(nodes, dtype=np.int32), edges.base)
-        self.sharing = Sharing(self.graph, self.propagation, shards, shard) if shards > 1 else None
+        self.sharing = Sharing(self.graph, self.propagation, Shard(shard, shards)) if shards > 1 else None
         if self.sharing is not None:
             self.sharing.add_items(np.arange(users, nodes, dtype=np.int32))
 

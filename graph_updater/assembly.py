@@ -8,6 +8,7 @@ from graph_updater.beginning import Beginning
 from graph_updater.engine import EngineStates, EngineThread, UpdaterEngine
 from graph_updater.intake import Intake
 from graph_updater.metrics import UpdaterMetrics
+from graph_updater.part_intake import PartIntake
 from graph_updater.pipeline import Parts
 from graph_updater.publication.encoder import StateEncoder
 from graph_updater.publication.publisher import Publisher
@@ -55,7 +56,7 @@ class Assembly:
         self._readiness = readiness
         self._outages = outages
         self._tracing = (
-            None if tracer is None else UpdateTracing(tracer, settings.topics, settings.updater.group_id, clock)
+            None if tracer is None else UpdateTracing(tracer, settings.topics, settings.updater.own_group, clock)
         )
         self._foreign_keys = ForeignKeys("interactions", metrics.foreign_keys.inc)
 
@@ -65,11 +66,13 @@ class Assembly:
         return Sources(
             kafka=settings.kafka,
             topics=settings.topics,
-            group_id=settings.updater.group_id,
-            intake=self._intake(),
+            group_id=settings.updater.own_group,
+            former_groups=settings.updater.groups_of_any_layout,
+            intake=self._intake(resources),
             letters=self._letters(),
             metrics=self._metrics,
             made_again=resources.made_again,
+            chosen=resources.chosen,
         )
 
     def parts(self, resources: UpdaterResources, beginning: Beginning, thread: EngineThread) -> Parts:
@@ -77,16 +80,25 @@ class Assembly:
         settings, clock, updater = self._settings, self._clock, self._settings.updater
         state_format = "packed" if updater.state_format == "packed" else settings.kafka.wire_format
         encoder = StateEncoder(settings.topics, state_format, clock)
-        engine = UpdaterEngine(beginning.state, self._intake(), self._letters(), encoder, beginning.offsets)
+        engine = UpdaterEngine(
+            beginning.state,
+            self._intake(resources),
+            self._letters(),
+            encoder,
+            beginning.offsets,
+            updater.parts_interval_ms / 1000,
+            clock,
+        )
         follower = TopicFollower(
             settings.kafka,
             input_topics(settings),
             start_from=beginning.offsets,
-            group_id=updater.group_id,
+            group_id=updater.own_group,
             outages=self._outages,
+            chosen={topic: numbers for topic, numbers in resources.chosen.items() if topic in input_topics(settings)},
         )
         leadership = Leadership(
-            settings.election, settings.kafka, settings.topics.interactions, updater.group_id, self._outages
+            settings.election, settings.kafka, settings.topics.interactions, updater.own_group, self._outages
         )
         states = EngineStates(engine, thread)
         return Parts(
@@ -111,8 +123,10 @@ class Assembly:
             clock=clock,
         )
 
-    def _intake(self) -> Intake:
-        settings = self._settings
+    def _intake(self, resources: UpdaterResources) -> Intake:
+        settings, base, shard = self._settings, resources.base, self._settings.updater.own_shard
+        shape, most = (len(base.alphas) - 1, base.dim), settings.kafka.max_record_bytes
+        parts = PartIntake(settings.topics.item_parts, shard, base.space, shape, most)
         return Intake(
             settings.topics.items,
             max_bytes=settings.kafka.max_record_bytes,
@@ -120,6 +134,8 @@ class Assembly:
             clock=self._clock,
             foreign_keys=self._foreign_keys,
             with_traces=self._tracing is not None,
+            parts=parts if shard.is_one_of_several else None,
+            rejects_items=shard.number == 0,
         )
 
     def _letters(self) -> DeadLetters:

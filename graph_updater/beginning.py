@@ -21,7 +21,7 @@ from graph_updater.publication.batch import Offsets
 from graph_updater.publication.outbox import Outbox
 from graph_updater.published_topics import following
 from graph_updater.rebuild import Sources, rebuild
-from graph_updater.recovery import Recovered, recover, without_catalogue
+from graph_updater.recovery import Recovered, for_another_space, recover
 from graph_updater.resources import UpdaterResources
 from graph_updater.state.updater_state import UpdaterState
 from runtime.kafka import TopicFollower
@@ -107,14 +107,22 @@ async def begin_again(
         is_in_range: whether Kafka still has the records to be read next, as far as known.
     """
     state = await thread(
-        UpdaterState.restore, config, resources.base, carried.arrays, carried.metadata, of_other_space=True
+        UpdaterState.restore,
+        config,
+        resources.base,
+        carried.arrays,
+        carried.metadata,
+        of_other_space=True,
+        shard=resources.origin.shard,
     )
     carried.outbox.change_space(resources.base.space)
     if not is_in_range:
-        recovered = Recovered(state, without_catalogue(carried.offsets, resources.origin))
+        recovered = Recovered(state, for_another_space(carried.offsets, resources.origin))
         return await _completed(recovered, carried.outbox, sources, thread)
     await _read_catalogue(state, carried.offsets, sources, thread)
-    return Beginning(state, carried.offsets, carried.outbox)
+    # The parts that shards tell in the new space are read by the run itself: others may tell them much later.
+    offsets = {place: at for place, at in carried.offsets.items() if place.topic != sources.topics.item_parts}
+    return Beginning(state, offsets, carried.outbox)
 
 
 async def _completed(recovered: Recovered, outbox: Outbox, sources: Sources, thread: EngineThread) -> Beginning:

@@ -24,6 +24,8 @@ from graph_updater.publication.encoder import StateEncoder
 from graph_updater.state.nodes import MemoryReport
 from graph_updater.state.snapshot import SnapshotCopy, StateCopy
 from graph_updater.state.updater_state import UpdaterState
+from graph_updater.telling import Telling
+from runtime.clock import Clock, SystemClock
 from runtime.dead_letters import DeadLetters
 from runtime.records import OutRecord, Record
 from schemas.messages import Interaction, InteractionKind
@@ -63,6 +65,8 @@ class UpdaterEngine:
         letters: makes dead letters of records that cannot be decoded.
         encoder: makes records of states.
         offsets: next offset to be read per partition, if the state comes from a snapshot.
+        parts_interval_s: how often parts of items are told that only the users' embeddings have moved.
+        clock: for it.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class UpdaterEngine:
         letters: DeadLetters,
         encoder: StateEncoder,
         offsets: Offsets,
+        parts_interval_s: float = 0.0,
+        clock: Clock | None = None,
     ) -> None:
         self._state = state
         self._intake = intake
@@ -84,6 +90,7 @@ class UpdaterEngine:
         self._traced: deque[TracedInteraction] = deque(maxlen=_TRACED_EVENTS)
         self._copy: SnapshotCopy | None = None
         self._copied = False
+        self._telling = Telling(state.shared, parts_interval_s, clock or SystemClock())
 
     @property
     def not_finite(self) -> int:
@@ -95,6 +102,7 @@ class UpdaterEngine:
         batch = self._intake.read(records)
         self._state.apply_items(batch.items)
         self._state.withdraw_items(batch.withdrawn_items)
+        self._state.receive_parts(batch.parts)
         self._state.apply(batch.interactions)
         self._state.release_idle()
         event_times_ms = [interaction.event_time_ms for interaction in batch.interactions]
@@ -105,14 +113,15 @@ class UpdaterEngine:
         self._continue_copy()
         return batch
 
-    def collect(self) -> Collection:
-        """The changes since the last call.
+    def collect(self, term: object | None = None) -> Collection:
+        """The changes since the last call; in a term of leadership also what the other shards are to be told.
 
         A snapshot begun earlier is captured here once its copy is complete: at this moment every change is in a batch.
         """
         self._continue_copy()
         self._state.repair(_REPAIRED_AT_ONCE)
-        batch = None if self._offsets == self._collected else self._batch()
+        parts = self._telling.take(term)
+        batch = None if self._offsets == self._collected and not parts else self._batch(parts)
         return Collection(batch, self.capture() if self._copied else None)
 
     def everything(self) -> StateBatch:
@@ -130,7 +139,7 @@ class UpdaterEngine:
 
     def encode(self, batch: StateBatch) -> list[OutRecord]:
         """The records of a batch, with the states as they are now."""
-        return self._encoder.records(self._state.published, batch)
+        return self._encoder.records(self._state.published, batch, self._state.shared)
 
     def capture(self) -> Capture:
         """The present state. Without a copy begun before, all of it is copied now, as at the end of the program."""
@@ -144,12 +153,13 @@ class UpdaterEngine:
     def _dead_letter(self, record: Record, reason: str) -> DeadLetter:
         return DeadLetter(record.source, record.offset, self._letters.letter(record, reason))
 
-    def _batch(self, *, everything: bool = False) -> StateBatch:
+    def _batch(self, parts: Sequence[str] = (), *, everything: bool = False) -> StateBatch:
         changes = self._state.published.take_changes(force=everything)
         batch = StateBatch(
             offsets=dict(self._offsets),
             users=[*changes.users, *changes.expired_users],
             items=[*changes.items, *changes.expired_items],
+            parts=parts,
             dead_letters=self._dead_letters,
             event_times_ms=self._event_times_ms,
             traced=list(self._traced),

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from graph_updater.part_intake import PartIntake
 from graph_updater.publication.batch import TracedInteraction
+from graph_updater.state.shared_items import PartRecord
 from runtime.clock import Clock
 from runtime.foreign_keys import ForeignKeys
 from runtime.observability.trace_context import is_sampled, trace_context
@@ -30,11 +32,13 @@ class Batch:
     items: list[Item] = field(default_factory=list)
     withdrawn_items: list[str] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
+    parts: list[PartRecord] = field(default_factory=list)
+    refused_parts: list[Reject] = field(default_factory=list)
     traced: list[TracedInteraction] = field(default_factory=list)
 
 
 class Intake:
-    """Reads both input topics.
+    """Reads the input topics.
 
     Args:
         items_topic: topic of `Item`s; records of the other topic are `Interaction`s.
@@ -46,6 +50,8 @@ class Intake:
         clock: ours.
         foreign_keys: told of every interaction, where that is wanted.
         with_traces: note the interactions whose senders trace them.
+        parts: reads what shards tell each other; None where one updater has all users.
+        rejects_items: whether to refuse items that cannot be decoded; else another updater does.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class Intake:
         clock: Clock,
         foreign_keys: ForeignKeys | None = None,
         with_traces: bool = False,
+        parts: PartIntake | None = None,
+        rejects_items: bool = True,
     ) -> None:
         self._items_topic = items_topic
         self._max_event_lead_ms = max_event_lead_ms
@@ -64,6 +72,8 @@ class Intake:
         self._latest_ms = 0
         self._foreign_keys = foreign_keys
         self._with_traces = with_traces
+        self._parts = parts
+        self._rejects_items = rejects_items
         self._interactions = MessageDecoder(Interaction, max_bytes)
         self._items = MessageDecoder(Item, max_bytes)
 
@@ -73,6 +83,9 @@ class Intake:
         # Never back: a clock that is set back must not make the present the future.
         self._latest_ms = max(self._latest_ms, self._clock.wall_ms() + self._max_event_lead_ms)
         for record in records:
+            if self._parts is not None and record.topic == self._parts.topic:
+                self._read_part(self._parts, record, batch)
+                continue
             try:
                 if record.topic == self._items_topic:
                     self._read_item(record, batch)
@@ -82,8 +95,18 @@ class Intake:
                     if self._with_traces and is_sampled(context := trace_context(record.headers)):
                         batch.traced.append(self._traced(interaction, record, context))
             except MalformedRecord as error:
-                batch.rejects.append(Reject(record, str(error)))
+                if self._rejects_items or record.topic != self._items_topic:
+                    batch.rejects.append(Reject(record, str(error)))
         return batch
+
+    def _read_part(self, intake: PartIntake, record: Record, batch: Batch) -> None:
+        try:
+            part = intake.read(record)
+        except MalformedRecord as error:
+            batch.refused_parts.append(Reject(record, str(error)))
+        else:
+            if part is not None:
+                batch.parts.append(part)
 
     def _read_item(self, record: Record, batch: Batch) -> None:
         """An item, or its withdrawal: an empty value under its id."""

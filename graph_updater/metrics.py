@@ -25,7 +25,11 @@ class UpdaterMetrics(Metrics):
             "not_finite_total", "Embeddings that were not finite and were kept from being published"
         )
         self._not_finite_noted = 0
-        self.published = self.counter("published_total", "States published", ("kind",))
+        self.published = self.counter(
+            "published_total", "States published, and parts of items told to other shards", ("kind",)
+        )
+        self.parts_received = self.counter("parts_received_total", "What shards have told of items, this one's own too")
+        self.parts_refused = self.counter("parts_refused_total", "What shards have told of items that cannot be used")
         self.pending = self.gauge("pending_batches", "Batches of state changes awaiting confirmed publication")
         self.leading = self.gauge("leading", "1 while this updater leads and publishes")
         self.bundle_changes = self.counter("bundle_changes_total", "Times another version of the bundle was taken over")

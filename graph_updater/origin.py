@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from graph_updater.graph.shard import WHOLE, Shard
 from graph_updater.state.snapshot_checks import IncompatibleSnapshot
 
 
@@ -19,6 +20,8 @@ class SavedOrigin(msgspec.Struct):
     topics: list[str]
     topic_ids: dict[str, str] = {}
     space: str = ""
+    shards: int = 1
+    shard: int = 0
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,9 @@ class Origin:
     Attributes:
         model_version: of the bundle.
         space: of the bundle's base embeddings; embeddings of two spaces must not be mixed.
+        shard: whose users the state knows.
         cluster: id of the Kafka cluster, to which the offsets belong.
-        topics: the input topics; the last one is the catalogue.
+        topics: the input topics; the last one is the catalogue, before it that of parts where there are several shards.
         topic_ids: of input and output topics, by name, as far as the broker tells: a topic deleted and made again has
             another id, and offsets of its own.
     """
@@ -39,11 +43,14 @@ class Origin:
     topics: tuple[str, ...]
     topic_ids: Mapping[str, str] = field(default_factory=dict)
     space: str = ""
+    shard: Shard = WHOLE
 
     @property
-    def catalogue(self) -> str:
-        """The topic of items."""
-        return self.topics[-1]
+    def of_a_space(self) -> tuple[str, ...]:
+        """The topics that have to be read again from their beginning for another space: the catalogue, whose texts the
+        state does not hold, and the parts that shards tell.
+        """
+        return self.topics[1:]
 
     def to_json(self) -> dict[str, Any]:
         """For a snapshot's metadata."""
@@ -53,16 +60,18 @@ class Origin:
             "topics": list(self.topics),
             "topic_ids": dict(self.topic_ids),
             "space": self.space,
+            "shards": self.shard.shards,
+            "shard": self.shard.number,
         }
 
     def check(self, saved: SavedOrigin) -> None:
         """Checks the origin of a snapshot.
 
         Raises:
-            IncompatibleSnapshot: if it is of another cluster, or of other input topics.
+            IncompatibleSnapshot: if it is of another cluster, of other input topics or of another shard.
         """
         ours = self.to_json()
-        for name in ("cluster", "topics"):
+        for name in ("cluster", "topics", "shards", "shard"):
             theirs = getattr(saved, name)
             if theirs != ours[name]:
                 raise IncompatibleSnapshot(f"it was made with {name} {theirs}, this updater has {ours[name]}")

@@ -161,6 +161,10 @@ class Pipeline:
             batch = await parts.thread(parts.engine.absorb, records)
         parts.metrics.interactions.inc(len(batch.interactions))
         parts.metrics.items.inc(len(batch.items))
+        parts.metrics.parts_received.inc(len(batch.parts))
+        for reject in batch.refused_parts:
+            parts.metrics.parts_refused.inc()
+            log.warning("what a shard told of an item is refused", record=str(reject.record), reason=reject.reason)
         for reject in batch.rejects:
             self._letter_bytes += len(reject.record.key or b"") + len(reject.record.value or b"")
             parts.metrics.dead_letters.labels(reject.record.topic).inc()
@@ -180,7 +184,7 @@ class Pipeline:
     async def _collect(self) -> Capture | None:
         """Hands the changes since the last call to the publisher; a capture if the copy for a snapshot is complete."""
         self._letter_bytes = 0  # before the call: what is read meanwhile may come with the next
-        collected = await self._parts.thread(self._parts.engine.collect)
+        collected = await self._parts.thread(self._parts.engine.collect, self._parts.publisher.term)
         if collected.batch is not None:
             self._parts.publisher.add(collected.batch)
         return collected.capture

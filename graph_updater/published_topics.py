@@ -6,8 +6,9 @@ topics are read twice: first for the offset of each id's latest state, then for 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Final, TypeVar
 
 import structlog
@@ -33,11 +34,19 @@ class PublishedTopics:
     Args:
         kafka: how to reach them.
         topics: their names.
+        chosen: partitions of those of which not all are read.
     """
 
-    def __init__(self, kafka: KafkaSettings, topics: TopicSettings) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topics: TopicSettings,
+        chosen: Mapping[str, Collection[int]] = MappingProxyType({}),
+    ) -> None:
         self._kafka = kafka
         self._topics = topics
+        topic = topics.user_states
+        self._chosen = {topic: chosen[topic]} if topic in chosen else {}
         self._users = StateDecoder(UserState, kafka.max_record_bytes)
         self._items = StateDecoder(ItemState, kafka.max_record_bytes)
         self._latest: dict[tuple[str, bytes], int] = {}
@@ -84,7 +93,10 @@ class PublishedTopics:
     async def _all(self) -> AsyncIterator[list[Record]]:
         """All records up to where the topics end now."""
         follower = TopicFollower(
-            self._kafka, (self._topics.user_states, self._topics.item_states), out_of_range="earliest"
+            self._kafka,
+            (self._topics.user_states, self._topics.item_states),
+            out_of_range="earliest",
+            chosen=self._chosen,
         )
         async with following(follower):
             while not follower.caught_up:

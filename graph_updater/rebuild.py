@@ -4,6 +4,8 @@
        by nobody: the gap is logged and counted.
     2. Replay: the retained records, up to the group's committed offsets. The published states know of these.
     3. Adoption: what the compacted topics hold completes the state (`state.adoption`).
+       Where several shards share the users, each takes over the states of its own users, and the parts of items that
+       all of them have told, before the replay: among these its own, with what it had counted.
     4. From the committed offsets on records are read as ever; none counts twice.
 
 If the group has no committed offsets (nothing was ever published completely, or nothing for longer than the brokers'
@@ -12,8 +14,10 @@ If the group has no committed offsets (nothing was ever published completely, or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
@@ -28,7 +32,7 @@ from graph_updater.recovery import Recovered
 from graph_updater.state.updater_state import UpdaterState
 from programs.topics import TopicSettings
 from runtime.dead_letters import DeadLetters
-from runtime.kafka import TopicFollower
+from runtime.kafka import TopicFollower, furthest_committed
 from runtime.records import Record, TopicPartition
 from runtime.settings import KafkaSettings
 
@@ -45,19 +49,23 @@ class Sources:
         kafka: how to reach the topics.
         topics: their names.
         group_id: the group whose committed offsets tell what is published.
+        former_groups: names of the groups that may have published before, with another number of shards.
         intake: decodes input records.
         letters: makes dead letters of those that cannot be decoded.
         metrics: counts gaps.
         made_again: topics that were deleted and made again: offsets committed before count other records.
+        chosen: this shard's partitions of the topics that are not read as a whole.
     """
 
     kafka: KafkaSettings
     topics: TopicSettings
     group_id: str
+    former_groups: re.Pattern[str]
     intake: Intake
     letters: DeadLetters
     metrics: UpdaterMetrics
     made_again: frozenset[str] = frozenset()
+    chosen: Mapping[str, Collection[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,24 +88,31 @@ async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) 
     Raises:
         BrokerError: if the topics cannot be read.
     """
-    published = PublishedTopics(sources.kafka, sources.topics)
+    published = PublishedTopics(sources.kafka, sources.topics, sources.chosen)
     await published.look()
     if published.states or recovered.offsets:  # else it is the very first start
         sources.metrics.rebuilds.inc()
+    parts_offsets = await _read_parts(recovered.state, sources, thread)
     follower = TopicFollower(
         sources.kafka,
         (sources.topics.interactions, sources.topics.items),
-        start_from=recovered.offsets,
+        start_from={
+            place: offset for place, offset in recovered.offsets.items() if place.topic != sources.topics.item_parts
+        },
         out_of_range="earliest",
         group_id=sources.group_id,
+        chosen=_of(sources.topics.interactions, sources.chosen),
     )
     async with following(follower):
         starts, ends = await follower.positions(), await follower.end_offsets()
-        committed = without(await follower.committed(starts), sources.made_again)
+        committed = without(await _committed(follower, starts, sources), sources.made_again)
         tell_gaps(recovered.offsets, starts, committed, sources.metrics)
         until = replay_until(starts, ends, committed) if published.states else starts
         replay = _Replay(recovered.state, sources, starts, until)
         await replay.read(follower, thread)
+    if recovered.state.shared is not None:
+        are_published = any(offset is not None for offset in committed.values())
+        await thread(partial(recovered.state.shared.adopt_own_counts, are_published=are_published))
     adoption = recovered.state.adoption()
     async for users, items in published.read():
         await thread(adoption.take_users, users)
@@ -105,7 +120,37 @@ async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) 
     await thread(adoption.finish)
     log.info("rebuilt the state from the topics", published_states=published.states)
     unsent = [letter for letter in replay.letters if not letter.is_covered_by(committed)]
-    return Rebuilt(recovered.state, replay.offsets, StateBatch(replay.offsets, dead_letters=unsent))
+    offsets = {**replay.offsets, **parts_offsets}
+    return Rebuilt(recovered.state, offsets, StateBatch(offsets, dead_letters=unsent))
+
+
+async def _committed(follower: TopicFollower, places: Offsets, sources: Sources) -> CommittedOffsets:
+    """What updaters of this group have published, or those that had these users before."""
+    own = await follower.committed(places)
+    former = await furthest_committed(sources.kafka, sources.former_groups, places)
+    return {
+        place: max((one for one in (own[place], former.get(place)) if one is not None), default=None)
+        for place in places
+    }
+
+
+async def _read_parts(state: UpdaterState, sources: Sources, thread: EngineThread) -> Offsets:
+    """Takes in everything that shards have told, and where that ends; nothing where one updater has all users."""
+
+    def take(records: list[Record]) -> None:
+        state.receive_parts(sources.intake.read(records).parts)
+
+    if state.shared is None:
+        return {}
+    follower = TopicFollower(sources.kafka, (sources.topics.item_parts,), out_of_range="earliest")
+    async with following(follower):
+        while not follower.caught_up:
+            await thread(take, await follower.poll(max_records=_AT_ONCE, timeout_ms=_POLL_MS))
+        return await follower.positions()
+
+
+def _of(topic: str, chosen: Mapping[str, Collection[int]]) -> dict[str, Collection[int]]:
+    return {topic: chosen[topic]} if topic in chosen else {}
 
 
 class _Replay:

@@ -67,12 +67,13 @@ def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, ori
             log.info("recovered from a snapshot", snapshot=sequence, address=store.address)
             return recovered
     log.info("no usable snapshot: building the state from the topics")
-    return Recovered(UpdaterState(config, base), {}, is_published=False, made_again=made_again)
+    state = UpdaterState(config, base, origin.shard)
+    return Recovered(state, {}, is_published=False, made_again=made_again)
 
 
-def without_catalogue(offsets: Offsets, origin: Origin) -> dict[TopicPartition, int]:
-    """Offsets with which the catalogue is read from its beginning: the state does not hold the texts."""
-    return {place: offset for place, offset in offsets.items() if place.topic != origin.catalogue}
+def for_another_space(offsets: Offsets, origin: Origin) -> dict[TopicPartition, int]:
+    """Offsets with which everything that depends on the space is read from its beginning."""
+    return {place: offset for place, offset in offsets.items() if place.topic not in origin.of_a_space}
 
 
 def _newest_first(store: SnapshotStore) -> list[int]:
@@ -99,13 +100,15 @@ def _restored(
     if not offsets or not {topic for topic, _ in offsets} <= set(origin.topics):
         raise IncompatibleSnapshot("its offsets are not those of the input topics")
     is_ours = origin.is_of_same_space(metadata.origin)
-    state = UpdaterState.restore(config, base, snapshot.arrays, metadata.state, of_other_space=not is_ours)
+    state = UpdaterState.restore(
+        config, base, snapshot.arrays, metadata.state, of_other_space=not is_ours, shard=origin.shard
+    )
     if not is_ours:
         log.warning(
             "the snapshot was made with another bundle: embeddings are made anew, and all are published",
             bundle=metadata.origin.model_version,
         )
-        offsets = without_catalogue(offsets, origin)
+        offsets = for_another_space(offsets, origin)
     if again:
         log.warning("topics were deleted and made again: publishing what they lack", topics=sorted(again))
     return Recovered(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from graph_updater.graph.base_embeddings import BaseEmbeddings, bundled_base
 from graph_updater.origin import Origin
+from graph_updater.partitions import own_partitions
 from graph_updater.recovery import SNAPSHOT_KIND
 from graph_updater.settings import UpdaterSettings
 from graph_updater.state.snapshot_checks import EARLIER_VERSIONS, SNAPSHOT_VERSION
@@ -29,12 +31,14 @@ class UpdaterResources:
         base: base embeddings, from the model bundle.
         origin: what a snapshot must agree with.
         store: where the snapshots are.
+        chosen: this shard's partitions of interactions and user states; empty where one updater has all users.
         made_again: topics that were deleted and made again while the program ran.
     """
 
     base: BaseEmbeddings
     origin: Origin
     store: SnapshotStore
+    chosen: Mapping[str, Collection[int]] = field(default_factory=dict)
     made_again: frozenset[str] = frozenset()
 
     def with_bundle(self, bundle: GraphPart) -> UpdaterResources:
@@ -48,9 +52,11 @@ class UpdaterResources:
         return replace(self, base=base, origin=replace(self.origin, model_version=bundle.version))
 
 
-def input_topics(settings: UpdaterSettings) -> tuple[str, str]:
-    """What is read; the last one is the catalogue."""
-    return settings.topics.interactions, settings.topics.items
+def input_topics(settings: UpdaterSettings) -> tuple[str, ...]:
+    """What is read; see `Origin.topics`."""
+    topics = settings.topics
+    parts = (topics.item_parts,) if settings.updater.own_shard.is_one_of_several else ()
+    return topics.interactions, *parts, topics.items
 
 
 async def find_resources(settings: UpdaterSettings, bundle: GraphPart) -> UpdaterResources:
@@ -62,17 +68,19 @@ async def find_resources(settings: UpdaterSettings, bundle: GraphPart) -> Update
     updater = settings.updater
     await probe(settings.kafka)
     cluster = await require_topics(settings.kafka, _all_topics(settings))
+    chosen = await own_partitions(settings, cluster.partitions)
     inputs, ids = input_topics(settings), await _topic_ids(settings)
     return UpdaterResources(
         base=bundled_base(bundle.graph, bundle.text, bundle.history_length),
-        origin=Origin(bundle.version, cluster.id, inputs, ids, bundle.space),
+        origin=Origin(bundle.version, cluster.id, inputs, ids, bundle.space, updater.own_shard),
         store=SnapshotStore(
-            updater.snapshots,
+            updater.own_snapshots,
             kind=SNAPSHOT_KIND,
             version=SNAPSHOT_VERSION,
             earlier=EARLIER_VERSIONS,
             keep=updater.snapshots_kept,
         ),
+        chosen=chosen,
     )
 
 
@@ -95,8 +103,9 @@ async def find_again(settings: UpdaterSettings, before: UpdaterResources, outage
 
 
 def _all_topics(settings: UpdaterSettings) -> tuple[str, ...]:
-    topics, inputs = settings.topics, input_topics(settings)
-    return (*inputs, topics.user_states, topics.item_states, *map(topics.dead_letter, inputs))
+    topics = settings.topics
+    letters = map(topics.dead_letter, (topics.interactions, topics.items))
+    return (*input_topics(settings), topics.user_states, topics.item_states, *letters)
 
 
 async def _topic_ids(settings: UpdaterSettings) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -9,6 +10,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.shard import Shard
 from programs.settings import HISTORY_LENGTH_REMOVED, ExitstreamSettings
 from programs.topics import TopicSettings
 from runtime.settings import Address, KafkaSettings, SettingsSection, TelemetrySettings
@@ -51,10 +53,51 @@ class UpdaterSection(SettingsSection):
         ge=1_000,
         description="silence after which a standby takes over; by default brokers refuse less than 6000",
     )
+    shards: int = Field(
+        1,
+        ge=1,
+        description="updaters that share the users, each with those of some partitions of the interactions; others may "
+        "stand by beside each of them",
+    )
+    shard: int = Field(
+        0, ge=0, description="which of them this one is, from 0: it has the partitions p with p % shards"
+    )
+    parts_interval_ms: int = Field(
+        1_000,
+        ge=0,
+        description="how often shards tell each other how items have moved with their users; what interactions with an "
+        "item change is told with every publication",
+    )
     snapshots: str = Field("updater-snapshots", min_length=1, description="folder or any fsspec address")
     snapshot_interval_s: float = Field(30.0, gt=0)
     snapshots_kept: int = Field(3, ge=2, description="snapshots kept; older ones are used if the newest is corrupt")
     graph: GraphConfig = GraphConfig()
+
+    @model_validator(mode="after")
+    def _check_shard(self) -> Self:
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} is none of {self.shards}: they count from 0")
+        return self
+
+    @property
+    def own_shard(self) -> Shard:
+        """Whose users this updater has."""
+        return Shard(self.shard, self.shards)
+
+    @property
+    def own_group(self) -> str:
+        """The updaters of which one leads: those of the same shard."""
+        return f"{self.group_id}.{self.own_shard.name}" if self.shards > 1 else self.group_id
+
+    @property
+    def groups_of_any_layout(self) -> re.Pattern[str]:
+        """Names of the groups that the same updaters have with any number of shards."""
+        return re.compile(rf"{re.escape(self.group_id)}(\.\d+-of-\d+)?")
+
+    @property
+    def own_snapshots(self) -> str:
+        """Where their snapshots are."""
+        return f"{self.snapshots.rstrip('/')}/{self.own_shard.name}" if self.shards > 1 else self.snapshots
 
 
 class UpdaterSettings(ExitstreamSettings):

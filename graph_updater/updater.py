@@ -12,6 +12,7 @@ from graph_updater.beginning import Beginning, Carried, begin, begin_again
 from graph_updater.bundles import Bundles
 from graph_updater.engine import EngineThread, UpdaterEngine, warm_up
 from graph_updater.metrics import UpdaterMetrics
+from graph_updater.partitions import watch_partitions
 from graph_updater.pipeline import BACKLOG, Parts, Pipeline
 from graph_updater.resources import UpdaterResources, find_again, find_resources
 from graph_updater.settings import UpdaterSettings
@@ -115,7 +116,7 @@ class Updater:
                     with stage("catching up", self._clock):
                         await pipeline.catch_up(end.event)
                     log.info(
-                        "caught up, waiting to lead the group or standing by", group=self._settings.updater.group_id
+                        "caught up, waiting to lead the group or standing by", group=self._settings.updater.own_group
                     )
                     spawn(parts.leadership.run(), "election")
                     flushing = spawn(pipeline.flush_often(end.event), "flushes")
@@ -175,6 +176,7 @@ class Updater:
         spawn(watch_loop_lag(self.metrics.event_loop_lag.observe), "loop lag")
         spawn(self._watchdog.watch(parts.follower), "progress")
         spawn(watch_topics(settings.kafka, self._resources.origin.topic_ids, self._outages), "topics")
+        spawn(watch_partitions(self._settings, self._resources.chosen, self._outages), "partitions")
         spawn(self._watch_memory(parts.engine, parts.thread), "memory")
 
     async def _watch_memory(self, engine: UpdaterEngine, thread: EngineThread) -> None:

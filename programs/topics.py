@@ -14,6 +14,7 @@ from schemas.topics import (
     DEAD_LETTER_SUFFIX,
     IMPRESSION_REQUESTS,
     INTERACTIONS,
+    ITEM_PARTS,
     ITEM_STATES,
     ITEMS,
     SHADOW_SCORES,
@@ -32,6 +33,7 @@ class TopicSettings(SettingsSection):
     shadow_scores: str = SHADOW_SCORES.topic
     user_states: str = USER_STATES.topic
     item_states: str = ITEM_STATES.topic
+    item_parts: str = ITEM_PARTS.topic
     dead_letter_suffix: str = Field(DEAD_LETTER_SUFFIX, min_length=1)
 
     partitions: int = Field(4, ge=1)

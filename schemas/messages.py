@@ -201,9 +201,35 @@ class ItemState(msgspec.Struct, tag="item-state", frozen=True, kw_only=True):
     """Sum of the grades of these interactions, in 255ths; None as for a user."""
 
 
+class ItemPart(msgspec.Struct, tag="item-part", frozen=True, kw_only=True):
+    """What one of several updaters that share the users knows of an item from its own users; the latest one replaces
+    all before it. Updaters write these for each other.
+    """
+
+    item_id: Identifier
+    shard: Annotated[int, msgspec.Meta(ge=0)]
+    shards: Annotated[int, msgspec.Meta(ge=2)]
+    space: str
+    """Identity of the base embeddings that the sums are made of, as of an `Embedding`."""
+    degree: Annotated[float, msgspec.Meta(ge=0.0, le=sys.float_info.max)]
+    """Sum of the weights of the item's edges."""
+    edges: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    """How many edges the item has."""
+    landmark_ms: Annotated[int, msgspec.Meta(ge=-1, le=2 * LATEST_MS)]
+    """What the weights are relative to, with decay."""
+    sums: bytes
+    """Weighted sums of the users' vectors, layer by layer: float32, little-endian."""
+    impressions: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    positives: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    grades: Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+    last_event_time_ms: UnixMillis
+    mentioned: bool
+    """Whether it is in a user's history."""
+
+
 def grades_of(state: UserState | ItemState) -> int:
     """The sum of the grades that a state tells, or that its clicks imply."""
     return min(FULL_GRADE * state.positives, 2**63 - 1) if state.grades is None else state.grades
 
 
-Message = Interaction | Item | ImpressionRequest | ImpressionScores | UserState | ItemState
+Message = Interaction | Item | ImpressionRequest | ImpressionScores | UserState | ItemState | ItemPart

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from schemas.messages import ImpressionRequest, ImpressionScores, Interaction, Item, ItemState, Message, UserState
+from schemas.messages import (
+    ImpressionRequest,
+    ImpressionScores,
+    Interaction,
+    Item,
+    ItemPart,
+    ItemState,
+    Message,
+    UserState,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,24 @@ USER_STATES: Final = Channel(
 ITEM_STATES: Final = Channel(
     "item-states", ItemState, "item id", "send", True, "Embedding and statistics of every item."
 )
-CHANNELS: Final = (INTERACTIONS, ITEMS, IMPRESSION_REQUESTS, CTR_SCORES, SHADOW_SCORES, USER_STATES, ITEM_STATES)
+ITEM_PARTS: Final = Channel(
+    "item-parts",
+    ItemPart,
+    "number of the shard, `-of-`, number of shards, `/` and item id",
+    "send",
+    True,
+    "What updaters that share the users tell each other of items; empty where one updater has them all.",
+)
+CHANNELS: Final = (
+    INTERACTIONS,
+    ITEMS,
+    IMPRESSION_REQUESTS,
+    CTR_SCORES,
+    SHADOW_SCORES,
+    USER_STATES,
+    ITEM_STATES,
+    ITEM_PARTS,
+)
 DEAD_LETTER_SUFFIX: Final = ".dead-letter"
 """Of the topic that keeps what could not be read from an input; the default."""
 REASON: Final = "dead-letter-reason"

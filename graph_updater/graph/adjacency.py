@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from graph_updater.graph.lists import NO_BLOCK, Lists, free_block, is_full, take_block
 
 _ABSENT: Final = -1
+_LEAST_REST: Final = 1e-3
+"""Of a weight that was taken away: with less left, a degree is added up anew."""
 
 
 class Adjacency(NamedTuple):
@@ -154,12 +156,18 @@ def _remove_cell(graph: Adjacency, node: int, place: int) -> None:
 
 @njit(cache=True, nogil=True)
 def _record(graph: Adjacency, changes: EdgeChanges, changed: int, pair: tuple[int, int], weight: float) -> int:
-    """Records the change and updates the degrees. A node without edges gets degree 0 exactly."""
+    """Records the change and updates the degrees. One of which little remains is added up anew: a difference of large
+    numbers would be as wrong as these are rounded. A node without edges gets degree 0 exactly.
+    """
     changes.user[changed], changes.item[changed], changes.weight[changed] = pair[0], pair[1], weight
     for node in pair:
         graph.degree[node] += weight
-        if graph.lists.length[node] == 0:
-            graph.degree[node] = 0.0
+        if graph.degree[node] < _LEAST_REST * -weight:
+            start = graph.lists.start[node]
+            degree = 0.0
+            for cell in range(start, start + graph.lists.length[node]):
+                degree += np.float64(graph.weight[cell])
+            graph.degree[node] = degree
     return changed + 1
 
 

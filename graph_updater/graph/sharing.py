@@ -35,6 +35,10 @@ well, since the limit is relative to the whole.
 **Parts that may wait.** Most parts move because embeddings of users have moved, not because edges have changed. They
 may be told less often (`take_owed`): until then S is further off, but degrees are exact.
 
+**Who tells.** Of a shard's updaters the leader tells; to a standby the shard has told what the records say (`correct`).
+When it comes to lead it looks at every item noted since it began, and tells what differs. From then on records of its
+shard's own are no news: they are its own, or older than its first.
+
 **Decay.** Stored weights are relative to a landmark, and every shard moves its own. A part is told with it, and scaled
 by whoever adds it up: degrees by 2^(difference / half-life), sums by the root of that.
 """
@@ -42,7 +46,7 @@ by whoever adds it up: degrees by 2^(difference / half-life), sums by the root o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -50,8 +54,10 @@ from numpy.typing import NDArray
 
 from graph_updater.graph.bipartite import BipartiteGraph
 from graph_updater.graph.node_tables import IS_ITEM, IS_OWED, OWED_QUEUE, PEAK, RHO, UNKNOWN_LANDMARK
-from graph_updater.graph.parts import Parts, PartStore
+from graph_updater.graph.parts import COUNTS, LAST_EVENT_MS, Parts, PartStore
 from graph_updater.graph.propagation import Propagation
+from graph_updater.graph.shard import Shard
+from runtime.arrays import grow
 
 LEAST_SHARE: Final = 2.0**-20
 """The least limit, relative to the whole sum."""
@@ -65,33 +71,59 @@ class Told(NamedTuple):
     parts: Parts
 
 
+Counts = Callable[[NDArray[np.int32]], NDArray[np.int64]]
+
+
+def _no_counts(nodes: NDArray[np.int32]) -> NDArray[np.int64]:
+    return np.zeros((nodes.size, COUNTS), np.int64)
+
+
 class Sharing:
     """One shard's exchange of parts with the others.
 
     Args:
         graph: the shard's own edges.
         propagation: over them; made as `one_of_several`.
-        shards: how many there are.
-        shard: the number of this one, from 0.
+        shard: which one this is, of how many.
         half_life_ms: of the graph's weights; 0 without decay.
+        own_counts: what the shard itself has counted of items: (items,) nodes to (items, COUNTS).
+
+    Attributes:
+        store: what has been told, by this shard and by the others.
     """
 
     def __init__(
-        self, graph: BipartiteGraph, propagation: Propagation, shards: int, shard: int, half_life_ms: int = 0
+        self,
+        graph: BipartiteGraph,
+        propagation: Propagation,
+        shard: Shard,
+        half_life_ms: int = 0,
+        own_counts: Counts = _no_counts,
     ) -> None:
         self._graph = graph
         self._propagation = propagation
-        self._shard = shard
-        self._others = [number for number in range(shards) if number != shard]
+        self._shard = shard.number
+        self._others = [number for number in range(shard.shards) if number != shard.number]
         self._half_life_ms = half_life_ms
+        self._own_counts = own_counts
         self._landmark_ms = graph.landmark_ms
-        self.store = PartStore(shards, propagation.layers, propagation.dim, half_life_ms)
-        self._share = max(propagation.epsilon / math.sqrt(shards), LEAST_SHARE)
+        self._tells = np.zeros(0, np.bool_)  # (nodes,) those whose part this process has told, and nobody since
+        self.store = PartStore(shard.shards, propagation.layers, propagation.dim, half_life_ms)
+        self._share = max(propagation.epsilon / math.sqrt(shard.shards), LEAST_SHARE)
 
     def add_items(self, nodes: NDArray[np.int32]) -> None:
         """These nodes, which have rows in the tables, are items."""
         self.store.add_items(nodes)
+        grow(self._tells, int(nodes.max(initial=-1)) + 1)
         self._propagation.tables.dirty[nodes] |= np.uint8(IS_ITEM)
+
+    def remove_items(self, nodes: NDArray[np.int32]) -> None:
+        """These nodes, which have no edges, are no items any longer: all parts of them are forgotten."""
+        for shard in (self._shard, *self._others):
+            self.store.remove(shard, nodes)
+        self._add_up(nodes)
+        self._tells[nodes] = False
+        self._propagation.tables.dirty[nodes] &= ~np.uint8(IS_ITEM)
 
     def limits(self, nodes: NDArray[np.int32]) -> NDArray[np.float32]:
         """How far a part may move before it is told again: (nodes, L)."""
@@ -102,23 +134,51 @@ class Sharing:
         """The items whose part is to be told (again); from now on `told` gives it, and it counts as told.
 
         Args:
-            of_own_edges: only those whose degree or number of edges has changed. The others, moved by the embeddings of
-                their users, stay owed; the bound holds once they have been told, too.
+            of_own_edges: only those whose degree, number of edges or counts have changed. The others, moved by the
+                embeddings of their users, stay owed; the bound holds once they have been told, too.
         """
         self.follow_landmark()
         nodes = self._take_marked()
-        degree, edges = self.store.told_degrees(self._shard, nodes, self._graph.landmark_ms)
+        degree, edges, counts = self.store.told_numbers(self._shard, nodes, self._graph.landmark_ms)
         adjacency = self._graph.adjacency
         due = (adjacency.degree[nodes] != degree) | (adjacency.lists.length[nodes] != edges)
+        # The latest event goes along: it is that of all shards, and alone would be told back and forth.
+        due |= (self._own_counts(nodes) != counts)[:, np.arange(COUNTS) != LAST_EVENT_MS].any(axis=1)
         if of_own_edges:
-            self._mark_owed(nodes[~due])
+            self.note(nodes[~due])
         else:
             rest = np.flatnonzero(~due)
             apart = self._own(nodes[rest]).sums - self.told(nodes[rest]).sums
             due[rest] = (np.linalg.norm(apart, axis=2) > self.limits(nodes[rest])).any(axis=1)
         nodes = np.asarray(nodes[due])
         self.store.put(self._shard, nodes, self._own(nodes))
+        self._tells[nodes] = True
         return nodes
+
+    def tells(self, node: int) -> bool:
+        """Whether `told` gives this process's own words of an item."""
+        return bool(self._tells[node])
+
+    def stop_telling(self) -> None:
+        """Another process may tell from now on. What it has not told since is owed once this one tells again."""
+        nodes = np.flatnonzero(self._tells).astype(np.int32)
+        self._tells[nodes] = False
+        self.store.remove(self._shard, nodes)
+        self.note(nodes)
+
+    def correct(self, nodes: NDArray[np.int32], parts: Parts) -> None:
+        """Takes in records of this very shard, each node once: what it has told of items that this process does not
+        tell itself.
+        """
+        news = ~self._tells[nodes]
+        self.store.put(self._shard, nodes[news], parts.rows(news))
+        self.note(nodes[news])
+
+    def restore(self, told: Sequence[Told]) -> None:
+        """Takes over what was told up to a snapshot, by whichever shard. The sums are to be recomputed afterwards."""
+        for one in told:
+            self.store.put(*one)
+        self._add_up(self._items())
 
     def told(self, nodes: NDArray[np.int32]) -> Parts:
         """This shard's parts as they were last taken."""
@@ -147,10 +207,31 @@ class Sharing:
         self._landmark_ms = self._graph.landmark_ms
         if self._graph.edge_count:
             return False
-        items = np.flatnonzero(self._propagation.tables.dirty & IS_ITEM).astype(np.int32)
+        items = self._items()
         self._propagation.tables.head[items, PEAK] = 0.0
         self._add_up(items)
         return True
+
+    def others_counts(self, nodes: NDArray[np.int32]) -> NDArray[np.int64]:
+        """What the other shards have counted: (nodes, COUNTS)."""
+        return self.store.counts_of(self._others, nodes)
+
+    def others_edges(self, nodes: NDArray[np.int32]) -> NDArray[np.int64]:
+        """How many edges items have in other shards: (nodes,)."""
+        head = self._propagation.tables.head
+        return np.asarray(head[nodes, RHO + 2 * self._propagation.layers + 1].astype(np.int64))
+
+    def note(self, nodes: NDArray[np.int32]) -> None:
+        """Notes items, each once, whose part may have to be told."""
+        tables = self._propagation.tables
+        new = nodes[(tables.dirty[nodes] & (IS_OWED | IS_ITEM)) == IS_ITEM]
+        count = int(tables.moved_count[1])
+        tables.queue[count : count + new.size, OWED_QUEUE] = new
+        tables.moved_count[1] = count + new.size
+        tables.dirty[new] |= np.uint8(IS_OWED)
+
+    def _items(self) -> NDArray[np.int32]:
+        return np.flatnonzero(self._propagation.tables.dirty & IS_ITEM).astype(np.int32)
 
     def _own(self, nodes: NDArray[np.int32]) -> Parts:
         """This shard's parts as they are now."""
@@ -160,6 +241,7 @@ class Sharing:
             edges=adjacency.lists.length[nodes].astype(np.int64),
             landmark_ms=np.full(nodes.size, self._graph.landmark_ms),
             sums=tables.sums[nodes] - tables.pushed[nodes, layers:],
+            counts=self._own_counts(nodes),
         )
 
     def _add_up(self, nodes: NDArray[np.int32]) -> None:
@@ -173,7 +255,7 @@ class Sharing:
         column = RHO + 2 * layers
         tables.head[nodes, column] = np.sum([part.degree for part in parts], axis=0)
         tables.head[nodes, column + 1] = np.sum([part.edges for part in parts], axis=0)
-        self._mark_owed(nodes)
+        self.note(nodes)
         self._propagation.refresh(nodes)
 
     def _take_marked(self) -> NDArray[np.int32]:
@@ -182,12 +264,4 @@ class Sharing:
         nodes = tables.queue[: tables.moved_count[1], OWED_QUEUE].copy()
         tables.moved_count[1] = 0
         tables.dirty[nodes] &= ~np.uint8(IS_OWED)
-        return nodes
-
-    def _mark_owed(self, nodes: NDArray[np.int32]) -> None:
-        tables = self._propagation.tables
-        new = nodes[(tables.dirty[nodes] & IS_OWED) == 0]
-        count = int(tables.moved_count[1])
-        tables.queue[count : count + new.size, OWED_QUEUE] = new
-        tables.moved_count[1] = count + new.size
-        tables.dirty[new] |= np.uint8(IS_OWED)
+        return np.asarray(nodes[(tables.dirty[nodes] & IS_ITEM) != 0])

@@ -50,6 +50,7 @@ class StateBatch:
             leaves some of these changes to later parts.
         users: ids of users whose state changed, or that left.
         items: the same for items.
+        parts: ids of items of which this shard's part has changed, or is over.
         dead_letters: records that could not be read.
         event_times_ms: event times of its interactions, to measure freshness.
         traced: those of its interactions whose senders trace them, oldest first; the newest ones if they are many.
@@ -58,6 +59,7 @@ class StateBatch:
     offsets: Offsets
     users: Sequence[str] = ()
     items: Sequence[str] = ()
+    parts: Sequence[str] = ()
     dead_letters: Sequence[DeadLetter] = ()
     event_times_ms: Sequence[int] = ()
     traced: Sequence[TracedInteraction] = ()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from graph_updater.publication.batch import StateBatch
 from graph_updater.state.published import PublishedStates
+from graph_updater.state.shared_items import SharedItems
 from programs.topics import TopicSettings
 from runtime.clock import Clock
 from runtime.records import OutRecord
@@ -15,6 +16,7 @@ from schemas.messages import ItemState, UserState
 from schemas.packed_states import PACKED_HEADERS
 
 StateFormat = Literal["packed"] | WireFormat
+_PART_HEADERS: Final = tuple(headers_for("msgpack"))
 
 
 class StateEncoder:
@@ -32,8 +34,10 @@ class StateEncoder:
         self._format = state_format
         self._headers = PACKED_HEADERS if state_format == "packed" else tuple(headers_for(state_format))
 
-    def records(self, states: PublishedStates, batch: StateBatch) -> list[OutRecord]:
-        """The batch's dead letters, then its states as they are now; a tombstone for each id that has left."""
+    def records(self, states: PublishedStates, batch: StateBatch, shared: SharedItems | None = None) -> list[OutRecord]:
+        """The batch's dead letters, then its states as they are now, then the parts of items that this shard tells; a
+        tombstone for each id that has left.
+        """
         now_ms = self._clock.wall_ms()
         topics = self._topics
         if self._format == "packed":
@@ -45,7 +49,13 @@ class StateEncoder:
             *(dead.letter for dead in batch.dead_letters),
             *self._records(topics.user_states, batch.users, users),
             *self._records(topics.item_states, batch.items, items),
+            *(() if shared is None else self._parts(shared, batch.parts)),
         ]
+
+    def _parts(self, shared: SharedItems, item_ids: Sequence[str]) -> Iterator[OutRecord]:
+        for name, part in shared.parts(item_ids).items():
+            value = None if part is None else encode(part, "msgpack")
+            yield OutRecord(self._topics.item_parts, shared.shard.key_of(name).encode(), value, _PART_HEADERS)
 
     def _records(self, topic: str, ids: Sequence[str], values: Sequence[bytes | None]) -> Iterator[OutRecord]:
         for name, value in zip(ids, values, strict=True):

@@ -31,6 +31,11 @@ MOST_TRACED: Final = 1_000
 """Of more interactions waiting, the oldest lose their traces."""
 
 
+_Name = tuple[str, str]
+"""What changed: its kind, its id."""
+_KINDS: Final = ("user", "item", "part")
+
+
 class PendingChanges:
     """Names of states to be published, dead letters, and the offsets that are committed with the last of them.
 
@@ -40,7 +45,7 @@ class PendingChanges:
     """
 
     def __init__(self) -> None:
-        self._names: OrderedDict[tuple[bool, str], None] = OrderedDict()  # (is a user, id), oldest change first
+        self._names: OrderedDict[_Name, None] = OrderedDict()  # oldest change first
         self._letters: dict[TopicPartition, deque[DeadLetter]] = {}
         self._offsets: Offsets = {}
         self._event_times_ms: list[int] = []
@@ -50,7 +55,7 @@ class PendingChanges:
 
     def add(self, batch: StateBatch) -> None:
         """Takes in a batch that follows the others in the stream."""
-        for name in [*((True, user) for user in batch.users), *((False, item) for item in batch.items)]:
+        for name in _names_of(batch):
             self._names[name] = None
             self._names.move_to_end(name)
         for letter in batch.dead_letters:
@@ -66,19 +71,19 @@ class PendingChanges:
         if not self.is_open:
             return None
         names = self._take_names(size)
-        users, items = [name for is_user, name in names if is_user], [name for is_user, name in names if not is_user]
+        users, items, parts = ([name for kind, name in names if kind == wanted] for wanted in _KINDS)
         if self._names:
-            return StateBatch({}, users, items, traced=self._take_traced(set(users)))
+            return StateBatch({}, users, items, parts, traced=self._take_traced(set(users)))
         letters = self._take_letters(size - len(names))
         times, self._event_times_ms = self._event_times_ms, []
         traced = list(self._traced)
         self._traced.clear()
         self.is_open = bool(self._letters)
-        return StateBatch(self._offsets_before_letters(), users, items, letters, times, traced)
+        return StateBatch(self._offsets_before_letters(), users, items, parts, letters, times, traced)
 
     def put_back(self, part: StateBatch) -> None:
         """Takes back a part that is not known to be published."""
-        for name in [*((True, user) for user in part.users), *((False, item) for item in part.items)]:
+        for name in _names_of(part):
             self._names.setdefault(name)
         for letter in reversed(part.dead_letters):
             self._letters.setdefault(letter.source, deque()).appendleft(letter)
@@ -101,7 +106,7 @@ class PendingChanges:
             return
         self.put_back(StateBatch({}, dead_letters=kept))
 
-    def _take_names(self, size: int) -> list[tuple[bool, str]]:
+    def _take_names(self, size: int) -> list[_Name]:
         """All of them or, if they are more, half from either end."""
         if len(self._names) <= size:
             names = list(self._names)
@@ -133,3 +138,11 @@ class PendingChanges:
             partition: min(offset, self._letters[partition][0].offset) if partition in self._letters else offset
             for partition, offset in self._offsets.items()
         }
+
+
+def _names_of(batch: StateBatch) -> list[_Name]:
+    return [
+        (kind, name)
+        for kind, names in zip(_KINDS, (batch.users, batch.items, batch.parts), strict=True)
+        for name in names
+    ]

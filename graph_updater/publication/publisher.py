@@ -92,6 +92,11 @@ class Publisher:
         return self._leadership.term is not None
 
     @property
+    def term(self) -> LeaderTerm | None:
+        """The present term; None while this updater does not lead."""
+        return self._leadership.term
+
+    @property
     def stands_by(self) -> bool:
         """Whether publishing is another updater's."""
         return not self._leadership.is_elected
@@ -173,6 +178,7 @@ class Publisher:
             self.published, self._marked = part.offsets, {}
         self._metrics.published.labels("user").inc(len(part.users))
         self._metrics.published.labels("item").inc(len(part.items))
+        self._metrics.published.labels("part").inc(len(part.parts))
         self._metrics.observe_freshness(part.event_times_ms, self._clock.wall_ms())
         return True
 

@@ -67,7 +67,10 @@ class Adoption:
         self._apply(missing)
 
     def take_items(self, states: Sequence[ItemState]) -> None:
-        """Takes published items over, each once."""
+        """Takes published items over, each once. Of several shards one takes over an item with its counts: what is more
+        than the others have counted becomes its own.
+        """
+        states = [state for state in states if self._nodes.shard.publishes(state.item_id)]
         nodes, _ = self._nodes.items([state.item_id for state in states])
         for node, state in zip(nodes.tolist(), states, strict=True):
             self._note(node, state, knows_more=False)

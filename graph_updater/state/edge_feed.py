@@ -61,6 +61,8 @@ class EdgeFeed:
             self.change(removals)
         if self._half_life_ms:
             self._move_landmark(now_ms)
+            if self._nodes.sharing is not None:
+                self._nodes.sharing.follow_landmark()
             ops = self._due(ops, now_ms + _LEAD_HALF_LIVES * self._half_life_ms)
         self.change(ops)
 

@@ -47,18 +47,20 @@ class IdleNodes:
         self._time = time
         self._looked_at = self._slice()
 
-    def release(self, published: PublishedStates) -> None:
-        """Releases who is idle; `published` learns whose states need a tombstone."""
+    def release(self, published: PublishedStates) -> list[str]:
+        """Releases who is idle; `published` learns whose states need a tombstone. Returns the items."""
         present = self._slice()
         if not self._limit_ms or present == self._looked_at:
-            return
+            return []
         self._looked_at = present
         cutoff_ms = present * self._slice_ms - self._limit_ms
         users = self._nodes.idle_users(cutoff_ms)
         edges = self._nodes.graph.edges_of(users)
         self._edges.change(EdgeOps(edges.node, edges.neighbour, np.zeros(edges.node.size, np.float32), edges.time))
         published.expired_users += self._release(users, USER, published)
-        published.expired_items += self._release(self._nodes.idle_items(cutoff_ms), ITEM, published)
+        items = self._release(self._nodes.idle_items(cutoff_ms), ITEM, published)
+        published.expired_items += items
+        return items
 
     def _release(self, nodes: NDArray[np.int32], kind: int, published: PublishedStates) -> list[str]:
         published.touch(nodes)

@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from graph_updater.graph.bipartite import BipartiteGraph
 from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.parts import COUNTS, IS_MENTIONED, LAST_EVENT_MS
 from graph_updater.graph.propagation import Propagation
+from graph_updater.graph.shard import WHOLE, Shard
+from graph_updater.graph.sharing import Sharing
 from graph_updater.state.histories import Histories
 from graph_updater.state.identities import ITEM, USER, Identities
 from models.prompt_limits import HISTORY_LENGTH
@@ -22,7 +25,7 @@ class NodeFacts:
     """Facts about each node besides its edges and history, as columns."""
 
     kind: NDArray[np.uint8]  # USER, ITEM or NOBODY
-    impressions: NDArray[np.int64]
+    impressions: NDArray[np.int64]  # an item's over all shards, and so on
     positives: NDArray[np.int64]
     grades: NDArray[np.int64]  # sum over the impressions, in FULL_GRADE-ths
     last_event_ms: NDArray[np.int64]
@@ -73,16 +76,36 @@ class Nodes:
         dim: dimension of the embeddings.
         alphas: the layer weights.
         history_length: interactions kept per user.
+        shard: which of the users are here.
+
+    Attributes:
+        sharing: of the items with the other shards; None without any.
     """
 
     def __init__(
-        self, config: GraphConfig, dim: int, alphas: tuple[float, ...], history_length: int = HISTORY_LENGTH
+        self,
+        config: GraphConfig,
+        dim: int,
+        alphas: tuple[float, ...],
+        history_length: int = HISTORY_LENGTH,
+        shard: Shard = WHOLE,
     ) -> None:
+        self.shard = shard
         self.dim = dim
         self.ids = Identities()
         self.graph = BipartiteGraph(config)
         self.propagation = Propagation(
-            self.graph, dim, alphas, epsilon=config.epsilon, min_cosine=config.publish_min_cosine
+            self.graph,
+            dim,
+            alphas,
+            epsilon=config.epsilon,
+            min_cosine=config.publish_min_cosine,
+            one_of_several=shard.is_one_of_several,
+        )
+        self.sharing = (
+            Sharing(self.graph, self.propagation, shard, config.half_life_ms, self.own_counts)
+            if shard.is_one_of_several
+            else None
         )
         self.histories = Histories(history_length)
         self.facts = NodeFacts.empty(dim, config.embedding_dtype)
@@ -137,15 +160,24 @@ class Nodes:
         return np.flatnonzero((facts.kind[:nodes] == USER) & (facts.last_event_ms[:nodes] < cutoff_ms)).astype(np.int32)
 
     def idle_items(self, cutoff_ms: int) -> NDArray[np.int32]:
-        """Items without events since the cutoff, without edges, in no history and not in the catalogue."""
+        """Items without events since the cutoff, without edges, in no history and not in the catalogue; the same in the
+        other shards, as far as they have told.
+        """
         nodes, facts = len(self), self.facts
         idle = (facts.kind[:nodes] == ITEM) & (facts.last_event_ms[:nodes] < cutoff_ms)
         idle &= self.graph.adjacency.lists.length[:nodes] == 0
         idle &= ~facts.in_catalogue[:nodes] & (self.histories.mentions[:nodes] == 0)
-        return np.flatnonzero(idle).astype(np.int32)
+        items = np.flatnonzero(idle).astype(np.int32)
+        if self.sharing is None or not items.size:
+            return items
+        self.sharing.note(items)  # that no history mentions them any longer may be news to the others
+        others = (self.sharing.others_edges(items) > 0) | (self.sharing.others_counts(items)[:, IS_MENTIONED] > 0)
+        return np.asarray(items[~others])
 
     def release(self, nodes: NDArray[np.int32], kind: int) -> list[str]:
         """Deletes nodes of that kind that have no edges. Returns their ids."""
+        if self.sharing is not None and kind == ITEM:
+            self.sharing.remove_items(nodes)
         self.propagation.set_base(nodes, np.zeros((nodes.size, self.dim), np.float32))
         for column in self.facts.columns().values():
             column[nodes] = 0
@@ -157,6 +189,7 @@ class Nodes:
     def memory_report(self) -> MemoryReport:
         """Bytes held, in all and per edge, node and past interaction."""
         edges, rows = self.graph.nbytes()
+        rows += 0 if self.sharing is None else self.sharing.store.nbytes()
         rows += self.propagation.nbytes() + sum(column.nbytes for column in self.facts.columns().values())
         past = self.histories.nbytes()
         return MemoryReport(
@@ -170,4 +203,17 @@ class Nodes:
         if new:
             self.make_room()
             self.facts.kind[new] = kind
-            self.propagation.refresh(np.array(new, np.int32))
+            nodes = np.array(new, np.int32)
+            if self.sharing is not None and kind == ITEM:
+                self.sharing.add_items(nodes)
+            self.propagation.refresh(nodes)
+
+    def own_counts(self, items: NDArray[np.int32]) -> NDArray[np.int64]:
+        """What this shard alone has counted of items: (items, COUNTS); the latest event is that of all."""
+        facts, own = self.facts, np.zeros((items.size, COUNTS), np.int64)
+        for column, counted in enumerate((facts.impressions, facts.positives, facts.grades, facts.last_event_ms)):
+            own[:, column] = counted[items]
+        if self.sharing is not None:
+            own[:, :LAST_EVENT_MS] -= self.sharing.others_counts(items)[:, :LAST_EVENT_MS]
+        own[:, IS_MENTIONED] = self.histories.mentions[items] > 0
+        return own

@@ -76,7 +76,7 @@ class PublishedStates:
         """Ids whose state is worth publishing since the last call; they count as published from now on.
 
         These are users whose history changed, items whose counts changed, new ids, and all whose embedding turned
-        further than the setting allows. With `force`, every id.
+        further than the setting allows. With `force`, every id. An item's state is published by one of several shards.
         """
         self._nodes.ids.name_bytes.columns()  # a little each time; a standby that takes over need not make up for it
         moved = self._nodes.propagation.take_dirty()
@@ -84,13 +84,18 @@ class PublishedStates:
         self._touched.clear()
         named = self._publish(nodes[self._nodes.facts.kind[nodes] > 0], force=force)
         is_user = self._nodes.facts.kind[named] == USER
-        ids, gone_users, gone_items = self._nodes.ids, self.expired_users, self.expired_items
+        ids, gone_users, gone_items, is_ours = (
+            self._nodes.ids,
+            self.expired_users,
+            self.expired_items,
+            self._nodes.shard.publishes,
+        )
         self.expired_users, self.expired_items = [], []
         return Changes(
             users=self._nodes.names_of(named[is_user]),
-            items=self._nodes.names_of(named[~is_user]),
+            items=list(filter(is_ours, self._nodes.names_of(named[~is_user]))),
             expired_users=[name for name in gone_users if name not in ids.users],
-            expired_items=[name for name in gone_items if name not in ids.items],
+            expired_items=[name for name in filter(is_ours, gone_items) if name not in ids.items],
         )
 
     def user_state(self, user_id: str, published_time_ms: int) -> UserState:

@@ -24,13 +24,18 @@ from numpy.typing import NDArray
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.bipartite import Edges
 from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.parts import Parts
+from graph_updater.graph.shard import WHOLE, Shard
+from graph_updater.graph.sharing import Sharing, Told
 from graph_updater.state.histories import Entries
-from graph_updater.state.identities import USER
+from graph_updater.state.identities import ITEM, USER
 from graph_updater.state.nodes import Nodes
 from graph_updater.state.published import PublishedStates
 from graph_updater.state.snapshot_checks import (
     SNAPSHOT_VERSION,
+    StateMetadata,
     check_landmark,
+    check_parts,
     checked_metadata,
     checked_names,
     with_grades,
@@ -38,6 +43,7 @@ from graph_updater.state.snapshot_checks import (
 
 _EDGES: Final = "edge"
 _HISTORY: Final = "history"
+_PARTS: Final = "part"
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -121,7 +127,11 @@ class SnapshotCopy:
 
 
 def restore_nodes(
-    config: GraphConfig, base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
+    config: GraphConfig,
+    base: BaseEmbeddings,
+    arrays: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, Any],
+    shard: Shard = WHOLE,
 ) -> Nodes:
     """The tables from a snapshot's arrays, but for the sums: `Propagation.recompute` makes them.
 
@@ -131,7 +141,7 @@ def restore_nodes(
     said = checked_metadata(base, metadata)
     arrays = with_grades(said, arrays)
     names = checked_names(said, arrays)
-    nodes = Nodes(config, base.dim, base.alphas, base.history_length)
+    nodes = Nodes(config, base.dim, base.alphas, base.history_length, shard)
     nodes.ids.restore(names, arrays["kind"])
     nodes.make_room()
     count = len(nodes)
@@ -144,6 +154,8 @@ def restore_nodes(
     entries = Entries(*(arrays[f"{_HISTORY}_{name}"] for name in Entries._fields))
     nodes.histories.restore(*_newest(arrays["history_count"], entries, base.history_length))
     nodes.propagation.tables.base[:count] = arrays["base"]
+    if nodes.sharing is not None:
+        _restore_parts(nodes, nodes.sharing, said, arrays)
     return nodes
 
 
@@ -151,14 +163,15 @@ def in_space_of(
     base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
 ) -> tuple[Arrays, dict[str, Any]]:
     """A snapshot's arrays and metadata as if it had been made with these base embeddings, but that no node has an x⁽⁰⁾
-    and nothing is published. Malformed ones stay malformed.
+    and nothing is published; and without parts that shards have told. Malformed ones stay malformed.
     """
     blank = {
         name: np.zeros((len(array), base.dim), array.dtype)
         for name, array in arrays.items()
         if name in ("base", "published") and array.ndim
     }
-    return {**arrays, **blank}, {**metadata, "dim": base.dim, "alphas": list(base.alphas)}
+    kept = {name: array for name, array in arrays.items() if not name.startswith(f"{_PARTS}_")}
+    return {**kept, **blank}, {**metadata, "dim": base.dim, "alphas": list(base.alphas)}
 
 
 def _newest(lengths: NDArray[np.int64], entries: Entries, most: int) -> tuple[NDArray[np.int64], Entries]:
@@ -178,6 +191,7 @@ def _copy(source: Nodes, nodes: NDArray[np.int32]) -> Part:
     edge_count[facts["kind"] == USER] = source.graph.adjacency.lists.length[owners]
     history_count[facts["kind"] == USER] = source.histories.lists.length[owners]
     edges = source.graph.edges_of(owners)
+    parts, part_count = _parts(source, nodes)
     return Part(
         nodes=nodes,
         names=source.names_of(nodes),
@@ -186,11 +200,42 @@ def _copy(source: Nodes, nodes: NDArray[np.int32]) -> Part:
             "base": source.propagation.tables.base[nodes],
             f"{_EDGES}_count": edge_count,
             f"{_HISTORY}_count": history_count,
+            **part_count,
         },
         lists={
             _EDGES: {"neighbour": edges.neighbour, "weight": edges.weight, "time": edges.time},
             _HISTORY: source.histories.entries_of(owners)._asdict(),
+            **parts,
         },
+    )
+
+
+def _parts(source: Nodes, nodes: NDArray[np.int32]) -> tuple[dict[str, Arrays], Arrays]:
+    """The parts of these nodes that each shard has told, and how many there are of each; nothing if there is one."""
+    if source.sharing is None:
+        return {}, {}
+    items = np.flatnonzero(source.facts.kind[nodes] == ITEM)
+    told = [source.sharing.store.told_as_is(shard, nodes[items]) for shard in range(source.shard.shards)]
+    rows = np.concatenate([items[there] for there, _ in told])
+    order = np.argsort(rows, kind="stable")
+    shards = np.repeat(np.arange(source.shard.shards, dtype=np.int16), [there.sum() for there, _ in told])
+    columns = zip(*(parts for _, parts in told), strict=True)
+    arrays = {name: np.concatenate(column)[order] for name, column in zip(Parts._fields, columns, strict=True)}
+    return {_PARTS: {"shard": shards[order], **arrays}}, {f"{_PARTS}_count": np.bincount(rows, minlength=nodes.size)}
+
+
+def _restore_parts(nodes: Nodes, sharing: Sharing, said: StateMetadata, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Fills the store of parts; the sums of the nodes are still to be made."""
+    count = len(nodes)
+    sharing.add_items(np.flatnonzero(nodes.facts.kind[:count] == ITEM).astype(np.int32))
+    if f"{_PARTS}_count" not in arrays:  # of another space: the topic tells them again
+        return
+    check_parts(said, arrays, nodes.shard.shards)
+    owner = np.repeat(np.arange(count, dtype=np.int32), arrays[f"{_PARTS}_count"])
+    parts = Parts(*(arrays[f"{_PARTS}_{name}"] for name in Parts._fields))
+    shards = arrays[f"{_PARTS}_shard"]
+    sharing.restore(
+        [Told(shard, owner[shards == shard], parts.rows(shards == shard)) for shard in range(nodes.shard.shards)]
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.bipartite import MAX_HALF_LIVES
 from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.parts import COUNTS, LARGEST_SUM
 from graph_updater.state.histories import POSITIVE, WITHDRAWN
 from graph_updater.state.identities import ITEM, NOBODY, USER
 from graph_updater.state.stream_time import is_stream_time
@@ -109,6 +110,34 @@ def checked_names(said: StateMetadata, arrays: Arrays) -> list[str]:
     _check_lists(arrays, kind)
     _check_waiting(said.waiting, kind)
     return names
+
+
+def check_parts(said: StateMetadata, arrays: Arrays, shards: int) -> None:
+    """Checks what shards have told of items, after everything else has been checked.
+
+    Raises:
+        IncompatibleSnapshot: if the state of one of so many shards cannot hold it.
+    """
+    kind = arrays["kind"]
+    _check_columns(arrays, {"part_count": _Column(("int64",), (kind.size,), 0, shards)})
+    counts = arrays["part_count"]
+    parts, layers = int(counts.sum()), len(said.alphas) - 1
+    _check_columns(
+        arrays,
+        {
+            "part_shard": _Column(("int16",), (parts,), 0, shards - 1),
+            "part_degree": _Column(("float64",), (parts,), 0.0, np.finfo(np.float64).max),
+            "part_edges": _Column(("int64",), (parts,), 0, 2**31 - 1),
+            "part_landmark_ms": _Column(("int64",), (parts,), -1, 2 * _LATEST_MS),
+            "part_sums": _Column(("float32",), (parts, layers, said.dim), -LARGEST_SUM, LARGEST_SUM),
+            "part_counts": _Column(("int64",), (parts, COUNTS), 0, 2**62),
+        },
+    )
+    _require(not counts[kind != ITEM].any(), "part: a list that is no item's")
+    owner = np.repeat(np.arange(kind.size), counts)
+    pairs = owner * shards + arrays["part_shard"]
+    _require(np.unique(pairs).size == pairs.size, "an item has two parts of one shard")
+    _require(bool(((arrays["part_degree"] > 0) == (arrays["part_edges"] > 0)).all()), "a part has edges without weight")
 
 
 def check_landmark(said: StateMetadata, edge_time: NDArray[np.int64], config: GraphConfig) -> None:

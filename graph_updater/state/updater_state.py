@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graph_updater.graph.adjacency import EdgeOps
 from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.shard import WHOLE, Shard
 from graph_updater.state.adoption import Adoption
 from graph_updater.state.edge_feed import EdgeFeed, Waiting
 from graph_updater.state.histories import (
@@ -30,6 +31,7 @@ from graph_updater.state.histories import (
 from graph_updater.state.idle import IdleNodes, idle_limit_ms
 from graph_updater.state.nodes import MemoryReport, Nodes
 from graph_updater.state.published import PublishedStates
+from graph_updater.state.shared_items import PartRecord, SharedItems
 from graph_updater.state.snapshot import SnapshotCopy, StateCopy, in_space_of, restore_nodes
 from graph_updater.state.stream_time import UNKNOWN_MS, StreamTime
 from schemas.messages import FULL_GRADE, LEAST_WEIGHT, Interaction, Item
@@ -44,21 +46,25 @@ class UpdaterState:
     Args:
         config: settings of the graph.
         base: base embeddings and layer weights, from the model bundle.
+        shard: whose users it knows, where several updaters share them.
 
     Attributes:
         published: what is to be published, and the states that are.
+        shared: what it exchanges with the other shards; None without any.
     """
 
-    def __init__(self, config: GraphConfig, base: BaseEmbeddings) -> None:
+    def __init__(self, config: GraphConfig, base: BaseEmbeddings, shard: Shard = WHOLE) -> None:
         self._config = config
         self._base = base
         self._trained_items = frozenset(base.item_ids)
         self._trained_users = {name: row for row, name in enumerate(base.user_ids)}
-        self._nodes = Nodes(config, base.dim, base.alphas, base.history_length)
+        self._shard = shard
+        self._nodes = Nodes(config, base.dim, base.alphas, base.history_length, shard)
         self._keep_time()
         self._copy: SnapshotCopy | None = None
         self._add_trained_items()
         self.published = PublishedStates(config, self._nodes, base.space)
+        self.shared = self._shared()
 
     def apply(self, interactions: Sequence[Interaction]) -> None:
         """Takes interactions in, in order of arrival; repeated and late ones end in the same state."""
@@ -83,6 +89,8 @@ class UpdaterState:
             np.maximum.at(facts.last_event_ms, nodes, batch.time)
             facts.changed[nodes] = True
             self.published.touch(nodes)
+        if self.shared is not None:
+            self.shared.note(items)
         self._time.observe(batch.time)
         weights = np.array([i.weight for i in interactions], np.float32).clip(LEAST_WEIGHT, None)
         weights[verdicts.edge == DROP_EDGE] = 0.0
@@ -111,9 +119,16 @@ class UpdaterState:
         self._nodes.facts.in_catalogue[nodes] = False
         self.published.touch(nodes)
 
+    def receive_parts(self, records: Sequence[PartRecord]) -> None:
+        """Takes in what shards have told of items. Only for one of several."""
+        if records and self.shared is not None:
+            self.published.touch(self.shared.receive(records))
+
     def release_idle(self) -> None:
         """Forgets users without interactions for too long, and the items that only they kept; see `state.idle`."""
-        self._idle.release(self.published)
+        items = self._idle.release(self.published)
+        if self.shared is not None:
+            self.shared.forget(items)
 
     def keep_histories_of(self, length: int) -> None:
         """For a bundle of the same graph that asks for histories of another length: longer ones are cut to their newest
@@ -167,6 +182,7 @@ class UpdaterState:
         metadata: Mapping[str, Any],
         *,
         of_other_space: bool = False,
+        shard: Shard = WHOLE,
     ) -> UpdaterState:
         """The state that a snapshot holds; embeddings are recomputed exactly from its edges.
 
@@ -179,15 +195,16 @@ class UpdaterState:
             metadata: of the snapshot.
             of_other_space: whether the snapshot was made with another bundle's base embeddings. Then everything but
                 embeddings is taken from it, and nothing counts as published. The catalogue has to be read again: x⁽⁰⁾
-                of items that the bundle does not know comes from their text.
+                of items that the bundle does not know comes from their text. So have the shards' parts.
+            shard: whose users they are.
 
         Raises:
             IncompatibleSnapshot: the snapshot was made for another model or by another version.
         """
-        state = cls(config, base)
+        state = cls(config, base, shard)
         if of_other_space:
             arrays, metadata = in_space_of(base, arrays, metadata)
-        state._nodes = restore_nodes(config, base, arrays, metadata)
+        state._nodes = restore_nodes(config, base, arrays, metadata, shard)
         if of_other_space:
             trained = state._trained_nodes()
             state._nodes.propagation.tables.base[trained] = base.item_vectors
@@ -201,7 +218,12 @@ class UpdaterState:
             expired_users=metadata["expired_users"],
             expired_items=metadata["expired_items"],
         )
+        state.shared = state._shared()
         return state
+
+    def _shared(self) -> SharedItems | None:
+        sharing = self._nodes.sharing
+        return None if sharing is None else SharedItems(self._nodes, sharing, self._base.space)
 
     def _add_trained_items(self) -> None:
         """Gives the bundle's items their x⁽⁰⁾."""

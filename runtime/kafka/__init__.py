@@ -8,12 +8,14 @@ TransactionalSink   records and offsets committed together or not at all; fences
 probe, create_missing_topics, require_topics, topic_ids    before the start
 partition_of        where Kafka's clients put a key
 WarmAssignor        lets a group's partitions go where their state is held already
+furthest_committed  offsets that groups of some name have committed
 survey              a look at brokers, topics and groups, which changes nothing
 """
 
 from runtime.kafka.backlog import Backlog
 from runtime.kafka.connection import probe
 from runtime.kafka.follower import CommittedOffset, TopicFollower
+from runtime.kafka.group_offsets import furthest_committed
 from runtime.kafka.partitioner import partition_of
 from runtime.kafka.rebalance import RebalanceHooks
 from runtime.kafka.record_sink import RecordSink
@@ -42,6 +44,7 @@ __all__ = [
     "TransactionalSink",
     "WarmAssignor",
     "create_missing_topics",
+    "furthest_committed",
     "partition_of",
     "probe",
     "require_topics",

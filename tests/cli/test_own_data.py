@@ -44,7 +44,7 @@ def topics(broker):
     """Topics that are there."""
     prefix = broker.name("own")
     plain = TopicSettings()
-    names = ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states")
+    names = ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states", "item_parts")
     topics = TopicSettings(**{name: f"{prefix}-{getattr(plain, name)}" for name in names})
     asyncio.run(create_missing_topics(broker.settings(), topics.specs()))
     return topics

@@ -15,13 +15,18 @@ from structlog.testing import capture_logs
 from updater_parts import CLICKS, base, click, engine, record, records
 
 from graph_updater.graph.config import GraphConfig
+from graph_updater.graph.shard import Shard
 from graph_updater.origin import Origin
 from graph_updater.recovery import SNAPSHOT_KIND, recover
+from graph_updater.state.shared_items import PartRecord
 from graph_updater.state.snapshot_checks import SNAPSHOT_VERSION
+from graph_updater.state.updater_state import UpdaterState
 from runtime.snapshots import SnapshotStore
 
 CONFIG = GraphConfig(epsilon=0.0, embedding_dtype="float32", window_ms=1_000_000, half_life_ms=1_000)
-ORIGIN = Origin("model-1", "cluster-1", ("interactions", "items"), {"interactions": "id-1"})
+SHARD = Shard(0, 2)
+"""One of several has all that an only updater has, and what the others have told."""
+ORIGIN = Origin("model-1", "cluster-1", ("interactions", "items"), {"interactions": "id-1"}, shard=SHARD)
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -35,12 +40,16 @@ VALUES = st.one_of(
 
 def good():
     """Arrays and metadata of a small state, as they are saved."""
-    driver = engine(window_ms=1_000_000, half_life_ms=1_000)
+    driver = engine(UpdaterState(CONFIG, base(), SHARD))
     driver.absorb(
         records([click("uvw"[n % 3], f"i{n % 6}", n, kind="removal" if n == 7 else "click") for n in range(12)])
     )
     driver.absorb([record(click("u", "i0", 50_000), 13)])  # an edge that waits for its time
-    driver.collect()
+    theirs = UpdaterState(CONFIG, base(), Shard(1, 2))
+    theirs.apply([click("xyz"[n % 3], f"i{n % 7}", n) for n in range(12)])
+    told = theirs.shared.parts(theirs.shared.take_owed())
+    driver._state.receive_parts([PartRecord(1, name, part) for name, part in told.items()])
+    driver.collect(term=object())
     captured = driver.capture()
     arrays, state = captured.copy.merge()
     return arrays, {"state": state, "origin": ORIGIN.to_json(), "offsets": [["interactions", 0, 12]]}
@@ -76,6 +85,7 @@ def goes_on(recovered):
     driver.absorb(records(more, first=50))
     driver.encode(driver.collect().batch)
     state = recovered.state
+    state.shared.parts(state.shared.take_owed())
     changes = state.published.take_changes(force=True)
     for user in changes.users:
         assert state.published.user_state(user, 0).user_id == user
@@ -177,6 +187,10 @@ def test_whatever_the_metadata_hold_recovery_falls_back_or_the_state_goes_on(pat
         ("base", lambda array: array[:, :2], "has the shape"),
         ("history_event", lambda array: np.full_like(array, 2**64 - 1), "no text"),
         ("names", lambda array: array[:-1], "names are malformed"),
+        ("part_shard", np.zeros_like, "two parts of one shard"),
+        ("part_count", lambda array: array[::-1].copy(), "no item's"),
+        ("part_edges", lambda array: array * 0, "edges without weight"),
+        ("part_sums", lambda array: array * np.float32(1e30), "out of range"),
     ],
 )
 def test_each_kind_of_fault_is_told_and_the_snapshot_before_used(name, change, said, tmp_path):

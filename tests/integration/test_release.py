@@ -65,7 +65,15 @@ def programs(lab, store, tmp_path):
         "EXITSTREAM_UPDATER__GROUP_ID": lab.broker.name("updater"),
         "EXITSTREAM_UPDATER__SNAPSHOTS": str(tmp_path / "snapshots"),
     }
-    for name in ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states"):
+    for name in (
+        "interactions",
+        "items",
+        "impression_requests",
+        "ctr_scores",
+        "user_states",
+        "item_states",
+        "item_parts",
+    ):
         common[f"EXITSTREAM_TOPICS__{name.upper()}"] = getattr(lab.topics, name)
     with Processes(common, tmp_path) as processes:
         yield processes

@@ -12,7 +12,7 @@ from schemas.topics import CHANNELS
 def test_every_topic_has_a_specification():
     """Logs are kept by time, tables compacted, and every input has a dead-letter topic with room for its records."""
     specs = {spec.name: spec for spec in TopicSettings(partitions=6).specs()}
-    assert len(specs) == 10
+    assert len(specs) == 11
     assert specs["interactions"].config["cleanup.policy"] == "delete"
     assert specs["user-states"].config["cleanup.policy"] == "compact"
     assert specs["items"].partitions == 6

@@ -146,8 +146,8 @@ def test_no_bytes_are_read_as_anything_but_a_state(state, data):
     ("value", "said"),
     [
         (b"", "fewer than the header"),
-        (pack_state(examples.SMALLEST[-1]), "not a packed user state"),
-        (pack_state(examples.SMALLEST[-2])[:-8], "bytes where the header tells"),
+        (pack_state(examples.SMALLEST[-2]), "not a packed user state"),
+        (pack_state(examples.SMALLEST[-3])[:-8], "bytes where the header tells"),
     ],
 )
 def test_what_is_wrong_is_told(value, said):
@@ -164,7 +164,7 @@ def test_a_state_that_is_too_large_is_not_read():
 
 def test_a_state_of_a_newer_version_is_not_read():
     """As any other message."""
-    packed = pack_state(examples.SMALLEST[-2])
+    packed = pack_state(examples.SMALLEST[-3])
     with pytest.raises(MalformedRecord, match="newer"):
         StateDecoder(UserState).decode(packed, (*PACKED_HEADERS[:1], ("schema-version", b"99")))
 

@@ -8,13 +8,14 @@ from graph_parts import DIM, NODES, USERS, Fresh, edge_ops, reference
 from graph_updater.graph.node_tables import RHO
 from graph_updater.graph.parts import Parts
 from graph_updater.graph.propagation import Propagation
+from graph_updater.graph.shard import Shard
 from graph_updater.graph.sharing import LEAST_SHARE, Sharing, Told
 
 PARTITIONS = 3
 MOST_ROUNDS = 40
 
 
-class Shard(Fresh):
+class ShardGraph(Fresh):
     """One shard: all items, and the edges of its own users."""
 
     def __init__(self, shards, shard, *, users=USERS, nodes=NODES, dim=DIM, **given):
@@ -24,7 +25,7 @@ class Shard(Fresh):
             self.graph, dim, self.alphas, epsilon=epsilon, min_cosine=0.999, one_of_several=True
         )
         self.propagation.add_nodes(nodes)
-        self.sharing = Sharing(self.graph, self.propagation, shards, shard, given.get("half_life_ms", 0))
+        self.sharing = Sharing(self.graph, self.propagation, Shard(shard, shards), given.get("half_life_ms", 0))
         self.sharing.add_items(np.arange(users, nodes, dtype=np.int32))
         self.propagation.set_base(np.arange(nodes, dtype=np.int32), self.base)
 
@@ -43,7 +44,7 @@ class Shards:
 
     def __init__(self, count, *, users=USERS, nodes=NODES, **given):
         self.count, self.users = count, users
-        self.shards = [Shard(count, number, users=users, nodes=nodes, **given) for number in range(count)]
+        self.shards = [ShardGraph(count, number, users=users, nodes=nodes, **given) for number in range(count)]
         self.base, self.alphas, self.epsilon = self.shards[0].base, self.shards[0].alphas, given.get("epsilon", 0.0)
         self.half_life_ms = given.get("half_life_ms", 0)
         self.topic = [[] for _ in range(PARTITIONS)]  # records (shard, item, part); None where one was compacted away

@@ -14,7 +14,7 @@ from runtime.dead_letters import DeadLetters
 from runtime.kafka import RecordSink, TopicFollower, create_missing_topics
 from runtime.records import Record
 
-NAMES = ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states")
+NAMES = ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states", "item_parts")
 
 
 class LetterDesk:

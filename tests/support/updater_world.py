@@ -47,7 +47,15 @@ class UpdaterWorld:
     """
 
     def __init__(self, broker, bundle, bundle_folder, folder, **topics):
-        names = ("interactions", "items", "impression_requests", "ctr_scores", "user_states", "item_states")
+        names = (
+            "interactions",
+            "items",
+            "impression_requests",
+            "ctr_scores",
+            "user_states",
+            "item_states",
+            "item_parts",
+        )
         self.broker = broker
         self.topics = TopicSettings(**{name: broker.name(name.replace("_", "-")) for name in names}, **topics)
         self.group_id = broker.name("group")

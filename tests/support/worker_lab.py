@@ -54,7 +54,7 @@ class WorkerLab:
     def __post_init__(self) -> None:
         prefix = self.broker.name("lab")
         plain = TopicSettings()
-        names = ("interactions", "items", "impression_requests", *OUTPUTS, "user_states", "item_states")
+        names = ("interactions", "items", "impression_requests", *OUTPUTS, "user_states", "item_states", "item_parts")
         self.topics = TopicSettings(**{name: f"{prefix}-{getattr(plain, name)}" for name in names})
 
     def settings(self, *, kafka=None, **worker) -> WorkerSettings:

@@ -10,11 +10,12 @@ import pytest
 from brokers import TestBroker
 from worker_lab import WorkerLab, requests, until, user_state
 
+from programs.partition_checks import require_same_number
 from runtime.errors import SettingsError
 from runtime.kafka import RecordSink, TopicFollower, partition_of
 from runtime.records import OutRecord, TopicPartition
 from schemas.codec import encode
-from worker.partition_checks import count_partitions, require_same_number
+from worker.partition_checks import count_partitions
 from worker.user_partitions import HeldPartitions, PartitionHooks, UserPartitions
 
 PARTITIONS = 4
@@ -117,10 +118,10 @@ async def test_waiting_for_all_partitions_ends_when_they_have_been_read():
 
 def test_different_numbers_of_partitions_are_refused():
     """In one line that says what to do."""
-    require_same_number({"requests": 4, "states": 4})
+    require_same_number({"requests": 4, "states": 4}, "do without")
 
-    with pytest.raises(SettingsError, match=r"requests has 3 partitions and states has 4 .*worker.tables.users"):
-        require_same_number({"requests": 3, "states": 4})
+    with pytest.raises(SettingsError, match=r"requests has 3 partitions and states has 4 .*do without"):
+        require_same_number({"requests": 3, "states": 4}, "do without")
 
 
 async def test_a_rebalance_lets_nobody_wait_and_hands_out_partitions():

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graph_updater.graph.parts import Parts, PartStore
+from graph_updater.graph.parts import COUNTS, Parts, PartStore
 
 LAYERS, DIM, NODES, SHARDS = 2, 3, 12, 3
 puts = st.lists(
@@ -23,6 +23,7 @@ def parts_of(edges, number, count):
         edges=np.full(count, edges),
         landmark_ms=np.full(count, 10 * number),
         sums=np.full((count, LAYERS, DIM), number, np.float32),
+        counts=np.full((count, COUNTS), number if edges else 0),
     )
 
 

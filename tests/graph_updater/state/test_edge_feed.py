@@ -127,6 +127,15 @@ def test_embeddings_are_finite_whatever_times_weights_and_limits(
     assert state.published.not_finite == 0
 
 
+def test_of_a_large_weight_replaced_by_a_tiny_one_the_tiny_one_is_left():
+    """Their difference rounds to the large one, and would leave a node with an edge and no degree."""
+    state = exact_state()
+    for time_ms, weight in enumerate((1e6, 1e-6)):
+        state.apply([interaction("user-2", "item-0", time_ms, "click", weight=weight)])
+    user, item = state._nodes.ids.users["user-2"], state._nodes.ids.items["item-0"]
+    np.testing.assert_array_equal(state._nodes.graph.adjacency.degree[[user, item]], np.float32(1e-6))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
