@@ -20,6 +20,8 @@ Keys of the JSON file:
   `start_seconds_without_states` beside empty topics.
 - `states_per_second_encoded`: user states with full histories that an updater writes; `…_msgpack` the same as
   MessagePack. `updater_events_per_second_without_broker`: events of distinct users, decoded, applied, states written.
+- `updater_events_per_second`, `parts_told_per_event`, by `shards_measured`: of updaters that share the users, all
+  together, each with a core; see `benchmarks.scale_shards`.
 - `max_relative_error_by_shards`, by `shards`: of the embeddings of shards of the graph in one process; see
   `benchmarks.shards`.
 - `retrieval_ms_p99`, `recall`, by `retrieval_users`: see `benchmarks.retrieval`.
@@ -34,7 +36,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks import retrieval, scale_restart, scale_tables, scale_updater, shards
+from benchmarks import retrieval, scale_restart, scale_shards, scale_tables, scale_updater, shards
 from benchmarks.harness import add_broker, add_bundle, bundle_folder, exit_on_error, finish, parser
 from benchmarks.scale_population import Population
 from event_data.load import load_log
@@ -44,6 +46,7 @@ from runtime.errors import ExitstreamError
 
 UPDATER_USERS: Final = 20_000
 UPDATER_ITEMS: Final = 5_000
+SHARDS: Final = (1, 2)
 _SAMPLE: Final = 100_000
 _EVENTS_PER_ROUND: Final = 1_000
 _ROUNDS: Final = 20
@@ -83,6 +86,8 @@ def _figures(bundle: Path, users: int, items: int, searches: int, broker: str) -
         "mean_history": float(np.mean(population.history_lengths(_SAMPLE))),
         **restarts,
         **scale_updater.figures(min(users, UPDATER_USERS), min(items, UPDATER_ITEMS)),
+        "shards_measured": SHARDS,
+        **scale_shards.figures(min(users, UPDATER_USERS), min(items, UPDATER_ITEMS), SHARDS),
         "shards": shared["shards"],
         "max_relative_error_by_shards": shared["max_relative_error"],
         "retrieval_users": counts,

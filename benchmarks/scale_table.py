@@ -33,6 +33,7 @@ def scale(figures: Figures) -> str:
             f"{figures['updater_events_per_second_without_broker']:,.0f}",
             "≥ 40,000",
         ),
+        *_shards(figures),
         ("start of a worker, s: no states", f"{figures['start_seconds_without_states']:.0f}", "", ""),
         ("start of a worker, s: from the topics", f"{figures['start_seconds']:.0f}", "", ""),
         ("start of a worker, s: with saved tables", f"{figures['restart_seconds']:.0f}", "", "≤ 20"),
@@ -82,3 +83,20 @@ def takeover(figures: Figures) -> str:
             row("… candidates answered by the graph", ".1%", keys, "graph"),
         ]
     return table((f"{figures['users']:,} users, {figures['partitions']} partitions", *runs), rows)
+
+
+def _shards(figures: Figures) -> list[tuple[str, str, str, str]]:
+    return [
+        (
+            f"{count} updater{'s' if count > 1 else ''}: the same, together, parts of items told",
+            "",
+            f"{rate:,.0f}",
+            goal,
+        )
+        for count, rate, goal in zip(
+            figures.get("shards_measured", ()),
+            figures.get("updater_events_per_second", ()),
+            ("≥ 40,000", "≥ 80,000"),
+            strict=False,
+        )
+    ]

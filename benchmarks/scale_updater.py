@@ -29,7 +29,7 @@ def figures(users: int, items: int) -> dict[str, float]:
     base = BaseEmbeddings(names, random.standard_normal((items, 64)).astype(np.float32), _ALPHAS)
     state = UpdaterState(GraphConfig(), base)
     for round_ in range(MOST_PAST):
-        state.apply(_events(population, random.permutation(users), round_))
+        state.apply(events(population, random.permutation(users), round_))
     everyone = state.published.take_changes().users
     state.published.packed_users(everyone[:100], NOW_MS)  # compiles
     packed_s = []
@@ -41,7 +41,7 @@ def figures(users: int, items: int) -> dict[str, float]:
     decoder = MessageDecoder(Interaction)
     spent = []
     for round_ in range(MOST_PAST, MOST_PAST + ROUNDS):
-        values = [encode(event) for event in _events(population, random.permutation(users)[:BATCH], round_)]
+        values = [encode(event) for event in events(population, random.permutation(users)[:BATCH], round_)]
 
         def one_batch(values: list[bytes] = values) -> None:
             state.apply([decoder.decode(value, _HEADERS) for value in values])
@@ -57,7 +57,8 @@ def figures(users: int, items: int) -> dict[str, float]:
     }
 
 
-def _events(population: Population, users: np.ndarray, round_: int) -> list[Interaction]:
+def events(population: Population, users: np.ndarray, round_: int) -> list[Interaction]:
+    """A click of each of these users; their items by a power law."""
     items = population.met_items(len(users)).tolist()
     return [
         Interaction(

@@ -32,6 +32,7 @@ class UpdaterMetrics(Metrics):
         self.parts_refused = self.counter("parts_refused_total", "What shards have told of items that cannot be used")
         self.pending = self.gauge("pending_batches", "Batches of state changes awaiting confirmed publication")
         self.leading = self.gauge("leading", "1 while this updater leads and publishes")
+        self.shards = self.gauge("shards", "Updaters that share the users: so many lead")
         self.bundle_changes = self.counter("bundle_changes_total", "Times another version of the bundle was taken over")
         self.bundles_refused = self.counter("refused_bundles_total", "Newer versions of the bundle that cannot be used")
         self.rebuilds = self.counter("rebuilds_total", "Times the state was rebuilt from the topics")

@@ -87,7 +87,17 @@ class UpdaterSection(SettingsSection):
     @property
     def own_group(self) -> str:
         """The updaters of which one leads: those of the same shard."""
-        return f"{self.group_id}.{self.own_shard.name}" if self.shards > 1 else self.group_id
+        return self.group_of(self.own_shard)
+
+    def group_of(self, shard: Shard) -> str:
+        """The updaters of a shard."""
+        return f"{self.group_id}.{shard.name}" if shard.is_one_of_several else self.group_id
+
+    @property
+    def groups(self) -> dict[str, Shard]:
+        """The groups of all shards."""
+        shards = [Shard(number, self.shards) for number in range(self.shards)]
+        return {self.group_of(shard): shard for shard in shards}
 
     @property
     def groups_of_any_layout(self) -> re.Pattern[str]:

@@ -55,6 +55,7 @@ class Updater:
         self._settings = settings
         self._clock = clock
         self.metrics = UpdaterMetrics()
+        self.metrics.shards.set(settings.updater.shards)
         self.readiness = Readiness([BACKLOG])
         self._outages = Outages(self.readiness, clock)
         self._watchdog = Watchdog(settings.telemetry, self.readiness, self._outages, self.metrics, clock)

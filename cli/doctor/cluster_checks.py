@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from cli.doctor.findings import Finding
+from graph_updater.graph.shard import WHOLE, Shard
 from graph_updater.settings import UpdaterSettings
 from programs.topics import TopicSettings
 from runtime.kafka import ClusterFacts, GroupFacts, TopicFacts
@@ -110,7 +111,7 @@ def check_workers(group: str, facts: GroupFacts | None, requests: TopicFacts | N
 
 
 def check_updaters(
-    group: str, election: GroupFacts | None, publishing: GroupFacts | None, interactions: str
+    group: str, election: GroupFacts | None, publishing: GroupFacts | None, interactions: str, shard: Shard = WHOLE
 ) -> Finding:
     """That an updater leads.
 
@@ -119,6 +120,7 @@ def check_updaters(
         election: its members are the updaters.
         publishing: its offsets are what has been published.
         interactions: the topic whose partition 0 makes its reader the leader.
+        shard: whose users they have.
     """
     about = f"updater ({group})"
     if election is None or election.members is None:
@@ -128,7 +130,8 @@ def check_updaters(
     if leader is None:
         found = "none is running" if not election.members else "none leads yet"
         return Finding("problem", about, f"{found}: states grow old", "Start `exitstream updater`, or look at its log")
-    left = 0 if publishing is None else publishing.lag
+    lags = {} if publishing is None else publishing.lags
+    left = sum(lag for partition, lag in lags.items() if shard.owns(partition))
     text = f"{leader} leads, {len(election.members) - 1} standing by, {left:,} interactions not published yet"
     if len(election.members) == 1:
         return Finding("ok", about, text, "A second one would take over within seconds")

@@ -89,9 +89,9 @@ def check_kafka(
         yield cluster_checks.check_retention(topics.interactions, found[topics.interactions], updater)
     yield cluster_checks.check_partitions(topics, found)
     yield from cluster_checks.check_states(topics, found)
-    group = updater.updater.group_id
-    election, publishing = cluster.groups.get(election_group(group)), cluster.groups.get(group)
-    yield cluster_checks.check_updaters(group, election, publishing, topics.interactions)
+    for group, shard in updater.updater.groups.items():
+        election, publishing = cluster.groups.get(election_group(group)), cluster.groups.get(group)
+        yield cluster_checks.check_updaters(group, election, publishing, topics.interactions, shard)
     group = worker.group
     requests = found.get(topics.impression_requests)
     yield cluster_checks.check_workers(group, cluster.groups.get(group), requests)

@@ -52,17 +52,16 @@ def updater_bundle(address: str) -> BundleFacts:
 
 
 async def cluster(worker: WorkerSettings, updater: UpdaterSettings) -> ClusterFacts:
-    """Brokers, topics and the two groups.
+    """Brokers, topics, and the groups of workers and updaters.
 
     Raises:
         BrokerError: there is no connection, or this user may not ask.
     """
     topics = worker.topics
-    updaters = updater.updater.group_id
     groups = {
         worker.group: topics.impression_requests,
-        updaters: topics.interactions,
-        election_group(updaters): topics.interactions,
+        **dict.fromkeys(updater.updater.groups, topics.interactions),
+        **dict.fromkeys(map(election_group, updater.updater.groups), topics.interactions),
     }
     return await survey(worker.kafka, {spec.name for spec in topics.specs()}, groups, SystemClock())
 

@@ -32,6 +32,10 @@ class Shard:
         """The key of its part of an item, in the topic of parts."""
         return f"{self.name}/{item_id}"
 
+    def owns(self, partition: int) -> bool:
+        """Whether its users are those of this partition."""
+        return partition % self.shards == self.number
+
     def partitions(self, count: int) -> list[int]:
         """Its own of so many."""
         return list(range(self.number, count, self.shards))

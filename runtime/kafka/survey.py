@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
@@ -63,11 +63,16 @@ class GroupFacts:
 
     Attributes:
         members: None where the broker does not tell, or not to this user.
-        lag: records of its topic that it has not committed.
+        lags: records of its topic that it has not committed, by number of the partition.
     """
 
     members: Sequence[Member] | None
-    lag: int = 0
+    lags: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def lag(self) -> int:
+        """All of these records."""
+        return sum(self.lags.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +170,12 @@ async def _group(admin: AIOKafkaAdminClient, group: str, offsets: _Offsets) -> G
         return GroupFacts(None)
     with translated(f"asking about the consumer group {group}"):
         committed = await admin.list_consumer_group_offsets(group, partitions=list(offsets.ends))
-        lag = 0
+        lags = {}
         for partition, end in offsets.ends.items():
             known = committed.get(partition)
             begin = offsets.begins[partition]
-            lag += end - (begin if known is None else max(begin, known.offset))
-        return GroupFacts(members, lag)
+            lags[partition.partition] = end - (begin if known is None else max(begin, known.offset))
+        return GroupFacts(members, lags)
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[Member] | None:

@@ -48,7 +48,7 @@ class Process:
         self.state = state or UpdaterState(fleet.config, base(), shard)
         self.intake = PartIntake(TOPICS.item_parts, shard, "", (len(base().alphas) - 1, base().dim), 100_000)
         self.telling = Telling(self.state.shared, 0.0, ManualClock(0))
-        self.term, self.read_to, self.fed_to = None, read, 0
+        self.term, self.read_to, self.fed_to, self.changed = None, read, 0, []
 
     def feed(self):
         """Applies what its shard's log holds beyond what it has."""
@@ -57,17 +57,18 @@ class Process:
         self.state.release_idle()
         self.fed_to = len(log)
 
-    def read(self):
-        """Takes in what was told since."""
+    def read(self, most=None):
+        """Takes in what was told since, or so many records of it."""
+        end = len(self.fleet.topic.records) if most is None else self.read_to + most
         if self.state.shared is not None:
-            news = [self.intake.read(record) for record in self.fleet.topic.records[self.read_to :]]
+            news = [self.intake.read(record) for record in self.fleet.topic.records[self.read_to : end]]
             self.state.receive_parts([one for one in news if one is not None])
-        self.read_to = len(self.fleet.topic.records)
+        self.read_to = end
 
     def publish(self, *, fails=False):
         """Tells what is owed; how many parts. One that fails ends the term."""
         names = self.telling.take(self.term)
-        self.state.published.take_changes()
+        self.changed = self.state.published.take_changes().items
         if fails:
             self.term = object()
             return len(names)

@@ -81,8 +81,8 @@ def test_what_is_keyed_by_user_should_be_divided_alike():
 
 def test_the_updater_that_reads_partition_0_leads():
     """The others stand by; without one states grow old."""
-    election = GroupFacts([member("second", 1, 2), member("first", 0)], lag=99)
-    finding = cluster.check_updaters("g", election, GroupFacts([], lag=3), "interactions")
+    election = GroupFacts([member("second", 1, 2), member("first", 0)], {0: 99})
+    finding = cluster.check_updaters("g", election, GroupFacts([], {0: 1, 3: 2}), "interactions")
     assert finding.level == "ok"
     assert "first on 10.0.0.7 leads, 1 standing by, 3 interactions" in finding.text
     assert cluster.check_updaters("g", GroupFacts([]), None, "interactions").level == "problem"
@@ -91,8 +91,8 @@ def test_the_updater_that_reads_partition_0_leads():
 
 def test_workers_are_counted_against_the_partitions():
     """None is a warning, and so are more than can have work; a broker that does not tell is no fault."""
-    assert cluster.check_workers("g", GroupFacts([], 7), LOG).level == "warning"
-    assert "7 requests wait" in cluster.check_workers("g", GroupFacts([], 7), LOG).text
+    assert cluster.check_workers("g", GroupFacts([], {0: 7}), LOG).level == "warning"
+    assert "7 requests wait" in cluster.check_workers("g", GroupFacts([], {0: 7}), LOG).text
     assert cluster.check_workers("g", GroupFacts([member("a")] * 4), LOG).level == "ok"
     assert "1 idle" in cluster.check_workers("g", GroupFacts([member("a")] * 5), LOG).text
     assert cluster.check_workers("g", GroupFacts(None), LOG).level == "ok"

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shard_fleet import Fleet
-from updater_parts import click
+from shard_fleet import USERS, Fleet
+from updater_parts import NOW_MS, base, click
 
+from graph_updater.graph.config import GraphConfig
 from graph_updater.graph.shard import Shard
-from schemas.messages import Item
+from graph_updater.state.updater_state import UpdaterState
+from schemas.messages import Item, ItemState
 
 DAY_MS = 86_400_000
 KINDS = st.sampled_from(["click", "click", "impression", "dislike", "removal"])
@@ -70,6 +72,57 @@ def test_a_shard_that_begins_anew_tells_nothing_again(kind):
     fleet.check()
 
 
+def test_a_leader_does_not_believe_what_it_said_before():
+    """It reads its own records, some after it has said something newer."""
+    fleet = Fleet(2)
+    leader, (user, *_) = fleet.leaders[0], fleet.users_of(0)
+    for number in range(3):
+        fleet.feed([click(user, "i1", number, event_id=f"e{number}"), click(user, f"i{2 + number}", number)])
+        leader.publish()
+    for _ in range(len(fleet.topic.records)):
+        leader.read(most=1)
+        assert leader.publish() == 0
+    fleet.settle()
+    fleet.check()
+
+
+def test_what_one_shard_counts_another_publishes():
+    """An impression moves no embedding; the item's state is published all the same, by whichever shard does."""
+    fleet = Fleet(2)
+    fleet.feed([click("u0", f"i{n}", n, event_id=f"e{n}") for n in range(6)])
+    fleet.settle()
+    fleet.feed([click("u0", f"i{n}", 10 + n, event_id=f"again {n}", kind="impression") for n in range(6)])
+    changed = []
+    for _ in range(2):
+        for leader in fleet.leaders:
+            leader.read()
+            leader.publish()
+            changed += leader.changed
+    assert sorted(set(changed)) == [f"i{n}" for n in range(6)]
+    assert {state.item_state("i1").last_event_time_ms for state in fleet.states} == {NOW_MS + 11}
+
+
+def test_a_new_shard_does_not_count_again_what_is_published():
+    """The records that it replays were its users' when another updater counted them."""
+    shard = UpdaterState(GraphConfig(), base(), Shard(0, 2))
+    shard.apply([click("u0", "i1", n, event_id=f"e{n}") for n in range(5)])
+    shard.shared.adopt_own_counts(are_published=False)
+    assert shard.published.item_state("i1", 0).impressions == 5
+    shard.shared.adopt_own_counts(are_published=True)
+    assert shard.published.item_state("i1", 0).impressions == 0
+    states = [
+        ItemState(
+            item_id=f"i{n}", embedding=None, impressions=9, positives=9, last_event_time_ms=1, published_time_ms=1
+        )
+        for n in range(6)
+    ]
+    adoption = shard.adoption()
+    adoption.take_items(states)
+    adoption.finish()
+    counts = {f"i{n}": shard.published.item_state(f"i{n}", 0).impressions for n in range(6)}
+    assert counts == {name: 9 if Shard(0, 2).publishes(name) else 0 for name in counts}
+
+
 def test_counts_of_interactions_that_are_gone_stay():
     """A shard rebuilt from few retained interactions still has told what it once counted, and no other counts less."""
     fleet = Fleet(2)
@@ -103,6 +156,29 @@ def test_an_item_is_forgotten_once_no_shard_needs_it():
     pass_time(clock_of_second, 13)
     assert not any("new" in state.items for state in fleet.states)
     assert not [key for key in fleet.topic.latest() if key.endswith("/new")]
+
+    fleet.feed([click(user, "i2", 13 * DAY_MS, event_id=f"{user} comes") for user in USERS])  # rows are used again
+    fleet.feed([click(user, f"new-{user}", 13 * DAY_MS, event_id=f"{user} goes on") for user in USERS])
+    fleet.settle()
+    told = {key.partition("/")[2] for key in fleet.topic.latest()}
+    assert told <= fleet.leaders[0].items().keys()
+    assert {f"new-{user}" for user in USERS} <= told
+    assert all(state.item_state("new-u3").impressions == 1 for state in fleet.states)
+
+
+def test_an_item_that_a_history_has_lost_is_forgotten_by_all():
+    """That it was in a history of another shard is known, and that it is no longer."""
+    fleet = Fleet(2, user_idle_ms=DAY_MS)
+    (clock_of_first, *_), (second, *_) = fleet.users_of(0), fleet.users_of(1)
+    fleet.feed([click(second, "new", 0, event_id="a", kind="impression")])
+    fleet.settle()
+    for days in range(1, 12):
+        for user in (clock_of_first, second):
+            fleet.feed([click(user, "i1", days * DAY_MS // 2 + n, event_id=f"{user}-{days}-{n}") for n in range(8)])
+        fleet.settle()
+        if days < 6:
+            assert all("new" in state.items for state in fleet.states)
+    assert not any("new" in state.items for state in fleet.states)
 
 
 def test_each_item_is_published_by_one_shard():
