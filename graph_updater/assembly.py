@@ -67,7 +67,7 @@ class Assembly:
             kafka=settings.kafka,
             topics=settings.topics,
             group_id=settings.updater.own_group,
-            former_groups=settings.updater.groups_of_any_layout,
+            former_groups=settings.updater.former_groups,
             intake=self._intake(resources),
             letters=self._letters(),
             metrics=self._metrics,

@@ -113,14 +113,15 @@ class UpdaterEngine:
         self._continue_copy()
         return batch
 
-    def collect(self, term: object | None = None) -> Collection:
-        """The changes since the last call; in a term of leadership also what the other shards are to be told.
+    def collect(self, term: object | None = None, *, all_published: bool = False) -> Collection:
+        """The changes since the last call; in a term of leadership also what the other shards are to be told, see
+        `Telling.take`.
 
         A snapshot begun earlier is captured here once its copy is complete: at this moment every change is in a batch.
         """
         self._continue_copy()
         self._state.repair(_REPAIRED_AT_ONCE)
-        parts = self._telling.take(term)
+        parts = self._telling.take(term, all_published=all_published)
         batch = None if self._offsets == self._collected and not parts else self._batch(parts)
         return Collection(batch, self.capture() if self._copied else None)
 

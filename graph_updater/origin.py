@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from graph_updater.graph.shard import WHOLE, Shard
 from graph_updater.state.snapshot_checks import IncompatibleSnapshot
+
+_DAY_MS: Final = 86_400_000
 
 
 class SavedOrigin(msgspec.Struct):
@@ -34,6 +36,8 @@ class Origin:
         shard: whose users the state knows.
         cluster: id of the Kafka cluster, to which the offsets belong.
         topics: the input topics; the last one is the catalogue, before it that of parts where there are several shards.
+        most_age_ms: up to which a snapshot of one of several shards is used: the topic of parts still shows what was
+            taken back since.
         topic_ids: of input and output topics, by name, as far as the broker tells: a topic deleted and made again has
             another id, and offsets of its own.
     """
@@ -44,6 +48,7 @@ class Origin:
     topic_ids: Mapping[str, str] = field(default_factory=dict)
     space: str = ""
     shard: Shard = WHOLE
+    most_age_ms: int = _DAY_MS // 2
 
     @property
     def of_a_space(self) -> tuple[str, ...]:
@@ -64,8 +69,12 @@ class Origin:
             "shard": self.shard.number,
         }
 
-    def check(self, saved: SavedOrigin) -> None:
+    def check(self, saved: SavedOrigin, age_ms: int = 0) -> None:
         """Checks the origin of a snapshot.
+
+        Args:
+            saved: of the snapshot.
+            age_ms: of the snapshot.
 
         Raises:
             IncompatibleSnapshot: if it is of another cluster, of other input topics or of another shard.
@@ -75,6 +84,11 @@ class Origin:
             theirs = getattr(saved, name)
             if theirs != ours[name]:
                 raise IncompatibleSnapshot(f"it was made with {name} {theirs}, this updater has {ours[name]}")
+        if self.shard.is_one_of_several and age_ms > self.most_age_ms:
+            raise IncompatibleSnapshot(
+                f"it is {age_ms / 3_600_000:.0f} h old: what shards have taken back since may be gone from the topic "
+                "(topics.tombstone_retention_ms)"
+            )
         again = self.changed_topics(saved)
         if lost := [name for name in self.topics if name in again]:
             raise IncompatibleSnapshot(

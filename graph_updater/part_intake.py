@@ -27,7 +27,7 @@ class PartIntake:
         max_bytes: longer records are refused unread.
 
     Attributes:
-        foreign: parts of another space so far, from shards that have another bundle.
+        foreign: parts of another space so far, from shards that have another bundle: their counts are taken.
     """
 
     def __init__(self, topic: str, shard: Shard, space: str, shape: tuple[int, int], max_bytes: int) -> None:
@@ -51,10 +51,10 @@ class PartIntake:
         if record.value is None:
             return PartRecord(shard, _text(name), None)
         part = self._decoder.decode(record.value, record.headers)
+        check_key(record.key, Shard(part.shard, part.shards).key_of(part.item_id), "shard and item id")
         if part.space != self._space:
             self.foreign += 1
-            return None
-        check_key(record.key, Shard(part.shard, part.shards).key_of(part.item_id), "shard and item id")
+            return PartRecord(shard, part.item_id, part, is_foreign=True)
         if (part.degree > 0.0) != (part.edges > 0):
             raise MalformedRecord(f"`$.degree` is {part.degree} with {part.edges} edges")
         if len(part.sums) != self._bytes:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
@@ -184,7 +185,9 @@ class Pipeline:
     async def _collect(self) -> Capture | None:
         """Hands the changes since the last call to the publisher; a capture if the copy for a snapshot is complete."""
         self._letter_bytes = 0  # before the call: what is read meanwhile may come with the next
-        collected = await self._parts.thread(self._parts.engine.collect, self._parts.publisher.term)
+        publisher, engine = self._parts.publisher, self._parts.engine
+        term, all_published = publisher.begun_term, not publisher.pending
+        collected = await self._parts.thread(partial(engine.collect, term, all_published=all_published))
         if collected.batch is not None:
             self._parts.publisher.add(collected.batch)
         return collected.capture

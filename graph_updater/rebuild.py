@@ -110,10 +110,12 @@ async def rebuild(recovered: Recovered, sources: Sources, thread: EngineThread) 
         until = replay_until(starts, ends, committed) if published.states else starts
         replay = _Replay(recovered.state, sources, starts, until)
         await replay.read(follower, thread)
-    if recovered.state.shared is not None:
+    shared, is_new_shard = recovered.state.shared, False
+    if shared is not None:
         are_published = any(offset is not None for offset in committed.values())
-        await thread(partial(recovered.state.shared.adopt_own_counts, are_published=are_published))
-    adoption = recovered.state.adoption()
+        is_new_shard = are_published and not shared.has_told
+        await thread(partial(shared.adopt_own_counts, are_published=are_published))
+    adoption = recovered.state.adoption(is_new_shard=is_new_shard)
     async for users, items in published.read():
         await thread(adoption.take_users, users)
         await thread(adoption.take_items, items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -50,6 +51,8 @@ class _Metadata(msgspec.Struct):
     state: dict[str, Any]
     origin: SavedOrigin
     offsets: list[tuple[str, _Offset, _Offset]]
+    saved_ms: int = 0
+    """When, Unix milliseconds; earlier releases did not tell."""
 
 
 def recover(store: SnapshotStore, config: GraphConfig, base: BaseEmbeddings, origin: Origin) -> Recovered:
@@ -94,7 +97,7 @@ def _metadata_of(snapshot: Snapshot) -> _Metadata:
 def _restored(
     snapshot: Snapshot, metadata: _Metadata, config: GraphConfig, base: BaseEmbeddings, origin: Origin
 ) -> Recovered:
-    origin.check(metadata.origin)
+    origin.check(metadata.origin, time.time_ns() // 1_000_000 - metadata.saved_ms)
     again = origin.changed_topics(metadata.origin)
     offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in metadata.offsets}
     if not offsets or not {topic for topic, _ in offsets} <= set(origin.topics):

@@ -72,7 +72,15 @@ async def find_resources(settings: UpdaterSettings, bundle: GraphPart) -> Update
     inputs, ids = input_topics(settings), await _topic_ids(settings)
     return UpdaterResources(
         base=bundled_base(bundle.graph, bundle.text, bundle.history_length),
-        origin=Origin(bundle.version, cluster.id, inputs, ids, bundle.space, updater.own_shard),
+        origin=Origin(
+            bundle.version,
+            cluster.id,
+            inputs,
+            ids,
+            bundle.space,
+            updater.own_shard,
+            settings.topics.tombstone_retention_ms // 2,
+        ),
         store=SnapshotStore(
             updater.own_snapshots,
             kind=SNAPSHOT_KIND,

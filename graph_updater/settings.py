@@ -100,9 +100,10 @@ class UpdaterSection(SettingsSection):
         return {self.group_of(shard): shard for shard in shards}
 
     @property
-    def groups_of_any_layout(self) -> re.Pattern[str]:
-        """Names of the groups that the same updaters have with any number of shards."""
-        return re.compile(rf"{re.escape(self.group_id)}(\.\d+-of-\d+)?")
+    def former_groups(self) -> re.Pattern[str]:
+        """Names of the groups that the same updaters have with another number of shards."""
+        one = "" if self.shards == 1 else "|"
+        return re.compile(rf"{re.escape(self.group_id)}(\.\d+-of-(?!{self.shards}$)\d+{one})")
 
     @property
     def own_snapshots(self) -> str:

@@ -116,6 +116,5 @@ class Snapshots:
     def _write_now(self, capture: Capture) -> int:
         arrays, metadata = capture.copy.merge()
         offsets = [[topic, partition, offset] for (topic, partition), offset in capture.offsets.items()]
-        return self._store.save_now(
-            arrays, {"state": metadata, "origin": self.origin.to_json(), "offsets": sorted(offsets)}
-        )
+        said = {"state": metadata, "origin": self.origin.to_json(), "offsets": sorted(offsets)}
+        return self._store.save_now(arrays, {**said, "saved_ms": self._clock.wall_ms()})

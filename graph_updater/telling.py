@@ -22,18 +22,21 @@ class Telling:
         self._term: object | None = None
         self._told_all_s = float("-inf")
 
-    def take(self, term: object | None) -> list[str]:
+    def take(self, term: object | None, *, all_published: bool = False) -> list[str]:
         """Items whose part is to be told.
 
         Args:
             term: of leadership; None while another updater of the shard leads, which then tells. A new one begins with
                 what differs from all that the shard's former leaders have told.
+            all_published: whether everything that was taken in this term so far is published.
         """
         if self._shared is None:
             return []
         if term is not self._term:
             self._shared.stop_telling()
             self._term, self._told_all_s = term, float("-inf")
+        elif all_published:
+            self._shared.confirm()
         if term is None:
             return []
         now_s = self._clock.monotonic()

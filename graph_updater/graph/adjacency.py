@@ -162,7 +162,7 @@ def _record(graph: Adjacency, changes: EdgeChanges, changed: int, pair: tuple[in
     changes.user[changed], changes.item[changed], changes.weight[changed] = pair[0], pair[1], weight
     for node in pair:
         graph.degree[node] += weight
-        if graph.degree[node] < _LEAST_REST * -weight:
+        if graph.lists.length[node] == 0 or graph.degree[node] < _LEAST_REST * -weight:
             start = graph.lists.start[node]
             degree = 0.0
             for cell in range(start, start + graph.lists.length[node]):

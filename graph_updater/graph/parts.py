@@ -16,7 +16,7 @@ IMPRESSIONS, POSITIVES, GRADES, LAST_EVENT_MS, IS_MENTIONED = range(COUNTS)
 """Columns of `Parts.counts`. The first three are added up over the shards, of the last two the largest counts."""
 LARGEST_SUM: Final = 1e18
 """Sums beyond it come from no graph, and a few of them would add up to infinity."""
-_MOST_HALF_LIVES: Final = 120
+_MOST_HALF_LIVES: Final = 60
 """Between two landmarks. Edges further apart weigh nothing beside each other, and float32 could not hold the ratio."""
 
 
@@ -105,6 +105,14 @@ class PartStore:
             found.sums * np.sqrt(factor).astype(np.float32)[:, None, None],
             found.counts,
         )
+
+    def has(self, shard: int, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Of which of these nodes a shard has a part: (nodes,)."""
+        return np.asarray(self._row_of[shard][self._slot_of[nodes]] > 0)
+
+    def as_is(self, shard: int, nodes: NDArray[np.int32]) -> Parts:
+        """A shard's parts of these nodes, each relative to its own landmark; zero where it has none."""
+        return self._parts.rows(self._row_of[shard][self._slot_of[nodes]])
 
     def told_as_is(self, shard: int, nodes: NDArray[np.int32]) -> tuple[NDArray[np.bool_], Parts]:
         """Of which of these nodes a shard has a part, (nodes,), and these parts, relative to landmarks of their own."""

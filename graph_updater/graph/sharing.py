@@ -37,7 +37,8 @@ may be told less often (`take_owed`): until then S is further off, but degrees a
 
 **Who tells.** Of a shard's updaters the leader tells; to a standby the shard has told what the records say (`correct`).
 When it comes to lead it looks at every item noted since it began, and tells what differs. From then on records of its
-shard's own are no news: they are its own, or older than its first.
+shard's own are no news: they are its own, or older than its first. Should it lead no longer, what it has told and does
+not know to be published is owed again.
 
 **Decay.** Stored weights are relative to a landmark, and every shard moves its own. A part is told with it, and scaled
 by whoever adds it up: degrees by 2^(difference / half-life), sums by the root of that.
@@ -59,6 +60,11 @@ from graph_updater.graph.propagation import Propagation
 from graph_updater.graph.shard import Shard
 from runtime.arrays import grow
 
+_AT_ONCE: Final = 16_384
+"""Items whose parts are looked at or copied together."""
+_MOST_UNCONFIRMED: Final = 256
+_ROUNDING: Final = 1e-9
+"""Relative difference of a degree that is added up anew."""
 LEAST_SHARE: Final = 2.0**-20
 """The least limit, relative to the whole sum."""
 
@@ -108,13 +114,16 @@ class Sharing:
         self._own_counts = own_counts
         self._landmark_ms = graph.landmark_ms
         self._tells = np.zeros(0, np.bool_)  # (nodes,) those whose part this process has told, and nobody since
+        self._waits = np.zeros(0, np.bool_)  # (nodes,) those that only embeddings of users have moved
+        self._unconfirmed: list[NDArray[np.int32]] = []
         self.store = PartStore(shard.shards, propagation.layers, propagation.dim, half_life_ms)
         self._share = max(propagation.epsilon / math.sqrt(shard.shards), LEAST_SHARE)
 
     def add_items(self, nodes: NDArray[np.int32]) -> None:
         """These nodes, which have rows in the tables, are items."""
         self.store.add_items(nodes)
-        grow(self._tells, int(nodes.max(initial=-1)) + 1)
+        for column in (self._tells, self._waits):
+            grow(column, int(nodes.max(initial=-1)) + 1)
         self._propagation.tables.dirty[nodes] |= np.uint8(IS_ITEM)
 
     def remove_items(self, nodes: NDArray[np.int32]) -> None:
@@ -122,7 +131,7 @@ class Sharing:
         for shard in (self._shard, *self._others):
             self.store.remove(shard, nodes)
         self._add_up(nodes)
-        self._tells[nodes] = False
+        self._tells[nodes] = self._waits[nodes] = False
         self._propagation.tables.dirty[nodes] &= ~np.uint8(IS_ITEM)
 
     def limits(self, nodes: NDArray[np.int32]) -> NDArray[np.float32]:
@@ -139,21 +148,50 @@ class Sharing:
         """
         self.follow_landmark()
         nodes = self._take_marked()
+        if not of_own_edges:
+            self._waits[nodes] = True
+            nodes = np.flatnonzero(self._waits).astype(np.int32)
+            self._waits[nodes] = False
+        due = []
+        for start in range(0, nodes.size, _AT_ONCE):
+            some = nodes[start : start + _AT_ONCE]
+            is_due = self._have_changed(some)
+            if of_own_edges:
+                self._waits[some[~is_due]] = True
+            else:
+                is_due[~is_due] = self._have_moved(some[~is_due])
+            due.append(some[is_due])
+            self.store.put(self._shard, due[-1], self._own(due[-1]))
+        taken = np.concatenate([np.zeros(0, np.int32), *due])
+        self.tell_again(taken)
+        return taken
+
+    def tell_again(self, nodes: NDArray[np.int32]) -> None:
+        """This process tells what `told` gives of these items."""
+        self._tells[nodes] = True
+        self._waits[nodes] = False
+        self._unconfirmed.append(nodes)
+        if len(self._unconfirmed) > _MOST_UNCONFIRMED:
+            self._unconfirmed = [np.unique(np.concatenate(self._unconfirmed))]
+
+    def confirm(self) -> None:
+        """Everything that was taken so far is published."""
+        self._unconfirmed.clear()
+
+    def _have_changed(self, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether degree, number of edges or counts are others than told: (nodes,)."""
         degree, edges, counts = self.store.told_numbers(self._shard, nodes, self._graph.landmark_ms)
         adjacency = self._graph.adjacency
-        due = (adjacency.degree[nodes] != degree) | (adjacency.lists.length[nodes] != edges)
+        changed = np.abs(adjacency.degree[nodes] - degree) > _ROUNDING * degree
+        changed |= adjacency.lists.length[nodes] != edges
         # The latest event goes along: it is that of all shards, and alone would be told back and forth.
-        due |= (self._own_counts(nodes) != counts)[:, np.arange(COUNTS) != LAST_EVENT_MS].any(axis=1)
-        if of_own_edges:
-            self.note(nodes[~due])
-        else:
-            rest = np.flatnonzero(~due)
-            apart = self._own(nodes[rest]).sums - self.told(nodes[rest]).sums
-            due[rest] = (np.linalg.norm(apart, axis=2) > self.limits(nodes[rest])).any(axis=1)
-        nodes = np.asarray(nodes[due])
-        self.store.put(self._shard, nodes, self._own(nodes))
-        self._tells[nodes] = True
-        return nodes
+        changed |= (self._own_counts(nodes) != counts)[:, np.arange(COUNTS) != LAST_EVENT_MS].any(axis=1)
+        return np.asarray(changed)
+
+    def _have_moved(self, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Whether a sum is further than its limit from what was told: (nodes,)."""
+        apart = self._own(nodes).sums - self.told(nodes).sums
+        return np.asarray((np.linalg.norm(apart, axis=2) > self.limits(nodes)).any(axis=1))
 
     def tells(self, node: int) -> bool:
         """Whether `told` gives this process's own words of an item."""
@@ -161,8 +199,10 @@ class Sharing:
 
     def stop_telling(self) -> None:
         """Another process may tell from now on. What it has not told since is owed once this one tells again."""
-        nodes = np.flatnonzero(self._tells).astype(np.int32)
-        self._tells[nodes] = False
+        self._tells[:] = False
+        nodes = np.unique(np.concatenate([np.zeros(0, np.int32), *self._unconfirmed]))
+        nodes = nodes[(self._propagation.tables.dirty[nodes] & IS_ITEM) != 0]
+        self._unconfirmed.clear()
         self.store.remove(self._shard, nodes)
         self.note(nodes)
 
@@ -199,16 +239,18 @@ class Sharing:
             self._add_up(nodes)
 
     def follow_landmark(self) -> bool:
-        """Adds all parts up again if the graph's landmark was moved without `Propagation.rescale`, as it is while the
-        shard has no edges. Returns whether it did. To be called before edges are applied.
+        """Adds all parts up again if the graph's landmark was moved: what `Propagation.rescale` has made of them is
+        wrong where a part was too far from it to be told apart from nothing, or from infinity. Returns whether it did.
+        To be called before edges are applied.
         """
         if self._landmark_ms == self._graph.landmark_ms:
             return False
         self._landmark_ms = self._graph.landmark_ms
-        if self._graph.edge_count:
+        if not self._others:
             return False
         items = self._items()
-        self._propagation.tables.head[items, PEAK] = 0.0
+        if not self._graph.edge_count:
+            self._propagation.tables.head[items, PEAK] = 0.0
         self._add_up(items)
         return True
 

@@ -92,9 +92,12 @@ class Publisher:
         return self._leadership.term is not None
 
     @property
-    def term(self) -> LeaderTerm | None:
-        """The present term; None while this updater does not lead."""
-        return self._leadership.term
+    def begun_term(self) -> LeaderTerm | None:
+        """The present term, once what earlier leaders have published has left the outbox: a batch that is added from
+        then on is published in this term, whatever is committed.
+        """
+        term = self._leadership.term
+        return term if term is self._reconciled_term else None
 
     @property
     def stands_by(self) -> bool:

@@ -22,6 +22,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from graph_updater.state.identities import ITEM
 from graph_updater.state.nodes import Nodes
 from graph_updater.state.published import PublishedStates
 from schemas.embeddings import decode_embedding
@@ -39,6 +40,8 @@ class Adoption:
         users: the nodes of users, new ones with their trained x⁽⁰⁾.
         apply: takes interactions in.
         published: knows what is to be published.
+        adds_items: whether the published counts of items are to be added to those that are there, which are what
+            others have counted since. Else the larger ones count.
     """
 
     def __init__(
@@ -47,7 +50,10 @@ class Adoption:
         users: Callable[[list[str]], NDArray[np.int32]],
         apply: Callable[[Sequence[Interaction]], None],
         published: PublishedStates,
+        *,
+        adds_items: bool = False,
     ) -> None:
+        self._adds_items = adds_items
         self._nodes = nodes
         self._users = users
         self._apply = apply
@@ -87,7 +93,11 @@ class Adoption:
             known = min(count, self._rebuilt[name].size)
             rebuilt[:known] = self._rebuilt[name][:known]
             differs[at] |= rebuilt[at] > rows[:, column]
-            rebuilt[at] = np.maximum(rebuilt[at], rows[:, column])
+            both = np.maximum(rebuilt[at], rows[:, column])
+            if self._adds_items and name != "last_event_ms":
+                of_items = facts.kind[at] == ITEM
+                both[of_items] = (rebuilt[at] + rows[:, column])[of_items]
+            rebuilt[at] = both
             facts.columns()[name][:count] = rebuilt
         facts.version[at] = np.maximum(facts.version[at], rows[:, -1])
         absent = np.ones(count, np.bool_)

@@ -48,7 +48,9 @@ class IdleNodes:
         self._looked_at = self._slice()
 
     def release(self, published: PublishedStates) -> list[str]:
-        """Releases who is idle; `published` learns whose states need a tombstone. Returns the items."""
+        """Releases who is idle; `published` learns whose states need a tombstone. Returns the items of which this shard
+        has told the others a part.
+        """
         present = self._slice()
         if not self._limit_ms or present == self._looked_at:
             return []
@@ -58,9 +60,10 @@ class IdleNodes:
         edges = self._nodes.graph.edges_of(users)
         self._edges.change(EdgeOps(edges.node, edges.neighbour, np.zeros(edges.node.size, np.float32), edges.time))
         published.expired_users += self._release(users, USER, published)
-        items = self._release(self._nodes.idle_items(cutoff_ms), ITEM, published)
-        published.expired_items += items
-        return items
+        items = self._nodes.idle_items(cutoff_ms)
+        told = self._nodes.told_items(items)
+        published.expired_items += self._release(items, ITEM, published)
+        return told
 
     def _release(self, nodes: NDArray[np.int32], kind: int, published: PublishedStates) -> list[str]:
         published.touch(nodes)

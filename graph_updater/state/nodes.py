@@ -174,6 +174,12 @@ class Nodes:
         others = (self.sharing.others_edges(items) > 0) | (self.sharing.others_counts(items)[:, IS_MENTIONED] > 0)
         return np.asarray(items[~others])
 
+    def told_items(self, items: NDArray[np.int32]) -> list[str]:
+        """Ids of those of which this shard has told the others a part."""
+        if self.sharing is None or not items.size:
+            return []
+        return self.names_of(items[self.sharing.store.has(self.shard.number, items)])
+
     def release(self, nodes: NDArray[np.int32], kind: int) -> list[str]:
         """Deletes nodes of that kind that have no edges. Returns their ids."""
         if self.sharing is not None and kind == ITEM:

@@ -26,6 +26,8 @@ class PartRecord(NamedTuple):
     shard: int
     item_id: str
     part: ItemPart | None
+    is_foreign: bool = False
+    """Whether the part's sums are of another space; its counts are of none."""
 
 
 class SharedItems:
@@ -48,6 +50,7 @@ class SharedItems:
         self._sharing = sharing
         self._space = space
         self._left: set[str] = set()
+        self._ended: set[str] = set()
         self.shard = nodes.shard
         self.told = 0
         self.received = 0
@@ -65,15 +68,23 @@ class SharedItems:
         """Items whose part is to be told, or that it is over; from now on `parts` gives it. See `Sharing.take_owed`."""
         nodes = self._sharing.take_owed(of_own_edges=of_own_edges)
         self._nodes.mark(nodes)
-        known = self._nodes.ids.items
-        left = [name for name in self._left if name not in known]
+        names = self._nodes.names_of(nodes)
+        left = self._left.difference(names)
+        self._ended |= left
         self._left.clear()
-        self.told += nodes.size + len(left)
-        return [*self._nodes.names_of(nodes), *left]
+        self.told += len(names) + len(left)
+        return [*names, *left]
+
+    def confirm(self) -> None:
+        """Everything that was taken so far is published."""
+        self._sharing.confirm()
+        self._ended.clear()
 
     def stop_telling(self) -> None:
         """Another updater of this shard may tell from now on."""
         self._sharing.stop_telling()
+        self._left |= self._ended
+        self._ended.clear()
 
     def parts(self, item_ids: Sequence[str]) -> dict[str, ItemPart | None]:
         """This shard's parts as they were last taken; None for an item of which it has none any longer, and nothing at
@@ -83,7 +94,9 @@ class SharedItems:
         there = [(name, known[name]) for name in item_ids if name in known and self._sharing.tells(known[name])]
         told = self._sharing.told(np.array([node for _, node in there], np.int32))
         sums, is_there = told.sums.astype(_NUMBER), told.there
-        found: dict[str, ItemPart | None] = {name: None for name in item_ids if name not in known}
+        found: dict[str, ItemPart | None] = {
+            name: None for name in item_ids if name not in known or name in self._ended
+        }
         for row, (name, _) in enumerate(there):
             counts = told.counts[row].tolist()
             found[name] = (
@@ -114,17 +127,20 @@ class SharedItems:
             Items whose counts have changed by it.
         """
         last = {(record.shard, record.item_id): record for record in records}
+        known, own_number = self._nodes.ids.items, self.shard.number
+        over = {name for (shard, name), record in last.items() if shard == own_number and record.part is None}
+        self._left -= over
         by_shard: dict[int, list[PartRecord]] = {}
         for record in last.values():
-            if record.part is not None or record.item_id in self._nodes.ids.items:
+            is_late = record.shard == own_number and (record.item_id in self._left or record.item_id in self._ended)
+            if record.item_id in known or not (record.part is None or is_late):
                 by_shard.setdefault(record.shard, []).append(record)
-        own = by_shard.pop(self.shard.number, None)
+        own = by_shard.pop(own_number, None)
         if own is not None:
-            told = self._told(self.shard.number, own)
+            told = self._told(own_number, own)
             self._sharing.correct(told.nodes, told.parts)
             self.has_told = True
             self._nodes.mark(told.nodes)
-            self._left.difference_update(record.item_id for record in own if record.part is None)
         others = [self._told(shard, found) for shard, found in by_shard.items()]
         return self._receive(others) if others else np.zeros(0, np.int32)
 
@@ -133,12 +149,13 @@ class SharedItems:
         are gone.
 
         Args:
-            are_published: whether the published states count the records that were replayed. Then a shard that has
-                never told anything is new, its users were another one's, and it counts from now on.
+            are_published: whether all records that were replayed had been published. Then exactly what was told with
+                them is counted: nothing by a shard that has never told anything. It is new, and its users were another
+                one's when their records were counted.
         """
         items = np.fromiter(self._nodes.ids.items.values(), np.int32)
         told, own = self._sharing.told(items).counts, self._nodes.own_counts(items)
-        missing = -own if are_published and not self.has_told else np.maximum(told - own, 0)
+        missing = told - own if are_published else np.maximum(told - own, 0)
         self._count(items, missing[:, :LAST_EVENT_MS], told)
 
     def _receive(self, others: Sequence[Told]) -> NDArray[np.int32]:
@@ -161,8 +178,11 @@ class SharedItems:
         return changed
 
     def _told(self, shard: int, records: Sequence[PartRecord]) -> Told:
-        """Records of distinct items as columns; items that are not known yet get a row."""
+        """Records of distinct items as columns; items that are not known yet get a row. Of a part of another space the
+        counts are taken.
+        """
         nodes, _ = self._nodes.items([record.item_id for record in records])
+        foreign = np.array([row for row, record in enumerate(records) if record.is_foreign], np.int64)
         layers, dim = self._nodes.propagation.layers, self._nodes.dim
         parts = [record.part for record in records]
         rows = [row for row, part in enumerate(parts) if part is not None]
@@ -174,10 +194,16 @@ class SharedItems:
             sums=np.zeros((nodes.size, layers, dim), np.float32),
             counts=np.zeros((nodes.size, COUNTS), np.int64),
         )
-        columns.degree[rows] = [part.degree for part in there]
-        columns.edges[rows] = [part.edges for part in there]
-        columns.landmark_ms[rows] = [part.landmark_ms for part in there]
-        columns.sums[rows] = np.frombuffer(b"".join(part.sums for part in there), _NUMBER).reshape(-1, layers, dim)
+        ours = [row for row in rows if not records[row].is_foreign]
+        of_ours = [record.part for record in records if record.part is not None and not record.is_foreign]
+        columns.degree[ours] = [part.degree for part in of_ours]
+        columns.edges[ours] = [part.edges for part in of_ours]
+        columns.landmark_ms[ours] = [part.landmark_ms for part in of_ours]
+        columns.sums[ours] = np.frombuffer(b"".join(part.sums for part in of_ours), _NUMBER).reshape(-1, layers, dim)
+        if foreign.size and shard != self.shard.number:  # what it has told in our space stays in force
+            kept = self._sharing.store.as_is(shard, nodes[foreign])
+            columns.degree[foreign], columns.edges[foreign] = kept.degree, kept.edges
+            columns.landmark_ms[foreign], columns.sums[foreign] = kept.landmark_ms, kept.sums
         columns.counts[rows] = np.array(
             [
                 (part.impressions, part.positives, part.grades, part.last_event_time_ms, part.mentioned)

@@ -163,15 +163,28 @@ def in_space_of(
     base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, Any]
 ) -> tuple[Arrays, dict[str, Any]]:
     """A snapshot's arrays and metadata as if it had been made with these base embeddings, but that no node has an x⁽⁰⁾
-    and nothing is published; and without parts that shards have told. Malformed ones stay malformed.
+    and nothing is published; and of the parts that shards have told there are the counts alone. Malformed ones stay
+    malformed.
     """
     blank = {
         name: np.zeros((len(array), base.dim), array.dtype)
         for name, array in arrays.items()
         if name in ("base", "published") and array.ndim
     }
-    kept = {name: array for name, array in arrays.items() if not name.startswith(f"{_PARTS}_")}
-    return {**kept, **blank}, {**metadata, "dim": base.dim, "alphas": list(base.alphas)}
+    return {**arrays, **blank, **_counts_alone(base, arrays)}, {
+        **metadata,
+        "dim": base.dim,
+        "alphas": list(base.alphas),
+    }
+
+
+def _counts_alone(base: BaseEmbeddings, arrays: Mapping[str, NDArray[Any]]) -> Arrays:
+    """Parts without what depends on the space; they are told again."""
+    blank = {name: np.zeros_like(arrays[name]) for name in (f"{_PARTS}_degree", f"{_PARTS}_edges") if name in arrays}
+    sums = arrays.get(f"{_PARTS}_sums")
+    if sums is not None and sums.ndim:
+        blank[f"{_PARTS}_sums"] = np.zeros((len(sums), len(base.alphas) - 1, base.dim), sums.dtype)
+    return blank
 
 
 def _newest(lengths: NDArray[np.int64], entries: Entries, most: int) -> tuple[NDArray[np.int64], Entries]:
@@ -228,8 +241,6 @@ def _restore_parts(nodes: Nodes, sharing: Sharing, said: StateMetadata, arrays: 
     """Fills the store of parts; the sums of the nodes are still to be made."""
     count = len(nodes)
     sharing.add_items(np.flatnonzero(nodes.facts.kind[:count] == ITEM).astype(np.int32))
-    if f"{_PARTS}_count" not in arrays:  # of another space: the topic tells them again
-        return
     check_parts(said, arrays, nodes.shard.shards)
     owner = np.repeat(np.arange(count, dtype=np.int32), arrays[f"{_PARTS}_count"])
     parts = Parts(*(arrays[f"{_PARTS}_{name}"] for name in Parts._fields))

@@ -152,9 +152,14 @@ class UpdaterState:
         """Bytes held, in total and per edge, node and past interaction."""
         return self._nodes.memory_report()
 
-    def adoption(self) -> Adoption:
-        """Begins to take over what the compacted topics hold, after a rebuild."""
-        return Adoption(self._nodes, self._users, self._apply_again, self.published)
+    def adoption(self, *, is_new_shard: bool = False) -> Adoption:
+        """Begins to take over what the compacted topics hold, after a rebuild.
+
+        Args:
+            is_new_shard: whether the items that this shard publishes were last published before there were shards, or
+                with another number of them: what the others have told counts on top.
+        """
+        return Adoption(self._nodes, self._users, self._apply_again, self.published, adds_items=is_new_shard)
 
     def start_snapshot(self) -> SnapshotCopy:
         """Starts a copy that is made step by step between micro-batches; it replaces one begun before."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from aiokafka import TopicPartition as VendorPartition
-from aiokafka.errors import IncompatibleBrokerVersion, KafkaError
+from aiokafka.errors import GroupAuthorizationFailedError, IncompatibleBrokerVersion, InvalidGroupIdError
 
 from runtime.kafka.topics import admin_client, is_embedded_broker
 from runtime.kafka.translation import translated
@@ -36,7 +36,7 @@ async def furthest_committed(
             for name in filter(groups.fullmatch, names):
                 try:
                     found = await admin.list_consumer_group_offsets(name, partitions=wanted)
-                except KafkaError:  # gone meanwhile, or not for this user
+                except (GroupAuthorizationFailedError, InvalidGroupIdError):
                     continue
                 for partition, committed in found.items():
                     if committed.offset >= 0:

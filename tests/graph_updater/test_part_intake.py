@@ -60,12 +60,19 @@ def test_records_of_other_layouts_are_of_no_concern(key):
     assert read(None, key) is None
 
 
-def test_a_part_of_another_space_is_left_alone():
-    """A shard with another bundle tells sums that cannot be added to these."""
+def test_of_a_part_of_another_space_the_counts_are_taken():
+    """A shard with another bundle tells sums that cannot be added to these; what it told before in ours stays."""
     intake = part_intake()
     value = encode(replace(PART, space="other"))
-    assert intake.read(Record(TOPICS.item_parts, 0, 0, b"1-of-2/i1", value, tuple(headers_for("msgpack")))) is None
+    read = intake.read(Record(TOPICS.item_parts, 0, 0, b"1-of-2/i1", value, tuple(headers_for("msgpack"))))
+    assert read.is_foreign
     assert intake.foreign == 1
+    state = UpdaterState(GraphConfig(epsilon=0.0), base(), Shard(0, 2))
+    state.receive_parts([PartRecord(1, "i1", replace(PART, impressions=1))])
+    before = state.item_embeddings(["i1"])
+    state.receive_parts([read])
+    assert state.published.item_state("i1", 0).impressions == 3
+    np.testing.assert_array_equal(state.item_embeddings(["i1"]), before)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import random
 import shutil
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from updater_parts import click
 from updater_world import UpdaterWorld
@@ -120,6 +122,41 @@ async def test_shards_begin_again_from_snapshots_and_from_the_topics(world):
         assert len(again) <= len(items) // 5, again
         await world.send(*clicks(40, first=100))
         await world.published.until_equal()
+
+
+async def test_another_bundle_is_gone_over_to_while_nothing_happens(world, tiny_bundle, tmp_path):
+    """One shard after the other: all embeddings are those of the new bundle, and counts are what they were."""
+    generator = np.random.default_rng(11)
+    vectors = generator.normal(size=tiny_bundle.graph.item_embeddings.shape).astype(np.float32)
+    other = replace(tiny_bundle, graph=replace(tiny_bundle.graph, item_embeddings=vectors))
+    other.save(tmp_path / "other")
+    async with shards(world, 0), shards(world, 1):
+        await world.send(*clicks(100))
+        await world.published.until_equal()
+    world.expect(other)
+    async with shards(world, 0, bundle=str(tmp_path / "other")):
+        await world.published.quiet(2.0)
+        async with shards(world, 1, bundle=str(tmp_path / "other")):
+            await world.published.until_equal()
+            await world.send(*clicks(40, first=100))
+            await world.published.until_equal()
+
+
+async def test_a_shard_new_to_the_layout_may_lose_its_snapshots(world):
+    """What it counted before it was a shard is in the published states, what it counted since in what it has told."""
+    async with world.running():
+        await world.send(*clicks(60))
+        await world.published.until_equal()
+    async with shards(world, 0, 1):
+        await world.send(*clicks(30, first=60))
+        await world.published.until_equal()
+        await asyncio.sleep(1.0)
+    for number in range(SHARDS):
+        shutil.rmtree(world.snapshots / f"{number}-of-2")
+        async with shards(world, 0, 1):
+            await world.send(*clicks(10, first=100 + 10 * number))
+            await world.published.until_equal()
+            await asyncio.sleep(1.0)
 
 
 async def test_from_one_updater_to_two_and_back(world):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from updater_parts import TOPICS, base
 
@@ -42,13 +44,14 @@ class PartsTopic:
 class Process:
     """One updater of a shard: its state, how far it has read, and the term in which it tells, if it leads."""
 
-    def __init__(self, fleet, number, state=None, read=0):
-        self.fleet, self.number = fleet, number
+    def __init__(self, fleet, number, state=None, read=0, space=""):
+        self.fleet, self.number, self.space = fleet, number, space
         shard = Shard(number, fleet.shards)
         self.state = state or UpdaterState(fleet.config, base(), shard)
-        self.intake = PartIntake(TOPICS.item_parts, shard, "", (len(base().alphas) - 1, base().dim), 100_000)
+        self.intake = PartIntake(TOPICS.item_parts, shard, space, (len(base().alphas) - 1, base().dim), 100_000)
         self.telling = Telling(self.state.shared, 0.0, ManualClock(0))
         self.term, self.read_to, self.fed_to, self.changed = None, read, 0, []
+        self.all_published = False
 
     def feed(self):
         """Applies what its shard's log holds beyond what it has."""
@@ -67,11 +70,13 @@ class Process:
 
     def publish(self, *, fails=False):
         """Tells what is owed; how many parts. One that fails ends the term."""
-        names = self.telling.take(self.term)
+        names = self.telling.take(self.term, all_published=self.all_published)
+        self.all_published = False
         self.changed = self.state.published.take_changes().items
         if fails:
             self.term = object()
             return len(names)
+        self.all_published = True
         if names:
             for name, part in self.state.shared.parts(names).items():
                 value = None if part is None else encode(part)
@@ -163,6 +168,8 @@ class Fleet:
             leader.read()
         elif kind == "take over":
             self._lead(number, self.standbys[number])
+        elif kind == "other space":
+            self._lead(number, self._in_other_space(leader))
         elif kind == "restart":
             self._lead(number, self._from_snapshot(leader))
         else:
@@ -218,6 +225,17 @@ class Fleet:
         shard = Shard(leader.number, self.shards)
         state = UpdaterState.restore(self.config, base(), arrays, metadata, shard=shard)
         process = Process(self, leader.number, state, leader.read_to)
+        process.fed_to = leader.fed_to
+        return process
+
+    def _in_other_space(self, leader):
+        """As a program that goes over to a bundle with the other of two spaces."""
+        leader.publish()
+        space = "" if leader.space else "other"
+        arrays, metadata = leader.state.snapshot_arrays()
+        shard, of = Shard(leader.number, self.shards), replace(base(), space=space)
+        state = UpdaterState.restore(self.config, of, arrays, metadata, of_other_space=True, shard=shard)
+        process = Process(self, leader.number, state, space=space)
         process.fed_to = leader.fed_to
         return process
 

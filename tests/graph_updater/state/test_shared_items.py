@@ -135,6 +135,53 @@ def test_counts_of_interactions_that_are_gone_stay():
     assert {state.item_state("i1").impressions for state in fleet.states} == {30}
 
 
+def test_another_space_leaves_the_counts_as_they_are():
+    """Shards go over to another bundle one after the other; what each has counted stays its own."""
+    fleet = Fleet(2)
+    fleet.feed([click(f"u{n % 8}", f"i{n % 3}", n, event_id=f"e{n}") for n in range(40)])
+    fleet.settle()
+    for number in (0, 1, 0):
+        fleet.happen("other space", number)
+        fleet.settle()
+        for state in fleet.states:
+            assert [state.item_state(f"i{n}").impressions for n in range(3)] == [14, 13, 13]
+    fleet.happen("other space", 1)
+    fleet.settle()
+    fleet.check()
+
+
+def test_a_failed_transaction_is_made_up_for_and_nothing_else():
+    """What was told before it is known to be published."""
+    fleet = Fleet(2)
+    leader, (user, *_) = fleet.leaders[0], fleet.users_of(0)
+    fleet.feed([click(user, f"i{n}", n, event_id=f"e{n}") for n in range(5)])
+    fleet.settle()
+    fleet.settle()
+    fleet.feed([click("u0", "i5", 10), click(user, "i5", 11)])
+    taken = leader.publish(fails=True)
+    assert leader.publish() == taken
+    fleet.settle()
+    fleet.check()
+
+
+def test_an_end_is_told_although_the_item_is_back():
+    """A shard told edges of an item; then it forgets the item, and learns of it again from another shard."""
+    fleet = Fleet(2, user_idle_ms=DAY_MS)
+    (first, clock_of_first, *_), (second, *_) = fleet.users_of(0), fleet.users_of(1)
+    leader, other = fleet.leaders
+    fleet.feed([click(first, "new", 0, event_id="a")])
+    fleet.settle()
+    fleet.feed([click(clock_of_first, "i1", 5 * DAY_MS + n, event_id=f"later {n}") for n in range(8)])
+    assert "new" not in leader.items()
+    fleet.feed([click(second, "new", 5 * DAY_MS, event_id="b")])
+    other.publish()
+    leader.read()
+    assert "new" in leader.items()
+    fleet.settle()
+    assert [state.item_state("new").impressions for state in fleet.states] == [1, 1]
+    assert "0-of-2/new" not in fleet.topic.latest()
+
+
 def test_an_item_is_forgotten_once_no_shard_needs_it():
     """Idle in one shard but in use in another it stays, with its counts; then all forget it, and its parts end."""
     fleet = Fleet(2, user_idle_ms=DAY_MS)
