@@ -46,6 +46,11 @@ _LEVELS: Final = 127.0
 _OFFSET: Final = 128
 """Added to activations of -127..127: oneDNN's fast path wants them unsigned."""
 
+_LARGEST_BLOCK: Final = 64
+"""Inputs that are mixed with one another. Larger blocks spread large inputs further, and take longer."""
+_LEAST_SIZE: Final = 1e-3
+"""Of a column of the weights, by their mean: below it inputs hardly matter, and are not balanced further."""
+
 _reorder = torch.ops.mkldnn._reorder_linear_weight  # noqa: SLF001 - what compiled graphs call, public under no other name
 _multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - the same
 
@@ -100,24 +105,55 @@ class OneDnnLinear:
 class Int8Linear:
     """int8 weights with a scale per output; activations are quantised on the fly with a scale per row.
 
-    A scale per row makes a token's result independent of what else is in the batch.
+    A scale per row makes a token's result independent of what else is in the batch, but few columns of decoders' hidden
+    states are ten times as large as the rest, which would be left few of the 255 levels. So inputs are mixed first, in
+    blocks: an orthogonal matrix spreads a large input over its block, and the weights, mixed with its inverse, give the
+    same product (QuaRot, Ashkboos et al. 2024). Before that each input is multiplied by the root of its column's size
+    in the weights, which these are divided by: the rounding of both shares the burden (SmoothQuant, Xiao et al. 2023,
+    but from the weights alone, so that no example inputs are needed).
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scale = weight.float().abs().amax(dim=1).clamp_min(1e-12) / _LEVELS  # (outputs,)
-        quantised = (weight.float() / scale[:, None]).round_().to(torch.int8)
+        plain = weight.float()
+        balance = _balance(plain)  # (inputs,)
+        block = min(plain.shape[1] & -plain.shape[1], _LARGEST_BLOCK)
+        mixing = _hadamard(block)
+        mixed = ((plain / balance).view(-1, block) @ (mixing / block)).view(plain.shape)
+        scale = mixed.abs().amax(dim=1).clamp_min(1e-12) / _LEVELS  # (outputs,)
+        quantised = (mixed / scale[:, None]).round_().to(torch.int8)
         self._weight = torch.ops.onednn.qlinear_prepack(quantised.contiguous(), None)
         self._scale = scale
         self._zero_points = torch.zeros(len(scale), dtype=torch.int32)
         self._bias = bias
+        self._balance, self._block, self._mixing = balance, block, OneDnnLinear(mixing, None)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """See `Linear`."""
-        largest = rows.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
-        levels = (rows * (_LEVELS / largest)).round_().add_(_OFFSET).to(torch.uint8)
+        mixed = self._mixed(rows)
+        largest = mixed.abs().amax(dim=1, keepdim=True).clamp_min_(1e-12)
+        # The numbers are positive behind the offset: cutting off the rest beyond one half more is rounding.
+        levels = mixed.mul_(_LEVELS / largest).add_(_OFFSET + 0.5).to(torch.uint8)
         scales = 1.0, _OFFSET, self._weight, self._scale, self._zero_points
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             levels, *scales, None, 1.0, 0, torch.float32, "none", [], ""
         )
         product.mul_(largest.div_(_LEVELS))
         return product if self._bias is None else product.add_(self._bias)
+
+    def _mixed(self, rows: Tensor) -> Tensor:
+        """What is multiplied with the mixed weights, (rows, inputs)."""
+        return self._mixing((rows * self._balance).view(-1, self._block)).view(rows.shape)
+
+
+def _balance(weight: Tensor) -> Tensor:
+    """What each input is multiplied by, (inputs,): the root of its column's size, by that of all columns."""
+    size = weight.square().mean(dim=0).sqrt_()
+    return (size / size.mean().clamp_min(1e-12)).clamp_min_(_LEAST_SIZE).sqrt_()
+
+
+def _hadamard(size: int) -> Tensor:
+    """Sylvester's matrix of ones and minus ones, (size, size), for a power of two: `size` times its own inverse."""
+    matrix = torch.ones(1, 1)
+    while len(matrix) < size:
+        matrix = torch.kron(torch.tensor([[1.0, 1.0], [1.0, -1.0]]), matrix)
+    return matrix

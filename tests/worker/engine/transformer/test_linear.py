@@ -88,3 +88,39 @@ def test_the_numbers_of_rows_stay_few():
 def test_other_devices_multiply_all_rows_at_once():
     """Their kernels take any number of rows."""
     assert row_slices(5_000, torch.device("cuda")) == (slice(0, 5_000),)
+
+
+@given(
+    st.sampled_from([40, 64, 192]),
+    st.sets(st.integers(0, 39), max_size=3),
+    st.floats(1.0, 60.0),
+    st.booleans(),
+    st.integers(0, 2**16),
+)
+@torch.inference_mode()
+def test_int8_withstands_outlier_columns(inputs, columns, times, quiet, seed):
+    """The error stays within a few per cent of the product where few columns of the input are far larger than others,
+    whether or not the weights have them small, as norms in front of decoders' layers do.
+    """
+    random = torch.Generator().manual_seed(seed)
+    weight, rows = torch.randn(48, inputs, generator=random), torch.randn(32, inputs, generator=random)
+    for column in columns:
+        rows[:, column] *= times
+        weight[:, column] /= times if quiet else 1
+    assert _error(Int8Linear(weight, None)(rows), functional.linear(rows, weight)) < 0.04
+
+
+@torch.inference_mode()
+def test_int8_with_an_outlier_column_is_as_close_as_without():
+    """One column 24 times as large, as in SmolLM2, would leave the others ten levels with a scale per row alone."""
+    random = torch.Generator().manual_seed(0)
+    weight, rows = torch.randn(96, 576, generator=random), torch.randn(64, 576, generator=random)
+    even = _error(Int8Linear(weight, None)(rows), functional.linear(rows, weight))
+    rows[:, 507] *= 24
+    weight[:, 507] /= 24
+    assert _error(Int8Linear(weight, None)(rows), functional.linear(rows, weight)) < 1.5 * even
+
+
+def _error(product, expected):
+    """The difference's size by the expected product's."""
+    return float((product - expected).norm() / expected.norm())
