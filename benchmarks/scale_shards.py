@@ -1,7 +1,7 @@
 """How many events several updaters take together that share the users, each with a core of its own.
 
 In one process, one shard after the other, each with its own processor time. A round is what comes in 50 ms at 20,000
-events a second. In it every shard decodes and applies the events of its users, writes their states and those of the
+events a second and shard. In it every shard decodes and applies the events of its users, writes their states and those of the
 items that it publishes, writes the parts that it owes, and reads what the others have told in the round before.
 """
 
@@ -21,7 +21,6 @@ from graph_updater.graph.base_embeddings import BaseEmbeddings
 from graph_updater.graph.config import GraphConfig
 from graph_updater.graph.shard import Shard
 from graph_updater.part_intake import PartIntake
-from graph_updater.state.shared_items import PartRecord
 from graph_updater.state.updater_state import UpdaterState
 from graph_updater.telling import Telling
 from runtime.clock import ManualClock
@@ -62,8 +61,7 @@ class Updater:
 
     def receive(self) -> None:
         """Takes in what others have told."""
-        found = [self.intake.read(record) for record in self.inbox]
-        self.state.receive_parts([one for one in found if isinstance(one, PartRecord)])
+        self.state.receive_parts(self.intake.read(self.inbox)[0])
         self.inbox = []
 
     def publish(self) -> list[Record]:
@@ -103,13 +101,13 @@ def _measured(users: int, items: int, count: int) -> tuple[float, float]:
     for _ in range(3):
         _exchange(updaters, lambda updater: updater.publish())
     for round_ in range(MOST_PAST, MOST_PAST + 2 * ROUNDS):
-        batch = events(population, random.permutation(users)[:BATCH], round_)
+        batch = events(population, random.permutation(users)[: BATCH * count], round_)
         shares = [[encode(one) for one in batch if _owner(one, count) == number] for number in range(count)]
         for updater, values in zip(updaters, shares, strict=True):
             _send(updaters, updater, updater.round(values))
     rounds = 2 * ROUNDS
     slowest_s = max(sum(updater.spent_s) / rounds for updater in updaters)
-    return BATCH / slowest_s, sum(updater.told for updater in updaters) / (rounds * BATCH)
+    return count * BATCH / slowest_s, sum(updater.told for updater in updaters) / (rounds * BATCH * count)
 
 
 def _updater(base: BaseEmbeddings, shard: Shard) -> Updater:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-from graph_updater.part_intake import PartIntake
+from graph_updater.part_intake import PartIntake, Reject
 from graph_updater.publication.batch import TracedInteraction
 from graph_updater.state.shared_items import PartRecord
 from runtime.clock import Clock
@@ -15,13 +14,6 @@ from runtime.observability.trace_context import is_sampled, trace_context
 from runtime.records import Headers, Record
 from schemas.codec import MalformedRecord, MessageDecoder, check_key
 from schemas.messages import LEAST_WEIGHT, Interaction, Item
-
-
-class Reject(NamedTuple):
-    """A record that cannot be decoded, and why."""
-
-    record: Record
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -82,9 +74,10 @@ class Intake:
         batch = Batch()
         # Never back: a clock that is set back must not make the present the future.
         self._latest_ms = max(self._latest_ms, self._clock.wall_ms() + self._max_event_lead_ms)
+        told: list[Record] = []
         for record in records:
             if self._parts is not None and record.topic == self._parts.topic:
-                self._read_part(self._parts, record, batch)
+                told.append(record)
                 continue
             try:
                 if record.topic == self._items_topic:
@@ -97,16 +90,11 @@ class Intake:
             except MalformedRecord as error:
                 if self._rejects_items or record.topic != self._items_topic:
                     batch.rejects.append(Reject(record, str(error)))
+        if self._parts is not None and told:
+            parts, refused = self._parts.read(told)
+            batch.parts.extend(parts)
+            batch.refused_parts.extend(refused)
         return batch
-
-    def _read_part(self, intake: PartIntake, record: Record, batch: Batch) -> None:
-        try:
-            part = intake.read(record)
-        except MalformedRecord as error:
-            batch.refused_parts.append(Reject(record, str(error)))
-        else:
-            if part is not None:
-                batch.parts.append(part)
 
     def _read_item(self, record: Record, batch: Batch) -> None:
         """An item, or its withdrawal: an empty value under its id."""

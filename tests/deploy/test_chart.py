@@ -195,6 +195,21 @@ def test_no_variable_is_set_twice(values):
         assert len(names) == len(set(names))
 
 
+def test_each_shard_is_a_stateful_set_of_its_own():
+    """It selects its own pods, and its program knows which it is; the settings of a single updater name none."""
+    sets = [one for one in rendered(*VALUES["shards-values"]) if one["kind"] == "StatefulSet"]
+    assert [one["metadata"]["name"] for one in sets] == [f"shop-exitstream-updater-{number}" for number in range(3)]
+    for number, one in enumerate(sets):
+        selected = one["spec"]["selector"]["matchLabels"].items()
+        assert [selected <= labels_of(other) for other in sets] == [number == other for other in range(3)]
+        ((container, _),) = containers([one])
+        own = {variable["name"]: variable.get("value") for variable in container["env"]}
+        assert (own["EXITSTREAM_UPDATER__SHARDS"], own["EXITSTREAM_UPDATER__SHARD"]) == ("3", str(number))
+    (alone,) = [one for one in rendered() if one["kind"] == "StatefulSet"]
+    assert alone["metadata"]["name"] == "shop-exitstream-updater"
+    assert "SHARD" not in str(alone)
+
+
 def test_a_shadow_needs_a_bundle():
     """The chart says which value is missing, and takes no share that the worker would refuse."""
     done = helm("template", "shop", str(CHART), "--set", "shadow.enabled=true")

@@ -39,7 +39,11 @@ PART = ItemPart(
 def read(part, key="1-of-2/i1"):
     """What a reader of shard 0 makes of a record."""
     value = None if part is None else encode(part)
-    return part_intake().read(Record(TOPICS.item_parts, 0, 0, key.encode(), value, tuple(headers_for("msgpack"))))
+    record = Record(TOPICS.item_parts, 0, 0, key.encode(), value, tuple(headers_for("msgpack")))
+    found, rejects = part_intake().read([record])
+    if rejects:
+        raise MalformedRecord(rejects[0].reason)
+    return found[0] if found else None
 
 
 def part_intake():
@@ -64,7 +68,8 @@ def test_of_a_part_of_another_space_the_counts_are_taken():
     """A shard with another bundle tells sums that cannot be added to these; what it told before in ours stays."""
     intake = part_intake()
     value = encode(replace(PART, space="other"))
-    read = intake.read(Record(TOPICS.item_parts, 0, 0, b"1-of-2/i1", value, tuple(headers_for("msgpack"))))
+    headers = tuple(headers_for("msgpack"))
+    ((read,), _) = intake.read([Record(TOPICS.item_parts, 0, 0, b"1-of-2/i1", value, headers)])
     assert read.is_foreign
     assert intake.foreign == 1
     state = UpdaterState(GraphConfig(epsilon=0.0), base(), Shard(0, 2))
@@ -85,8 +90,8 @@ def test_of_a_part_of_another_space_the_counts_are_taken():
         ({"degree": float("nan")}, "not a valid ItemPart"),
         ({"degree": 0.0}, "with 2 edges"),
         ({"edges": 0}, "with 0 edges"),
-        ({"item_id": "i2"}, "shard and item id"),
-        ({"shard": 0}, "shard and item id"),
+        ({"item_id": "i2"}, "tells of 'i2'"),
+        ({"shard": 0}, "a part that shard 0 of 2 tells"),
         ({"impressions": -1}, "not a valid ItemPart"),
     ],
 )
@@ -105,9 +110,11 @@ def test_a_refused_part_is_told_and_stops_nothing():
     driver._intake = Intake(TOPICS.items, max_bytes=10_000, max_event_lead_ms=60_000, clock=clock, parts=parts)
     headers = tuple(headers_for("msgpack"))
     bad = Record(TOPICS.item_parts, 0, 0, b"1-of-2/i1", b"rubbish", headers)
+    wrong = encode(replace(PART, space="", item_id="i3", sums=np.full(8, np.nan, "<f4").tobytes()))
+    worse = Record(TOPICS.item_parts, 0, 3, b"1-of-2/i3", wrong, headers)
     good = Record(TOPICS.item_parts, 0, 1, b"1-of-2/i1", encode(replace(PART, space="")), headers)
-    batch = driver.absorb([bad, good, record(click("u", "i1"), 2)])
-    assert ([reject.record.offset for reject in batch.refused_parts], batch.rejects) == ([0], [])
+    batch = driver.absorb([bad, worse, good, record(click("u", "i1"), 2)])
+    assert ([reject.record.offset for reject in batch.refused_parts], batch.rejects) == ([0, 3], [])
     assert state.published.item_state("i1", 0).impressions == 4
 
 

@@ -57,6 +57,24 @@ async def test_exactly_the_permissions_told_are_enough(secure_kafka, client, tmp
         assert settings.sasl_password.get_secret_value() not in written
 
 
+async def test_shards_need_what_is_told_for_them(secure_kafka, client, tmp_path, tiny_bundle_folder):
+    """Both come to lead, and tell each other parts of the item that both have users of."""
+    updater = secure_kafka.grant("shards", (*acls.UPDATER, *acls.SHARD))
+    settings = [{"EXITSTREAM_UPDATER__SHARDS": "2", "EXITSTREAM_UPDATER__SHARD": str(number)} for number in range(2)]
+    first, second = (Command(["updater"], updater, tmp_path, tiny_bundle_folder, **one) for one in settings)
+    with first as one, second as other:
+        await one.ready()
+        await other.ready()
+        now_ms = time.time_ns() // 1_000_000
+        for number in range(8):
+            user = f"sharded-{number}"
+            click = Interaction(event_id=user, user_id=user, item_id="i1", kind="click", event_time_ms=now_ms)
+            await put(client, "interactions", user, click)
+        for number in range(2):
+            await read_until(secure_kafka.scram(), "item-parts", f"{number}-of-2/i1".encode())
+        assert (one.terminate(), other.terminate()) == (0, 0)
+
+
 FOR_LEADING = [
     acl
     for acl in acls.UPDATER
@@ -144,7 +162,12 @@ def test_the_docs_tell_these_permissions():
     granted = {
         acl.command(user)
         for user, permissions in (
-            *(("worker", acls.WORKER_EXACTLY_ONCE), ("shadow", acls.SHADOW), ("updater", acls.UPDATER)),
+            *(
+                ("worker", acls.WORKER_EXACTLY_ONCE),
+                ("shadow", acls.SHADOW),
+                ("updater", acls.UPDATER),
+                ("updater", acls.SHARD),
+            ),
             *(("client", acls.CLIENT), ("operator", acls.OPERATOR)),
         )
         for acl in permissions

@@ -75,11 +75,19 @@ UPDATER: Final = (
     Acl("read", "group", "exitstream-updater.election"),
     Acl("write", "transactional_id", "exitstream-updater.publisher"),
 )
+SHARD: Final = (
+    *_on("read", "item-parts"),
+    *_on("write", "item-parts"),
+    Acl("read", "group", "exitstream-updater", prefixed=True),
+    Acl("write", "transactional_id", "exitstream-updater.", prefixed=True),
+)
+"""What an updater needs beyond `UPDATER` where several share the users."""
 CLIENT: Final = (*_on("write", "interactions", "items", "impression-requests"), *_on("read", "ctr-scores"))
 OPERATOR: Final = tuple(
     Acl(operation, "topic", topic)
     for topic in (
-        *("interactions", "items", "impression-requests", "ctr-scores", "shadow-scores", "user-states", "item-states"),
+        *("interactions", "items", "impression-requests", "ctr-scores", "shadow-scores"),
+        *("user-states", "item-states", "item-parts"),
         *_LETTERS,
     )
     for operation in ("create", "describe", "describe_configs")

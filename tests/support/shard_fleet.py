@@ -64,8 +64,9 @@ class Process:
         """Takes in what was told since, or so many records of it."""
         end = len(self.fleet.topic.records) if most is None else self.read_to + most
         if self.state.shared is not None:
-            news = [self.intake.read(record) for record in self.fleet.topic.records[self.read_to : end]]
-            self.state.receive_parts([one for one in news if one is not None])
+            news, refused = self.intake.read(self.fleet.topic.records[self.read_to : end])
+            assert not refused
+            self.state.receive_parts(news)
         self.read_to = end
 
     def publish(self, *, fails=False):
