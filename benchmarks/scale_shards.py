@@ -1,8 +1,8 @@
 """How many events several updaters take together that share the users, each with a core of its own.
 
 In one process, one shard after the other, each with its own processor time. A round is what comes in 50 ms at 20,000
-events a second and shard. In it every shard decodes and applies the events of its users, writes their states and those of the
-items that it publishes, writes the parts that it owes, and reads what the others have told in the round before.
+events a second and shard. In it every shard decodes and applies the events of its users, writes their states and those
+of the items that it publishes, writes the parts that it owes, and reads what the others have told in the round before.
 """
 
 from __future__ import annotations

@@ -93,29 +93,31 @@ class SharedItems:
         known, shard = self._nodes.ids.items, self.shard
         there = [(name, known[name]) for name in item_ids if name in known and self._sharing.tells(known[name])]
         told = self._sharing.told(np.array([node for _, node in there], np.int32))
-        sums, is_there = told.sums.astype(_NUMBER), told.there
+        sums, size = told.sums.astype(_NUMBER).tobytes(), told.sums[0].size * _NUMBER.itemsize if there else 0
         found: dict[str, ItemPart | None] = {
             name: None for name in item_ids if name not in known or name in self._ended
         }
-        for row, (name, _) in enumerate(there):
-            counts = told.counts[row].tolist()
+        columns = (told.there, told.degree, told.edges, told.landmark_ms, told.counts)
+        for row, ((name, _), is_there, degree, edges, landmark_ms, counts) in enumerate(
+            zip(there, *(column.tolist() for column in columns), strict=True)
+        ):
             found[name] = (
                 ItemPart(
                     item_id=name,
                     shard=shard.number,
                     shards=shard.shards,
                     space=self._space,
-                    degree=float(told.degree[row]),
-                    edges=int(told.edges[row]),
-                    landmark_ms=int(told.landmark_ms[row]),
-                    sums=sums[row].tobytes(),
+                    degree=degree,
+                    edges=edges,
+                    landmark_ms=landmark_ms,
+                    sums=sums[row * size : (row + 1) * size],
                     impressions=max(0, counts[IMPRESSIONS]),
                     positives=max(0, counts[POSITIVES]),
                     grades=max(0, counts[GRADES]),
                     last_event_time_ms=counts[LAST_EVENT_MS],
                     mentioned=bool(counts[IS_MENTIONED]),
                 )
-                if is_there[row]
+                if is_there
                 else None
             )
         return found
