@@ -38,7 +38,8 @@ def run_replay(
 async def _play(player: Player, console: Console) -> Report:
     await probe(player.kafka)
     topics = player.topics
-    await require_topics(player.kafka, [*topics.logs, *topics.compacted])
+    needed = {*topics.logs, *topics.compacted} - {topics.item_parts}
+    await require_topics(player.kafka, sorted(needed))
     console.print(f"sending {len(player.plan.items):,} items and {len(player.plan.history):,} interactions of history")
     await player.prepare(HISTORY_PATIENCE_S)
     console.print(f"{len(player.plan.impressions)} impression requests at {player.rate:g} per second:")

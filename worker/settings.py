@@ -103,8 +103,9 @@ class WorkerSettings(ExitstreamSettings):
 
     def required_topics(self) -> list[str]:
         """What must be there before the worker can start."""
-        unused = self.topics.ctr_scores if self.is_shadow else self.topics.shadow_scores
-        return [spec.name for spec in self.topics.specs() if spec.name != unused]
+        scores = self.topics.ctr_scores if self.is_shadow else self.topics.shadow_scores
+        unused = (scores, self.topics.item_parts)
+        return [spec.name for spec in self.topics.specs() if spec.name not in unused]
 
     @model_validator(mode="after")
     def _check_thresholds(self) -> Self:

@@ -43,6 +43,7 @@ class SharedItems:
         told: parts taken to be told so far.
         received: parts of other shards taken in so far.
         has_told: whether any updater of this shard has told anything, as far as it was read.
+        is_telling: whether this process tells, and not another one of this shard.
     """
 
     def __init__(self, nodes: Nodes, sharing: Sharing, space: str) -> None:
@@ -55,6 +56,7 @@ class SharedItems:
         self.told = 0
         self.received = 0
         self.has_told = False
+        self.is_telling = False
 
     def note(self, items: NDArray[np.int32]) -> None:
         """Notes items, perhaps some twice, whose counts have changed."""
@@ -66,6 +68,7 @@ class SharedItems:
 
     def take_owed(self, *, of_own_edges: bool = False) -> list[str]:
         """Items whose part is to be told, or that it is over; from now on `parts` gives it. See `Sharing.take_owed`."""
+        self.is_telling = True
         nodes = self._sharing.take_owed(of_own_edges=of_own_edges)
         self._nodes.mark(nodes)
         names = self._nodes.names_of(nodes)
@@ -82,6 +85,7 @@ class SharedItems:
 
     def stop_telling(self) -> None:
         """Another updater of this shard may tell from now on."""
+        self.is_telling = False
         self._sharing.stop_telling()
         self._left |= self._ended
         self._ended.clear()
@@ -130,8 +134,8 @@ class SharedItems:
         """
         last = {(record.shard, record.item_id): record for record in records}
         known, own_number = self._nodes.ids.items, self.shard.number
-        over = {name for (shard, name), record in last.items() if shard == own_number and record.part is None}
-        self._left -= over
+        if not self.is_telling:  # else these are this process's own words, and it may have to say them again
+            self._left -= {name for (shard, name), one in last.items() if shard == own_number and one.part is None}
         by_shard: dict[int, list[PartRecord]] = {}
         for record in last.values():
             is_late = record.shard == own_number and (record.item_id in self._left or record.item_id in self._ended)
@@ -186,9 +190,8 @@ class SharedItems:
         nodes, _ = self._nodes.items([record.item_id for record in records])
         foreign = np.array([row for row, record in enumerate(records) if record.is_foreign], np.int64)
         layers, dim = self._nodes.propagation.layers, self._nodes.dim
-        parts = [record.part for record in records]
-        rows = [row for row, part in enumerate(parts) if part is not None]
-        there = [part for part in parts if part is not None]
+        rows = [row for row, record in enumerate(records) if record.part is not None]
+        there = [record.part for record in records if record.part is not None]
         columns = Parts(
             degree=np.zeros(nodes.size),
             edges=np.zeros(nodes.size, np.int64),
