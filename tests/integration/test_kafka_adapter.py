@@ -46,11 +46,12 @@ async def test_topics_are_made_as_the_settings_say(broker):
         "shadow_scores",
         "user_states",
         "item_states",
+        "item_parts",
     )
     names = {field: broker.name(field.replace("_", "-")) for field in fields}
     topics = TopicSettings(**names, partitions=3, retention_ms=3_600_000)
     made = await create_missing_topics(broker.settings(), topics.specs())
-    assert len(made.created) == 10
+    assert len(made.created) == 11
     again = await create_missing_topics(broker.settings(), topics.specs())
     assert (again.created, again.differences) == ((), ())
     wrong = TopicSpec(topics.items, 3, config={"cleanup.policy": "delete"})
