@@ -156,7 +156,7 @@ async def test_killed_in_the_middle_of_a_large_publication_it_goes_on(world):
 
     with world.process() as updater:
         await world.published.until(lambda: len(world.published.states[world.topics.user_states]) == 12_000)
-        await world.send(click("u1", "i3", 20_000, event_id="last"))  # all else may have been published before
+        await world.send(click("last", "apart", 20_000))  # all else may have been published before
         await world.published.until_equal()
         assert updater.terminate() == 0
 
