@@ -60,7 +60,7 @@ class UpdaterSection(SettingsSection):
         "stand by beside each of them",
     )
     shard: int = Field(
-        0, ge=0, description="which of them this one is, from 0: it has the partitions p with p % shards"
+        0, ge=0, description="which of them this one is, from 0: partition p belongs to the shard p modulo shards"
     )
     parts_interval_ms: int = Field(
         1_000,

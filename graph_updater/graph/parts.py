@@ -116,8 +116,8 @@ class PartStore:
 
     def told_as_is(self, shard: int, nodes: NDArray[np.int32]) -> tuple[NDArray[np.bool_], Parts]:
         """Of which of these nodes a shard has a part, (nodes,), and these parts, relative to landmarks of their own."""
-        rows = self._row_of[shard][self._slot_of[nodes]]
-        return rows > 0, self._parts.rows(rows[rows > 0])
+        there = self.has(shard, nodes)
+        return there, self.as_is(shard, nodes[there])
 
     def told_numbers(
         self, shard: int, nodes: NDArray[np.int32], landmark_ms: int

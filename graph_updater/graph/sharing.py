@@ -63,6 +63,7 @@ from runtime.arrays import grow
 _AT_ONCE: Final = 16_384
 """Items whose parts are looked at or copied together."""
 _MOST_UNCONFIRMED: Final = 256
+"""Sets of items kept one by one before they are merged, so that a long wait for a publication takes little memory."""
 _ROUNDING: Final = 1e-9
 """Relative difference of a degree that is added up anew."""
 LEAST_SHARE: Final = 2.0**-20
@@ -163,16 +164,12 @@ class Sharing:
             due.append(some[is_due])
             self.store.put(self._shard, due[-1], self._own(due[-1]))
         taken = np.concatenate([np.zeros(0, np.int32), *due])
-        self.tell_again(taken)
-        return taken
-
-    def tell_again(self, nodes: NDArray[np.int32]) -> None:
-        """This process tells what `told` gives of these items."""
-        self._tells[nodes] = True
-        self._waits[nodes] = False
-        self._unconfirmed.append(nodes)
+        self._tells[taken] = True
+        self._waits[taken] = False
+        self._unconfirmed.append(taken)
         if len(self._unconfirmed) > _MOST_UNCONFIRMED:
             self._unconfirmed = [np.unique(np.concatenate(self._unconfirmed))]
+        return taken
 
     def confirm(self) -> None:
         """Everything that was taken so far is published."""

@@ -40,8 +40,6 @@ class SharedItems:
 
     Attributes:
         shard: whose they are.
-        told: parts taken to be told so far.
-        received: parts of other shards taken in so far.
         has_told: whether any updater of this shard has told anything, as far as it was read.
         is_telling: whether this process tells, and not another one of this shard.
     """
@@ -51,10 +49,10 @@ class SharedItems:
         self._sharing = sharing
         self._space = space
         self._left: set[str] = set()
+        """Items that this shard has released and that the topic still has its part of, as far as known."""
         self._ended: set[str] = set()
+        """Those of them that were taken to be told and are not confirmed as published."""
         self.shard = nodes.shard
-        self.told = 0
-        self.received = 0
         self.has_told = False
         self.is_telling = False
 
@@ -75,7 +73,6 @@ class SharedItems:
         left = self._left.difference(names)
         self._ended |= left
         self._left.clear()
-        self.told += len(names) + len(left)
         return [*names, *left]
 
     def confirm(self) -> None:
@@ -170,7 +167,6 @@ class SharedItems:
         self._sharing.receive(others)
         after = self._sharing.others_counts(nodes)
         self._nodes.mark(nodes)
-        self.received += sum(one.nodes.size for one in others)
         return self._count(nodes, (after - before)[:, :LAST_EVENT_MS], after)
 
     def _count(self, nodes: NDArray[np.int32], more: NDArray[np.int64], latest: NDArray[np.int64]) -> NDArray[np.int32]:
