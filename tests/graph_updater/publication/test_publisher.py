@@ -149,6 +149,17 @@ async def test_a_new_leader_begins_where_the_one_before_stopped(broker, publishe
     assert keys(sink) == ["late"]
 
 
+async def test_a_term_has_begun_once_what_is_published_has_left_the_outbox(broker, publisher):
+    """A batch that is added before would be dropped as published by the leader before."""
+    assert publisher.begun_term is None
+    broker.elect()
+    assert (publisher.is_leading, publisher.begun_term) == (True, None)
+    await publisher.flush()
+    assert publisher.begun_term is broker.elected
+    broker.elect()
+    assert publisher.begun_term is None
+
+
 async def test_a_failed_transaction_ends_the_term_and_loses_nothing(broker, publisher):
     """Nothing more is written in that term; the next one asks first whether the failed one had got through."""
     sink = broker.elect()
