@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -12,6 +12,9 @@ from cli.option_group import with_group
 
 if TYPE_CHECKING:
     from training.presets import Preset
+
+LEAST_HELD_OUT: Final = 100
+"""Of fewer candidates no threshold can be promised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +26,16 @@ class PresetChanges:
         examples_in_memory: of more candidates, examples are kept in files.
         prompt: a built-in template or a file.
         history_length: past interactions kept per user.
+        most_held_out: candidates of the validation part.
+        most_tested: events of the test part.
     """
 
     most_examples: int | None = None
     examples_in_memory: int | None = None
     prompt: str | None = None
     history_length: int | None = None
+    most_held_out: int | None = None
+    most_tested: int | None = None
 
     def of(self, preset: Preset) -> Preset:
         """The preset with these changes.
@@ -38,8 +45,9 @@ class PresetChanges:
         """
         from training.prompt_file import with_prompt  # noqa: PLC0415 - torch, only when the command runs
 
-        changed: dict[str, Any] = {"most_examples": self.most_examples, "examples_in_memory": self.examples_in_memory}
-        preset = replace(preset, **{name: value for name, value in changed.items() if value is not None})
+        names = "most_examples", "examples_in_memory", "most_held_out", "most_tested"
+        changed: dict[str, Any] = {name: value for name in names if (value := getattr(self, name)) is not None}
+        preset = replace(preset, **changed)
         preset = preset if self.prompt is None else with_prompt(preset, self.prompt)
         if self.history_length is None:
             return preset
@@ -70,9 +78,20 @@ def preset_options(
             "events have grades.",
         ),
     ] = None,
+    most_held_out: Annotated[
+        int | None,
+        typer.Option(
+            min=LEAST_HELD_OUT,
+            help="Candidates of the validation part, the latest, for early stopping and calibration; default: 20,000.",
+        ),
+    ] = None,
+    most_tested: Annotated[
+        int | None,
+        typer.Option(min=1, help="Events of the last tenth, the latest, to evaluate on; default: 100,000."),
+    ] = None,
 ) -> PresetChanges:
     """What was asked for."""
-    return PresetChanges(most_examples, examples_in_memory, prompt, history_length)
+    return PresetChanges(most_examples, examples_in_memory, prompt, history_length, most_held_out, most_tested)
 
 
 def with_preset_options(command: Callable[..., None]) -> Callable[..., None]:

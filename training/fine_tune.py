@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evaluation.metrics import log_loss
@@ -118,7 +119,7 @@ def fine_tune(
                 advance(job.candidates_of(batch), f"loss {loss:.4f}")
             start += len(epoch)
             if done_before < len(epoch):
-                run.validate()
+                run.validate(reporter)
                 run.save(state_file)
             if run.finished and run.step <= start:
                 break
@@ -143,7 +144,7 @@ class _Run:
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
         # Heads begin with the regression on the statistics alone, which stands until an epoch is better.
         self._best = self._weights()
-        self._best_loss = self._validation_loss()
+        self._best_loss = processes.from_main(loss_at_first(pretrained.model, job) if processes.is_main else None)
         self.step = 0
         self.finished = False
 
@@ -184,23 +185,19 @@ class _Run:
         if self._processes.is_main:
             file.write(self.state())
 
-    def validate(self) -> None:
+    def validate(self, reporter: Reporter) -> None:
         """Keep the parameters if they are the best so far; finished if not."""
-        loss = self._validation_loss()
+        loss = self._processes.from_main(self._validation_loss(reporter) if self._processes.is_main else None)
         if loss >= self._best_loss:
             self.finished = True
         else:
             self._best, self._best_loss = self._weights(), loss
 
-    def _validation_loss(self) -> float:
-        return self._processes.from_main(self._main_validation_loss() if self._processes.is_main else None)
-
-    def _main_validation_loss(self) -> float:
+    def _validation_loss(self, reporter: Reporter) -> float:
         # Of the main process alone: others' last digits may differ, and all must decide the same.
-        examples = self._job.validation
-        labels = np.concatenate([example.labels for example in examples])
-        logits = predict(self._pretrained.model, examples, self._job.options.batch_tokens)[:, -1]
-        return log_loss(labels, 1 / (1 + np.exp(-logits)))
+        with reporter.step("validation", len(self._job.validation)) as advance:
+            logits = predict(self._pretrained.model, self._job.validation, self._job.options.batch_tokens, advance)
+        return _loss(self._job.validation, logits[:, -1])
 
     def state(self) -> TrainingState:
         """What `continue_from` needs."""
@@ -227,6 +224,24 @@ class _Run:
         with torch.no_grad():
             for name, parameter in self._pretrained.trained().items():
                 parameter.copy_(weights[name])
+
+
+def loss_at_first(model: ExitModel, job: Job) -> float:
+    """Validation loss of the regression on the statistics, whose answer all heads give at first: no layer has to run.
+    Without one the first epoch stands.
+    """
+    if model.wide is None:
+        return float("inf")
+    statistics = np.concatenate([example.prompt.statistics(model.config.statistics) for example in job.validation])
+    with torch.no_grad():
+        logits = model.wide(torch.from_numpy(statistics).float().to(model.wide.weight.device))
+    return _loss(job.validation, logits[:, 0].cpu().numpy())
+
+
+def _loss(examples: Sequence[Example], logits: NDArray[np.float32]) -> float:
+    """Log loss of raw logits (candidates,)."""
+    labels = np.concatenate([example.labels for example in examples])
+    return log_loss(labels, 1 / (1 + np.exp(-logits)))
 
 
 def _say_size(pretrained: PretrainedModel, job: Job, reporter: Reporter) -> None:

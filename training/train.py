@@ -118,9 +118,7 @@ def _train_exits(examples: ExampleSets, text: Text, graph: GraphBase, preset: Pr
 
 
 def _calibrate(model: ExitModel, examples: ExampleSets, preset: Preset, reporter: Reporter) -> ExitCalibration:
-    parts = []
-    with reporter.step("calibration", len(examples.to_fit) + len(examples.to_test)) as advance:
-        for half in (examples.to_fit, examples.to_test):
-            parts.append(HeldOut.of(half, predict(model, half)))
-            advance(len(half))
-    return calibrate(parts[0], parts[1], model.config.exit_layers, preset.calibration)
+    halves = examples.to_fit, examples.to_test
+    with reporter.step("calibration", sum(map(len, halves))) as advance:
+        to_fit, to_test = (HeldOut.of(half, predict(model, half, advance=advance)) for half in halves)
+    return calibrate(to_fit, to_test, model.config.exit_layers, preset.calibration)

@@ -165,8 +165,13 @@ def schedule(progress: float, warm_up: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
-def predict(model: ExitModel, examples: Sequence[Example], batch_tokens: int = 16_384) -> np.ndarray:
-    """Raw logits (candidates, heads) of all candidates, in the order of the examples."""
+def predict(
+    model: ExitModel,
+    examples: Sequence[Example],
+    batch_tokens: int = 16_384,
+    advance: Callable[[int], object] = lambda _examples: None,
+) -> np.ndarray:
+    """Raw logits (candidates, heads) of all candidates, in the order of the examples; `advance` counts these."""
     rows = np.cumsum([0, *(len(example) for example in examples)])
     place = {id(example): at for at, example in enumerate(examples)}
     logits = np.empty((rows[-1], len(model.heads)), np.float32)
@@ -177,6 +182,7 @@ def predict(model: ExitModel, examples: Sequence[Example], batch_tokens: int = 1
             answers = model(collate([example.prompt for example in batch]).to(device)).cpu().numpy()
             where = np.concatenate([np.arange(rows[at], rows[at + 1]) for at in (place[id(e)] for e in batch)])
             logits[where] = answers
+            advance(len(batch))
     return logits
 
 

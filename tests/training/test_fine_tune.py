@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_checkpoint import write_checkpoint
 
+from evaluation.metrics import log_loss
 from models.bundle import TRAINING, Bundle
 from models.checkpoint import open_checkpoint
 from models.exit_model import ExitModel
@@ -15,7 +16,7 @@ from models.prompt_batch import collate
 from models.text import item_text
 from runtime.errors import CheckpointError
 from training.examples import make_examples
-from training.fine_tune import Job
+from training.fine_tune import Job, loss_at_first
 from training.fine_tune import fine_tune as fine_tune_in
 from training.interrupted import StateFile
 from training.presets import PRETRAINED
@@ -23,6 +24,7 @@ from training.pretrained import PretrainedModel, PretrainedOptions
 from training.processes import Processes
 from training.progress import Silent
 from training.train import train
+from training.train_exits import fit_wide, predict
 from training.train_graph import train_graph
 
 CPU = torch.device("cpu")
@@ -92,6 +94,16 @@ def test_a_training_killed_after_any_step_ends_with_the_same_weights(folder, exa
         assert len(done) < len(steps) or last == 1
         for name, weight in whole.state_dict().items():
             assert torch.equal(weight, resumed.state_dict()[name]), (last, name)
+
+
+def test_what_the_first_epoch_has_to_beat_is_the_regressions_loss(folder, examples, small):
+    """Told without running a layer, it is the loss of the model as it begins: every head gives the regression's."""
+    job, pretrained = job_of(examples, small), new_model(folder)
+    with torch.no_grad():
+        fit_wide(pretrained.model, job.train)
+    labels = np.concatenate([example.labels for example in job.validation])
+    for answers in predict(pretrained.model, job.validation).T:
+        assert loss_at_first(pretrained.model, job) == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-answers))))
 
 
 def test_merged_adapters_give_the_answers_of_separate_ones(folder, examples):
