@@ -17,7 +17,7 @@ from models.prompt import TokenSequence
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from worker.engine.transformer.attention import KeyValue
+    from worker.engine.transformer.tree_attention import KeyValue
 
 SHARED_TOKENS: Final = 8
 """Fewer leading words are not kept apart from the rest: attention in two pieces takes longer than they do."""

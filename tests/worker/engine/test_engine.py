@@ -17,7 +17,7 @@ from worker.engine.cost import CostTable
 from worker.engine.engine import ScoringEngine
 from worker.engine.scoring_job import CONFIDENT, DEADLINE, FINAL, GRAPH, ScoringJob
 from worker.engine.settings import EngineSettings
-from worker.engine.transformer.linear import SLICE_ROWS
+from worker.engine.transformer.linear import SLICE_SIZES
 
 NEVER = 2.0
 """An exit threshold that no confidence reaches."""
@@ -110,7 +110,7 @@ def test_at_full_depth_the_batch_scores_what_each_request_scores_alone(run, make
 def test_a_batch_of_several_slices_scores_what_the_reference_scores(make_engine, make_model, make_prompt, calibration):
     """Products of a large batch are made a slice of rows at a time; the last slice may be short."""
     prompts = [make_prompt(100, [30] * 40), make_prompt(50, [25] * 30)]
-    assert SLICE_ROWS < sum(prompt.tokens for prompt in prompts) < 2.5 * SLICE_ROWS
+    assert SLICE_SIZES[0] < sum(prompt.tokens for prompt in prompts) < 2.5 * SLICE_SIZES[0]
     engine = make_engine(part_candidates=64, prepare_ahead_tokens=8_192)
     with torch.inference_mode():
         logits = make_model()(collate(prompts)).double().numpy()[:, -1]

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worker.engine.transformer.attention import Prefix, attend, attend_answers
-from worker.engine.transformer.linear import ANSWER_STEP, rounded
+from worker.engine.transformer.linear import ANSWER_STEP, rounded, row_slices
 from worker.engine.transformer.packing import Packed
+from worker.engine.transformer.tree_attention import KeyValue
 from worker.engine.transformer.weights import ExitLayer, LayerWeights, Shape
 
-Prefixes = Callable[[Tensor, Tensor], Sequence[Prefix]]
-"""From a layer's keys and values (rows, kv_heads, head_dim) to every request's prefix."""
+Prefixes = Callable[[Tensor, Tensor], KeyValue]
+"""From a layer's keys and values (rows, kv_heads, head_dim) to those of all requests' prefixes."""
 
 
 def run_layer(
@@ -34,11 +34,8 @@ def run_layer(
         (rows, hidden).
     """
     query, key, value = _query_key_value(hidden, layer, shape, rotation, packed)
-    attended = attend(query, key, value, prefixes(key, value), packed).flatten(1)
-    deeper = torch.empty_like(hidden)
-    for rows in packed.slices:
-        _mlp(layer.output(attended[rows]).add_(hidden[rows]), layer, shape, out=deeper[rows])
-    return deeper
+    attended = packed.attention(query, (key, value), prefixes(key, value)).flatten(1)
+    return _behind_attention(attended, hidden, layer, shape, packed.slices)
 
 
 def run_exit_layer(
@@ -54,10 +51,11 @@ def run_exit_layer(
     rest, rows = layer.rest, packed.answer_rows
     key, value = exit_keys(hidden, layer, shape, rotation, packed)
     answers = _padded(hidden.index_select(0, rows))
-    query = _heads(layer.query(_normed(answers, shape)), shape, rest.query_norm)
+    slices = row_slices(len(answers), hidden.device)
+    query = _heads(_whole([layer.query(_normed(answers[part], shape)) for part in slices]), shape, rest.query_norm)
     query = _rotate(query[: len(rows)], rotation[rows])
-    attended = attend_answers(query, key, value, prefixes(key, value), packed)
-    return _mlp(rest.output(_padded(attended.flatten(1))).add_(answers), rest, shape)[: len(rows)]
+    attended = packed.answers_attention(query, (key, value), prefixes(key, value))
+    return _behind_attention(_padded(attended.flatten(1)), answers, rest, shape, slices)[: len(rows)]
 
 
 def exit_keys(
@@ -89,9 +87,16 @@ def _padded(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0, 0, rounded(len(rows), ANSWER_STEP) - len(rows)))
 
 
-def _mlp(hidden: Tensor, layer: LayerWeights, shape: Shape, out: Tensor | None = None) -> Tensor:
-    gate, up = layer.gate_up(_normed(hidden, shape)).chunk(2, dim=1)
-    return torch.add(layer.down(functional.silu(gate).mul_(up)), hidden, out=out)
+def _behind_attention(
+    attended: Tensor, hidden: Tensor, layer: LayerWeights, shape: Shape, slices: Sequence[slice]
+) -> Tensor:
+    """The rest of a layer, (rows, hidden), from what its rows attend to and what they were before it."""
+    deeper = torch.empty_like(hidden)
+    for rows in slices:
+        inner = layer.output(attended[rows]).add_(hidden[rows])
+        gate, up = layer.gate_up(_normed(inner, shape)).chunk(2, dim=1)
+        torch.add(layer.down(functional.silu(gate).mul_(up)), inner, out=deeper[rows])
+    return deeper
 
 
 def _normed(rows: Tensor, shape: Shape) -> Tensor:

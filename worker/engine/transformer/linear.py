@@ -2,8 +2,8 @@
 
 On a CPU the products go through oneDNN with prepacked weights, as in compiled graphs: on AVX-512 machines that can be
 twice as fast as the BLAS call behind `torch.nn.functional.linear`. oneDNN builds a kernel for each number of
-rows, which takes longer than most products and half a megabyte: so numbers of rows are rounded up, and products of many
-rows made in slices, to few values, whose kernels warm-up builds.
+rows, which takes longer than most products and half a megabyte: so numbers of rows are rounded up, and products made in
+slices of few sizes, whose kernels warm-up builds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from worker.engine.settings import Precision
 
 ROW_STEP: Final = 64
 ANSWER_STEP: Final = 32
-SLICE_ROWS: Final = 1_024
-"""Larger products hardly run faster: against whole ones, slices cost a small model some 2 to 4 % at 2,048 rows, and
-nothing that can be told from noise (3 %) at 8,192 or in a model of SmolLM2's width.
+SLICE_SIZES: Final = (1_024, 768, 640, 512, 384, 256, 128, 64, 32)
+"""Rows of a product, so that any multiple of `ROW_STEP` up to the largest is three of them at most. Larger products
+hardly run faster: against whole ones, slices cost a small model some 2 to 4 % at 2,048 rows, and nothing that can be
+told from noise (3 %) at 8,192 or in a model of SmolLM2's width.
 """
 
 
@@ -29,17 +30,18 @@ def rounded(rows: int, step: int) -> int:
     return -(-rows // step) * step
 
 
-def row_counts(most: int, step: int) -> list[int]:
-    """Every number of rows of a slice, where a batch has at most so many."""
-    return list(range(step, min(rounded(most, step), SLICE_ROWS) + 1, step))
-
-
 def row_slices(rows: int, device: torch.device) -> tuple[slice, ...]:
-    """Where products of so many rows are cut: on a CPU into slices, on other devices, whose kernels take any number of
-    rows, not at all.
+    """Where products of so many rows, a multiple of `ANSWER_STEP`, are cut: on a CPU into slices, on other devices,
+    whose kernels take any number of rows, not at all.
     """
-    size = SLICE_ROWS if device.type == "cpu" else max(rows, 1)
-    return tuple(slice(start, min(start + size, rows)) for start in range(0, rows, size))
+    if device.type != "cpu":
+        return (slice(0, rows),)
+    slices, start = [], 0
+    for size in SLICE_SIZES:
+        while rows - start >= size:
+            slices.append(slice(start, start + size))
+            start += size
+    return tuple(slices)
 
 
 _LEVELS: Final = 127.0

@@ -1,6 +1,6 @@
 """Many requests as one matrix of tokens: prefix and suffixes of the first request, then of the second, ...
 
-Linear layers see packed rows only. Suffixes are padded inside attention alone, to the longest of the batch.
+Linear layers see packed rows only; padding, where a kernel wants it, is attention's affair.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from worker.engine.transformer.linear import ROW_STEP, rounded, row_slices
+from worker.engine.transformer.sequence_attention import SequenceAttention, Sequences, on_device
+from worker.engine.transformer.tree_attention import TreeAttention
 
 
 class Segment(Protocol):
@@ -60,11 +62,9 @@ class Packed:
     slices: tuple[slice, ...]  # of the padded rows, which products take one after the other
     longest: int  # prefix and suffix, of all suffixes: positions are below
     positions: Tensor  # (padded_rows,)
-    suffixes: int
-    suffix_rows: Tensor  # (suffix tokens,) row of each
-    suffix_grid: Tensor  # (suffixes, longest) row of each suffix's tokens; a short suffix repeats its last
-    suffix_cells: Tensor  # (suffix tokens,) cell of each in the flattened grid
     answer_rows: Tensor  # (suffixes,) row of each suffix's last token
+    attention: TreeAttention  # of every row
+    answers_attention: TreeAttention  # of the suffixes' last tokens alone
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
@@ -72,40 +72,71 @@ def pack(segments: Sequence[Segment], device: torch.device) -> Packed:
     and then nobody in the batch has one.
     """
     lengths = np.concatenate([segment.suffix_lengths for segment in segments])  # (suffixes,)
-    spans, positions, suffix_rows = _walk(segments)
+    spans, positions, suffix_starts = _walk(segments)
     rows = spans[-1].end
     padded_rows = rounded(rows, ROW_STEP)
     positions.append(np.zeros(padded_rows - rows, np.int64))
-    ends = np.cumsum(lengths)
-    longest = int(lengths.max(initial=0))
-    column = np.arange(longest)
-    grid = (ends - lengths)[:, None] + np.minimum(column, lengths[:, None] - 1)  # (suffixes, longest)
-    cells = np.flatnonzero(column < lengths[:, None])
-    all_suffix_rows = np.concatenate(suffix_rows)
-
-    def on_device(index: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(index).to(device, non_blocking=True)
-
+    suffixes = Sequences(np.concatenate(suffix_starts), lengths)
     return Packed(
         spans=tuple(spans),
         rows=rows,
         padded_rows=padded_rows,
         slices=row_slices(padded_rows, device),
         longest=max(segment.prefix_length + int(segment.suffix_lengths.max(initial=0)) for segment in segments),
-        positions=on_device(np.concatenate(positions)),
-        suffixes=len(lengths),
-        suffix_rows=on_device(all_suffix_rows),
-        suffix_grid=on_device(all_suffix_rows[grid]),
-        suffix_cells=on_device(cells),
-        answer_rows=on_device(all_suffix_rows[ends - 1]),
+        positions=on_device(np.concatenate(positions), device),
+        answer_rows=on_device(suffixes.starts + lengths - 1, device),
+        attention=_attention(segments, spans, suffixes, device),
+        answers_attention=_answers_attention(segments, spans, suffixes, device),
     )
 
 
+def _attention(
+    segments: Sequence[Segment], spans: Sequence[Span], suffixes: Sequences, device: torch.device
+) -> TreeAttention:
+    """Of every row. All suffixes of a request see its prefix as one sequence of queries."""
+    whole = _whole_prefixes(segments)
+    before = Sequences(whole.starts, np.array([segment.prefix_start for segment in segments]))
+    prefix_rows = _between([span.start for span in spans], [span.middle for span in spans])
+    suffix_rows = _between([span.middle for span in spans], [span.end for span in spans])
+    own = _chained(prefix_rows, suffixes)
+    return TreeAttention(
+        SequenceAttention.of(own, own, device, is_causal=True),
+        SequenceAttention.of(_chained(prefix_rows, suffix_rows), _chained(before, whole), device),
+    )
+
+
+def _answers_attention(
+    segments: Sequence[Segment], spans: Sequence[Span], suffixes: Sequences, device: torch.device
+) -> TreeAttention:
+    """Of the last token of each suffix, which sees all of it; queries are numbered as the suffixes are."""
+    each = Sequences(np.arange(len(suffixes.lengths)), np.ones_like(suffixes.lengths))
+    of_request = _between([span.answers.start for span in spans], [span.answers.stop for span in spans])
+    return TreeAttention(
+        SequenceAttention.of(each, suffixes, device),
+        SequenceAttention.of(of_request, _whole_prefixes(segments), device),
+    )
+
+
+def _whole_prefixes(segments: Sequence[Segment]) -> Sequences:
+    """Where each request's prefix lies among all of them."""
+    bounds = np.cumsum([0, *(segment.prefix_length for segment in segments)])
+    return _between(bounds[:-1], bounds[1:])
+
+
+def _between(starts: ArrayLike, ends: ArrayLike) -> Sequences:
+    starts = np.asarray(starts, np.int64)
+    return Sequences(starts, np.asarray(ends, np.int64) - starts)
+
+
+def _chained(some: Sequences, others: Sequences) -> Sequences:
+    return Sequences(np.concatenate([some.starts, others.starts]), np.concatenate([some.lengths, others.lengths]))
+
+
 def _walk(segments: Sequence[Segment]) -> tuple[list[Span], list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """Spans, every row's position in its prompt, and the rows of suffix tokens, part by part."""
+    """Spans, every row's position in its prompt, and each suffix's first row, part by part."""
     spans: list[Span] = []
     positions: list[NDArray[np.int64]] = []
-    suffix_rows: list[NDArray[np.int64]] = []
+    suffix_starts: list[NDArray[np.int64]] = []
     start = answer = 0
     for segment in segments:
         middle = start + segment.prefix_rows
@@ -115,9 +146,9 @@ def _walk(segments: Sequence[Segment]) -> tuple[list[Span], list[NDArray[np.int6
         first = segment.prefix_start
         positions.append(np.arange(first, first + segment.prefix_rows))
         positions.append(segment.prefix_length + offsets(segment.suffix_lengths))
-        suffix_rows.append(np.arange(middle, end))
+        suffix_starts.append(middle + np.cumsum(segment.suffix_lengths) - segment.suffix_lengths)
         start, answer = end, answers
-    return spans, positions, suffix_rows
+    return spans, positions, suffix_starts
 
 
 def offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

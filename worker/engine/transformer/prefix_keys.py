@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from worker.engine.prefix import Stretch
-from worker.engine.transformer.attention import KeyValue, Prefix
 from worker.engine.transformer.packing import Packed
+from worker.engine.transformer.tree_attention import KeyValue
 
 
 class HasPrefix(Protocol):
@@ -50,10 +50,14 @@ class PrefixKeys:
             self.computed.append(computed)
         self.recorded: list[list[list[KeyValue]]] = [[[] for _ in computed] for computed in self.computed]
 
-    def of_layer(self, key: Tensor, value: Tensor) -> list[Prefix]:
-        """Every part's prefix; to be called once per layer, in order, with its keys and values of all rows."""
-        prefixes = [
-            self._prefix(part, computed, key, value) for part, computed in zip(self._parts, self.computed, strict=True)
+    def of_layer(self, key: Tensor, value: Tensor) -> KeyValue:
+        """All parts' prefixes, one behind the other; to be called once per layer, in order, with its keys and values of
+        all rows.
+        """
+        pieces = [
+            piece
+            for part, computed in zip(self._parts, self.computed, strict=True)
+            for piece in self._pieces(part, computed, key, value)
         ]
         for computed, recorded in zip(self.computed, self.recorded, strict=True):
             for (stretch, rows), layers in zip(computed, recorded, strict=True):
@@ -62,27 +66,22 @@ class PrefixKeys:
                     copied_key, copied_value = torch.stack((key[rows], value[rows])).unbind()
                     layers.append((copied_key, copied_value))
         self._layer += 1
-        return prefixes
+        if len(pieces) == 1:
+            return pieces[0]
+        keys, values = zip(*pieces, strict=True)
+        return torch.cat(keys), torch.cat(values)
 
-    def _prefix(self, part: HasPrefix, computed: Sequence[tuple[Stretch, slice]], key: Tensor, value: Tensor) -> Prefix:
+    def _pieces(
+        self, part: HasPrefix, computed: Sequence[tuple[Stretch, slice]], key: Tensor, value: Tensor
+    ) -> Iterator[KeyValue]:
+        """A part's prefix."""
         if len(computed) == len(part.stretches):
             rows = slice(computed[0][1].start, computed[-1][1].stop)
-            return Prefix((key[rows], value[rows]))
+            yield key[rows], value[rows]
+            return
         rows_of = dict(computed)
-        pieces: list[KeyValue] = []
-        before: KeyValue | None = None
         for stretch in part.stretches:
             if stretch in rows_of:
-                if stretch is computed[0][0] and pieces:
-                    before = _joined(pieces)
-                pieces.append((key[rows_of[stretch]], value[rows_of[stretch]]))
+                yield key[rows_of[stretch]], value[rows_of[stretch]]
             elif stretch.known is not None:
-                pieces.append(stretch.known.layers[self._layer])
-        return Prefix(_joined(pieces), before)
-
-
-def _joined(pieces: Sequence[KeyValue]) -> KeyValue:
-    if len(pieces) == 1:
-        return pieces[0]
-    keys, values = zip(*pieces, strict=True)
-    return torch.cat(keys), torch.cat(values)
+                yield stretch.known.layers[self._layer]

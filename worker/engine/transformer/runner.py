@@ -17,12 +17,12 @@ from worker.engine.part import Part
 from worker.engine.prefill import PrefixChunk, gap_due
 from worker.engine.prefix import KnownPrefix, Stretch, stretches_of
 from worker.engine.settings import EngineSettings
-from worker.engine.transformer.attention import KeyValue
 from worker.engine.transformer.layers import exit_keys, run_exit_layer, run_layer
-from worker.engine.transformer.linear import ANSWER_STEP, ROW_STEP, Linear, row_counts
+from worker.engine.transformer.linear import ANSWER_STEP, ROW_STEP, SLICE_SIZES, rounded
 from worker.engine.transformer.packing import Packed, pack
 from worker.engine.transformer.prefix_cache import PrefixCache
 from worker.engine.transformer.prefix_keys import PrefixKeys
+from worker.engine.transformer.tree_attention import KeyValue
 from worker.engine.transformer.weights import Stage, pack_weights, rotation_table
 
 
@@ -176,16 +176,16 @@ class StageRunner:
             return
         exit_layer, shape = self._weights.stages[0].exit_layer, self._weights.shape
         layer, give_up_s = exit_layer.rest, time.perf_counter() + limit_s
-        counts: list[tuple[int, tuple[Linear, ...]]] = [
-            (rows, (exit_layer.query,)) for rows in row_counts(most_rows // _TOKENS_PER_ANSWER, ANSWER_STEP)
-        ]
-        counts += [(rows, (layer.qkv, exit_layer.key_value)) for rows in row_counts(most_rows, ROW_STEP)]
-        for rows, inputs in counts:
-            if time.perf_counter() > give_up_s:
+        most_answers = rounded(most_rows // _TOKENS_PER_ANSWER, ANSWER_STEP)
+        for rows in reversed(SLICE_SIZES):
+            if rows > max(rounded(most_rows, ROW_STEP), most_answers) or time.perf_counter() > give_up_s:
                 return
             hidden = torch.zeros(rows, shape.hidden, dtype=self._dtype, device=self.device)
-            for product in inputs:
-                product(hidden)
+            if rows <= most_answers:
+                exit_layer.query(hidden)
+            if rows >= ROW_STEP:
+                layer.qkv(hidden)
+                exit_layer.key_value(hidden)
             layer.output(hidden.new_zeros(rows, shape.query_width))
             layer.down(layer.gate_up(hidden).chunk(2, dim=1)[0].contiguous())
 

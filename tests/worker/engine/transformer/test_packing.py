@@ -62,14 +62,6 @@ def test_positions_go_on_where_the_prefix_ends(parts):
 
 @settings(max_examples=60)
 @given(segments)
-def test_the_grid_and_back_is_the_identity(parts):
-    """Suffix tokens laid out by suffix and position, then taken back, are as they were."""
-    packed = pack(parts, CPU)
-    assert torch.equal(packed.suffix_grid.flatten()[packed.suffix_cells], packed.suffix_rows)
-
-
-@settings(max_examples=60)
-@given(segments)
 def test_answers_are_the_last_tokens_of_suffixes(parts):
     """The answer of a suffix is read at its last row."""
     packed = pack(parts, CPU)
@@ -80,4 +72,3 @@ def test_answers_are_the_last_tokens_of_suffixes(parts):
             row += int(length)
             ends.append(row - 1)
     assert packed.answer_rows.tolist() == ends
-    assert packed.suffix_grid[:, -1].tolist() == ends
