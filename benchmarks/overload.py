@@ -7,6 +7,10 @@ with a backlog of late requests. Latency is counted from when a request was due 
 topic. The worker is pinned to one processor, broker and load generator to another, so that the load does not slow down
 what it measures. It takes about a quarter of an hour; `--seconds`, `--loads` and `--pages` shorten it.
 
+    python -m benchmarks.overload --bundle LARGE --budget-ms 6000 --precision bfloat16 --loads 1 3 --pages 24 …
+
+For a model that takes seconds a page: the same with other numbers, and `--backlog` smaller.
+
 Four workers meet the same arrivals, level by level:
 
 - `shipped`: the settings as shipped; the threshold starts from the bundle's calibrated base.
@@ -20,7 +24,8 @@ come with 95 % intervals of a paired bootstrap over pages (`benchmarks.paired_au
 
 Keys of the JSON file:
 
-- `capacity_requests_per_second`, `budget_ms`, `seconds`, `pages`, `candidates`, `layers`, `pinned`: the conditions.
+- `capacity_requests_per_second`, `budget_ms`, `precision`, `seconds`, `pages`, `candidates`, `layers`, `pinned`: the
+  conditions.
 - `full_depth.auc`: all pages at the final head, without load; `graph.auc`: all of them by the graph score.
   `graph.auc_against_full_depth`: {difference, low, high}.
 - `workers.<worker>`: `base_threshold`, `floor_threshold` and `levels`, for each load `load` (in capacities), `passes`,
@@ -45,7 +50,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 import numpy as np
@@ -65,6 +70,7 @@ from models.bundle import Bundle
 from programs.topics import TopicSettings
 from runtime.errors import ExitstreamError
 from runtime.settings import KafkaSettings
+from worker.engine.settings import Precision
 
 CANDIDATES: Final = 20
 LOADS: Final = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -78,6 +84,11 @@ BURSTS_AT: Final = (0.2, 0.45)
 STEP_AT: Final = 0.75
 """Where the load rises for good, as a share of a run."""
 BACKLOG: Final = 20_000
+LATE_S: Final = 5.0
+"""By how much its requests are late."""
+WARM_UP: Final = 50
+"""Pages before the capacity is measured."""
+UNHURRIED_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,11 @@ def main() -> None:
     arguments.add_argument(
         "--base-threshold", type=float, default=1.0, help="base of the worker `deep`; 1: the final head without load"
     )
+    arguments.add_argument("--budget-ms", type=int, default=BUDGET_MS, help="of every request")
+    arguments.add_argument("--precision", choices=get_args(Precision), default="float32", help="of all workers")
+    arguments.add_argument(
+        "--backlog", type=int, default=BACKLOG, help="late requests that a worker finds at its start"
+    )
     options = arguments.parse_args()
     log = load_log(options.data)
     bundle = bundle_folder(options.bundle, log)
@@ -122,16 +138,18 @@ def main() -> None:
                 folder=options.out.with_suffix(".logs"),
                 seconds=options.seconds,
                 loads=options.loads,
+                budget_ms=options.budget_ms,
+                precision=options.precision,
             )
             publish_states(site, Player(site.kafka, site.topics, make_plan(log, 1), rate=1.0))
-            figures = measure(site, options.base_threshold, options.out)
+            figures = measure(site, options.base_threshold, options.backlog, options.out)
     except ExitstreamError as error:
         exit_on_error(error)
     print(overload_tables.terminal(figures))
     finish(figures, options.out)
 
 
-def measure(site: Site, deep_base: float, out: Path) -> dict[str, Any]:
+def measure(site: Site, deep_base: float, backlog_size: int, out: Path) -> dict[str, Any]:
     """All figures."""
     bundle = Bundle.load(site.bundle)
     base, floor = bundle.calibration.base_threshold, bundle.calibration.floor_threshold
@@ -148,7 +166,7 @@ def measure(site: Site, deep_base: float, out: Path) -> dict[str, Any]:
     with site.worker(base_threshold=deep_base):
         deep = asyncio.run(all_levels(site, capacity))
         deep_burst = asyncio.run(bursts(site, capacity))
-    backlog, late_answers, backlog_peak_mb = asyncio.run(measure_backlog(site, capacity))
+    backlog, late_answers, backlog_peak_mb = asyncio.run(measure_backlog(site, capacity, backlog_size))
     graph = pair_counts(late_answers, site.pages)
 
     def rows(levels: Sequence[Level], rivals: Sequence[Level] | None = None) -> list[dict[str, Any]]:
@@ -156,7 +174,8 @@ def measure(site: Site, deep_base: float, out: Path) -> dict[str, Any]:
 
     figures: dict[str, Any] = {
         "capacity_requests_per_second": capacity,
-        "budget_ms": BUDGET_MS,
+        "budget_ms": site.budget_ms,
+        "precision": site.precision,
         "seconds": site.seconds,
         "pages": len(site.pages),
         "candidates": CANDIDATES,
@@ -174,8 +193,8 @@ def measure(site: Site, deep_base: float, out: Path) -> dict[str, Any]:
             "deep_fixed": {"base_threshold": 1.0, "floor_threshold": 1.0, "levels": rows(deep_fixed)},
         },
         "bursts": {
-            "shipped": burst_figures(shipped_burst, base, site.seconds),
-            "deep": burst_figures(deep_burst, deep_base, site.seconds),
+            "shipped": burst_figures(site, shipped_burst, base),
+            "deep": burst_figures(site, deep_burst, deep_base),
         },
         "backlog": backlog,
         "idle_rss_mb": idle_mb,
@@ -188,10 +207,10 @@ def measure(site: Site, deep_base: float, out: Path) -> dict[str, Any]:
 async def measure_full_depth(site: Site) -> tuple[float, PairCounts]:
     """Requests per second that the worker scores with the final head, and how it ranks the pages."""
     async with OpenLoop(site.kafka, site.topics) as loop:
-        # With a minute's budget nothing is forced: all requests queue up and are worked off at full speed.
-        await loop.run(site.arrivals([0.0] * 50, budget_ms=60_000))
+        # With an hour's budget nothing is forced: all requests queue up and are worked off at full speed.
+        await loop.run(site.arrivals([0.0] * min(WARM_UP, len(site.pages)), budget_ms=UNHURRIED_MS))
         started = time.perf_counter()
-        answers = await loop.run(site.arrivals([0.0] * len(site.pages), budget_ms=60_000))
+        answers = await loop.run(site.arrivals([0.0] * len(site.pages), budget_ms=UNHURRIED_MS))
         return len(site.pages) / (time.perf_counter() - started), pair_counts(answers, site.pages)
 
 
@@ -203,7 +222,7 @@ async def all_levels(site: Site, capacity: float) -> list[Level]:
             await asyncio.sleep(1.0)
             answers = await loop.run(site.level(load * capacity))
             counts = pair_counts(answers, site.pages)
-            figures = {"passes": len(answers) // len(site.pages), **summary(answers)}
+            figures = {"passes": len(answers) // len(site.pages), **summary(answers, site.budget_ms)}
             levels.append(Level(load, figures, counts))
             print({"load": load, **figures, "auc": float(counts.auc())}, file=sys.stderr)
     return levels
@@ -225,24 +244,29 @@ async def bursts(site: Site, capacity: float) -> Answers:
         return await loop.run(site.arrivals(np.sort(np.concatenate([steady, *over, step])).tolist()))
 
 
-def burst_figures(answers: Answers, base: float, seconds: float) -> dict[str, Any]:
+def burst_figures(site: Site, answers: Answers, base: float) -> dict[str, Any]:
     """How the bursts were answered, and how long it took to recover from each."""
+    seconds = site.seconds
     ends = [(share + BURST_LENGTH) * seconds for share in BURSTS_AT]
     next_changes = [share * seconds for share in (*BURSTS_AT[1:], STEP_AT)]
     scored = scored_at(answers)
     recoveries = [recovery_s(scored, base, end, until) for end, until in zip(ends, next_changes, strict=True)]
-    return {**summary(answers), "recoveries_seconds": recoveries, "recovery_seconds": longest(recoveries)}
+    return {
+        **summary(answers, site.budget_ms),
+        "recoveries_seconds": recoveries,
+        "recovery_seconds": longest(recoveries),
+    }
 
 
-async def measure_backlog(site: Site, capacity: float) -> tuple[dict[str, Any], Answers, float]:
-    """A worker as shipped that finds late requests when it starts, while fresh ones keep coming.
+async def measure_backlog(site: Site, capacity: float, size: int) -> tuple[dict[str, Any], Answers, float]:
+    """A worker as shipped that finds so many late requests when it starts, while fresh ones keep coming.
 
     Returns:
         the figures, the answers to the late requests in the order of sending, and the worker's peak memory in MB.
     """
     seconds = 2 * site.seconds
     fresh = poisson(round(STEADY_LOAD * capacity * seconds), seconds, np.random.default_rng(2))
-    late = site.arrivals([-5.0] * BACKLOG)
+    late = site.arrivals([-LATE_S - site.budget_ms / 1000] * size)
     async with OpenLoop(site.kafka, site.topics) as loop:
         running = asyncio.create_task(loop.run([*late, *site.arrivals(fresh.tolist())]))
         started_s = time.monotonic()
@@ -255,13 +279,13 @@ async def measure_backlog(site: Site, capacity: float) -> tuple[dict[str, Any], 
             peak_mb = resident_mb(processes.pid("worker"), "VmHWM")
         finally:
             await asyncio.to_thread(manager.__exit__, None, None, None)
-    late_answers, fresh_answers = answers[:BACKLOG], answers[BACKLOG:]
+    late_answers, fresh_answers = answers[:size], answers[size:]
     late_ms = [answer.scores.scored_time_ms for answer in late_answers if answer.scores]
     figures = {
         "late_requests": len(late),
         "late_answered": len(late_ms),
         "seconds_after_ready": (max(late_ms, default=ready_ms) - ready_ms) / 1000,
-        "fresh": summary([answer for answer in fresh_answers if answer.arrival.due_s > ready_s]),
+        "fresh": summary([answer for answer in fresh_answers if answer.arrival.due_s > ready_s], site.budget_ms),
     }
     return figures, late_answers, peak_mb
 

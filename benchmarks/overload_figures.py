@@ -20,7 +20,7 @@ RECOVERED_SHARE: Final = 0.95
 Answers = Sequence[Answer]
 
 
-def summary(answers: Answers) -> dict[str, float]:
+def summary(answers: Answers, budget_ms: int = BUDGET_MS) -> dict[str, float]:
     """The figures of one run, AUC apart. Within budget: readable in time; scored late: late even before it was sent."""
     answered = [answer for answer in answers if answer.scores is not None]
     latencies = np.array([answer.latency_ms for answer in answered] or [np.nan], np.float64)
@@ -31,7 +31,7 @@ def summary(answers: Answers) -> dict[str, float]:
     return {
         "requests": len(answers),
         "answered_share": len(answered) / max(1, len(answers)),
-        "within_budget_share": float((latencies <= BUDGET_MS).sum() / max(1, len(answers))),
+        "within_budget_share": float((latencies <= budget_ms).sum() / max(1, len(answers))),
         "scored_late_share": sum(record.lateness_ms > 0 for record in records) / max(1, len(records)),
         "p50_ms": float(np.percentile(latencies, 50)),
         "p99_ms": float(np.percentile(latencies, 99)),

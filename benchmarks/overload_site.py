@@ -20,6 +20,7 @@ from loadgen.processes import Processes, Program
 from programs.topics import TopicSettings
 from runtime.kafka import create_missing_topics
 from runtime.settings import KafkaSettings
+from worker.engine.settings import Precision
 
 READY_S: Final = 120.0
 WORKER_CPU: Final = 0
@@ -38,6 +39,8 @@ class Site:
     folder: Path
     seconds: float
     loads: Sequence[float]
+    budget_ms: int = BUDGET_MS
+    precision: Precision = "float32"
 
     def arrivals(self, times: Sequence[float], budget_ms: int | None = None) -> list[Arrival]:
         """Requests at these times, pages taken in turn."""
@@ -54,7 +57,8 @@ class Site:
         environment = {
             "EXITSTREAM_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "EXITSTREAM_WORKER__BUNDLE": str(self.bundle),
-            "EXITSTREAM_WORKER__BUDGET_MS": str(BUDGET_MS),
+            "EXITSTREAM_WORKER__BUDGET_MS": str(self.budget_ms),
+            "EXITSTREAM_WORKER__ENGINE__PRECISION": self.precision,
             "EXITSTREAM_WORKER__REQUEST_LOG": "off",
             **{f"EXITSTREAM_WORKER__CONTROLLER__{key.upper()}": str(value) for key, value in controller.items()},
         }
