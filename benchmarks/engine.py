@@ -9,7 +9,13 @@ alternating; times are medians over rounds, ratios are medians of the rounds' ra
     python -m benchmarks.engine --data … --backbone smollm2 --out out/engine-smollm2.json
 
 With `--backbone` the layers are those of a checkpoint and the heads are random: times, memory and how far the answers
-agree are measured, and neither exits nor their quality. Keys of the JSON file, by contestant's name:
+agree are measured, but no quality; `exit` then is the other end of what a controller chooses from, where all leave at
+the first head. A bundle that was trained on a checkpoint has quality, too; it wants fewer requests than the default:
+
+    exitstream train --data … --backbone smollm2 --exit-after 6,12,18,24,30 … --out BUNDLE
+    python -m benchmarks.engine --data … --bundle BUNDLE --requests 24 --in-flight 2 --rounds 3 --frontier-requests 0 …
+
+Keys of the JSON file, by contestant's name:
 
 - `NAME_candidates_per_second`; `memory_mb`: resident when ready to score, the libraries not counted, in a process of
   its own, and `memory_scoring_mb`: behind the first page.
@@ -65,6 +71,8 @@ AUC_TOLERANCE: Final = 0.001
 LEAST_CORRELATION: Final = 0.99
 FRONTIER_POINTS: Final = 8
 FRONTIER_ROUNDS: Final = 3
+ALL_LEAVE: Final = 0.0
+"""The threshold of exits behind random heads: everybody leaves at the first, the fastest that the engine can answer."""
 HEAD_STD: Final = 0.03
 """Of random heads: their rates differ from candidate to candidate, and none is close to 0 or 1."""
 SIZES: Final = {"requests": (200, 6), "in_flight": (16, 2), "rounds": (7, 3)}
@@ -92,6 +100,9 @@ def _arguments() -> Namespace:
     arguments.add_argument("--requests", type=int, help="requests whose answers are compared")
     arguments.add_argument("--in-flight", type=int, help="requests scored together in a round")
     arguments.add_argument("--rounds", type=int, help="medians are over these")
+    arguments.add_argument(
+        "--frontier-requests", type=int, help="requests that the frontier of thresholds scores; 0: none is drawn"
+    )
     arguments.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every contestant")
     # Hides the exporter's and quantiser's warnings.
     logging.getLogger().setLevel(logging.ERROR)
@@ -108,7 +119,8 @@ def _measured(arguments: Namespace, log: EventLog, scratch: Path) -> dict[str, A
     bundle, folder = _bundle(arguments, log, scratch / "bundle")
     requests = requests_of(bundle, log, arguments.requests)
     export(bundle.model, scratch)
-    field = competing(scratch, arguments.threads, bundle.calibration.base_threshold if trained else None)
+    threshold = bundle.calibration.base_threshold if trained else ALL_LEAVE
+    field = competing(scratch, arguments.threads, threshold)
     # One with exits takes what full depth takes.
     alone = [name for name in field if not name.startswith("exit")]
     memory = {name: memory_of(name, folder, scratch, arguments.threads) for name in alone}
@@ -121,9 +133,8 @@ def _measured(arguments: Namespace, log: EventLog, scratch: Path) -> dict[str, A
     figures = {"layers": bundle.model.backbone.config.num_hidden_layers, "requests": len(requests)}
     figures |= _memory_figures(memory, weights) | _compared(answers, requests, rounds, trained=trained)
     figures |= _engine_figures(bundle.model, contestants, requests, rounds)
-    if trained:
-        frontier = _frontier(bundle, requests)
-        figures |= _exit_figures(bundle, contestants, requests, rounds)
+    figures |= _exit_figures(bundle, contestants, requests, rounds) | {"base_threshold": threshold}
+    if trained and (frontier := _frontier(bundle, requests[: arguments.frontier_requests])):
         draw(frontier, figures, arguments.out)
         figures["frontier"] = [point.figures() for point in frontier]
     return figures
@@ -166,12 +177,12 @@ def _compared(
         aucs = {name: _auc(ctrs, requests) for name, ctrs in answers.items()}
         figures |= {f"auc_{name}": value for name, value in aucs.items()}
         good = [name for name in ours if aucs[name] >= aucs["full_depth"] - AUC_TOLERANCE]
-        figures["exit_speedup"] = rounds.speedup("exit", over="naive")
     else:
         good = [name for name in ours if correlations[name] >= LEAST_CORRELATION]
     best = min(good, key=rounds.median)
     llama = min((name for name in answers if name.startswith("llama")), key=rounds.median, default=None)
     return figures | {
+        "exit_speedup": rounds.speedup("exit", over="naive"),
         **{f"{name}_candidates_per_second": 1 / rounds.median(name) for name in answers},
         "full_depth_speedup": rounds.speedup("full_depth", over="naive"),
         "full_depth_bfloat16_speedup": rounds.speedup("full_depth_bfloat16", over="naive"),
@@ -223,7 +234,7 @@ def _engine_figures(
 def _exit_figures(
     bundle: Bundle, contestants: Mapping[str, Contestant], requests: Sequence[Request], rounds: Rounds
 ) -> dict[str, Any]:
-    """What exits at the base threshold save."""
+    """What exits save, at the base threshold or, of random heads, where all leave at the first."""
     early = contestants["exit"]
     assert isinstance(early, Ours)
     prompts = [request.prompt for request in requests]
@@ -237,7 +248,6 @@ def _exit_figures(
         "time_saved_per_token_layers_saved": (1 - time_share) / (1 - share) if share < 1 else None,
         "exit_layer_shares": {str(layer): float((layers == layer).mean()) for layer in bundle.model.config.exit_layers},
         "exit_outside_model_share": _outside_model(early, prompts),
-        "base_threshold": bundle.calibration.base_threshold,
         **_alone(early, prompts, ""),
     }
 
@@ -259,6 +269,8 @@ def _alone(contestant: Ours, prompts: Sequence[Prompt], prefix: str) -> dict[str
 
 def _frontier(bundle: Bundle, requests: Sequence[Request]) -> list[FrontierRun]:
     """AUC against time for thresholds spread over the confidences that occur, by both criteria."""
+    if not requests:
+        return []
     prompts = [request.prompt for request in requests]
     labels = np.concatenate([request.labels for request in requests])
     known = ~np.isnan(labels)

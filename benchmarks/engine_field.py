@@ -36,13 +36,13 @@ def export(model: ExitModel, folder: Path) -> None:
     whole.unlink()
 
 
-def competing(folder: Path, threads: int, exits: float | None) -> dict[str, Make]:
+def competing(folder: Path, threads: int, exits: float) -> dict[str, Make]:
     """All contestants by name.
 
     Args:
         folder: what `export` has written.
         threads: of everyone.
-        exits: the threshold of those that let candidates leave early; None where the heads are not trained.
+        exits: the threshold of those that let candidates leave early.
     """
     field: dict[str, Make] = {
         "naive": Naive,
@@ -51,8 +51,7 @@ def competing(folder: Path, threads: int, exits: float | None) -> dict[str, Make
     }
     for precision in get_args(Precision):
         field[_named("full_depth", precision)] = _ours(precision, FULL_DEPTH)
-        if exits is not None:
-            field[_named("exit", precision)] = _ours(precision, exits)
+        field[_named("exit", precision)] = _ours(precision, exits)
     for name in FORMATS:
         if (file := folder / f"{name}.gguf").exists():
             field[f"llama_{name}"] = _llama(file, threads)

@@ -1,9 +1,9 @@
 """The memory that a worker's engine needs for a model, by number format, beside what its weights weigh.
 
 A model with random weights is saved, then each format is loaded in a process of its own, as a worker loads it: read,
-packed for the engine, and what the engine does not need given back. The JSON has `libraries_mb` (resident before the
-model is loaded), and for each precision `weights_mb` (what its numbers take in that format; the table of words is in
-float32 for int8), `model_mb` (resident afterwards, less the libraries) and `times_weights`, their ratio.
+packed for the engine, and what the engine does not need given back. The JSON has for each precision `weights_mb` (what
+its numbers take in that format; the table of words is in float32 for int8), `model_mb` (how much more is resident
+afterwards, libraries not counted) and `times_weights`, their ratio.
 
     python -m benchmarks.engine_memory --out out/engine-memory.json
 """
@@ -33,7 +33,6 @@ from worker.engine.settings import EngineSettings, Precision
 VOCABULARY: Final = 49_152
 """SmolLM2's."""
 _BYTES: Final[dict[str, int]] = {"float32": 4, "bfloat16": 2, "int8": 1}
-_PAGE: Final = 4_096
 
 
 def main() -> None:
@@ -95,7 +94,6 @@ def loaded(folder: Path, precision: Precision) -> dict[str, Any]:
     model_mb = resident_mb() - before_mb
     assert engine.exit_layers
     return {
-        "libraries_mb": before_mb,
         "weights_mb": its_weights_mb,
         "model_mb": model_mb,
         "times_weights": model_mb / its_weights_mb,
@@ -117,8 +115,17 @@ def weights_mb(model: ExitModel, precision: Precision) -> float:
 
 
 def resident_mb() -> float:
-    """Memory of this process that is in RAM at this moment, mapped files included."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE / 2**20
+    """Memory of this process that is in RAM at this moment, mapped files included, but for libraries' own files: of
+    these more comes in whenever something in them runs for the first time.
+    """
+    resident_kb, is_library = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *rest = line.split(maxsplit=5)
+        if not name.endswith(":"):  # where a mapping lies; its figures follow
+            is_library = len(rest) == 5 and ".so" in Path(rest[4]).name
+        elif name == "Rss:" and not is_library:
+            resident_kb += int(rest[0])
+    return resident_kb / 1024
 
 
 if __name__ == "__main__":

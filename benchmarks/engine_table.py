@@ -16,24 +16,35 @@ _NAMES: Final = {
     "full_depth": "this engine, float32",
     "full_depth_int8": "this engine, int8",
     "full_depth_bfloat16": "this engine, bfloat16",
+    "exit": "this engine, float32, exits",
+    "exit_int8": "this engine, int8, exits",
+    "exit_bfloat16": "this engine, bfloat16, exits",
 }
 
 
 def contestants(figures: Figures) -> str:
-    """A row for everybody who competed."""
+    """A row for everybody who competed; AUC where the heads are trained."""
+    is_trained = "auc_naive" in figures
     rows = [
         (
             name,
             f"{figures[f'{key}_candidates_per_second']:.1f}",
             f"{figures[f'{key}_candidates_per_second'] / figures['naive_candidates_per_second']:.1f} ×",
-            f"{figures['memory_mb'][key]:.0f} / {figures['memory_scoring_mb'][key]:.0f} MB",
+            _memory(figures, key),
             f"{figures[f'correlation_{key}']:.3f}",
+            *([f"{figures[f'auc_{key}']:.4f}"] if is_trained else []),
         )
         for key, name in _NAMES.items()
-        if key in figures["memory_mb"]
+        if f"correlation_{key}" in figures
     ]
-    head = f"{figures['layers']} layers, full depth", "candidates/s", "× transformers", "memory", "correlation of rates"
-    return table(head, rows)
+    head = f"{figures['layers']} layers", "candidates/s", "× transformers", "memory", "correlation of rates"
+    return table((*head, *(["AUC"] if is_trained else [])), rows)
+
+
+def _memory(figures: Figures, key: str) -> str:
+    """When ready and behind the first page; with exits it is that of full depth."""
+    of = key.replace("exit", "full_depth")
+    return f"{figures['memory_mb'][of]:.0f} / {figures['memory_scoring_mb'][of]:.0f} MB"
 
 
 def checkpoint(figures: Figures) -> str:
@@ -68,4 +79,18 @@ def checkpoint(figures: Figures) -> str:
             " / ".join(f"{times_weights[name]:.2f} ×" for name in ("float32", "bfloat16", "int8")),
             "1.2 ×",
         ),
+        *_exits(figures),
     )
+
+
+def _exits(figures: Figures) -> list[tuple[str, ...]]:
+    """What exits save."""
+    shares = ", ".join(f"{layer}: {percent(share)}" for layer, share in figures["exit_layer_shares"].items())
+    alone = " / ".join(f"{figures[f'{depth}p50_ms']:,.0f}" for depth in ("full_depth_", ""))
+    saved = figures["time_saved_per_token_layers_saved"]
+    return [
+        ("candidates that leave after each layer", shares),
+        ("token-layers executed with exits", percent(figures["token_layers_share"])),
+        ("time saved ÷ token-layers saved", "none saved" if saved is None else f"{saved:.2f}", "0.85"),
+        ("one page alone, float32, full depth / exits: p50", f"{alone} ms"),
+    ]

@@ -206,7 +206,7 @@ def measure(site: Site, deep_base: float, backlog_size: int, out: Path) -> dict[
 
 async def measure_full_depth(site: Site) -> tuple[float, PairCounts]:
     """Requests per second that the worker scores with the final head, and how it ranks the pages."""
-    async with OpenLoop(site.kafka, site.topics) as loop:
+    async with OpenLoop(site.kafka, site.topics, patience_s=UNHURRIED_MS / 1000) as loop:
         # With an hour's budget nothing is forced: all requests queue up and are worked off at full speed.
         await loop.run(site.arrivals([0.0] * min(WARM_UP, len(site.pages)), budget_ms=UNHURRIED_MS))
         started = time.perf_counter()

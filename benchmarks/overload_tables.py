@@ -39,6 +39,28 @@ def deep(figures: Figures) -> str:
     return _levels(figures, "deep")
 
 
+def beside_full_depth(figures: Figures) -> str:
+    """The worker as shipped beside one that always wants the final head, where all heads are equally good."""
+    rows = (
+        (
+            f"{level['load']:g} C",
+            rounded_down(level["answered_share"]),
+            rounded_down(level["within_budget_share"]),
+            f"{level['p50_ms']:,.0f} / {level['p99_ms']:,.0f}",
+            f"{level['mean_exit_layer']:.1f}",
+            percent(level["share_graph"]),
+            rounded_down(rival["within_budget_share"]),
+            percent(rival["share_graph"]),
+        )
+        for level, rival in zip(
+            figures["workers"]["shipped"]["levels"], figures["workers"]["deep_fixed"]["levels"], strict=True
+        )
+    )
+    exit_layer = f"mean exit layer of {figures['layers']}"
+    ours = ("load", "answered", "within budget", "p50 / p99 ms", exit_layer, "left to the graph")
+    return table((*ours, "final head only: within budget", "left to the graph"), rows)
+
+
 def more(figures: Figures) -> str:
     """Capacity, quality at both ends of the ladder, recovery, backlog, memory."""
     backlog, bursts, graph = figures["backlog"], figures["bursts"], figures["graph"]

@@ -113,7 +113,7 @@ def _conditions(arguments: argparse.Namespace, bundle: Path) -> dict[str, Any]:
         "precision": arguments.precision,
         "layers": read_decoder_config(bundle / "backbone").num_hidden_layers,
         "rounds": arguments.rounds,
-    } | {name: value for name, value in loaded_apart(bundle, arguments.precision).items() if name != "libraries_mb"}
+    } | loaded_apart(bundle, arguments.precision)
 
 
 def measured(arguments: argparse.Namespace, bundle: Path, bootstrap: str, work: Path) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from cli.option_group import with_group
 if TYPE_CHECKING:
     from training.presets import Preset
 
-LEAST_HELD_OUT: Final = 100
-"""Of fewer candidates no threshold can be promised."""
+LEAST_HELD_OUT: Final = 20
+"""So that either half, one to fit and one to test, is likely to have both outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ def preset_options(
         int | None,
         typer.Option(
             min=LEAST_HELD_OUT,
-            help="Candidates of the validation part, the latest, for early stopping and calibration; default: 20,000.",
+            help="Candidates of the validation part, the latest, for early stopping and calibration; default: 20,000. "
+            "Of fewer than some 2,000 no early exit can be promised to keep the quality.",
         ),
     ] = None,
     most_tested: Annotated[

@@ -26,7 +26,6 @@ from schemas.codec import MessageDecoder
 from schemas.messages import ImpressionScores
 
 PATIENCE_S: Final = 30.0
-"""How long to wait for answers after the last request was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +59,17 @@ class OpenLoop:
         kafka: how to reach Kafka.
         topics: their names.
         clock: the time.
+        patience_s: how long to wait for answers after the last request was sent.
     """
 
-    def __init__(self, kafka: KafkaSettings, topics: TopicSettings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topics: TopicSettings,
+        clock: Clock | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._patience_s = patience_s
         self._kafka = kafka
         self._topics = topics
         self._clock = clock or SystemClock()
@@ -113,7 +120,7 @@ class OpenLoop:
                     latency_ms = float(read_ms - scores.created_time_ms)
                     answers.setdefault(scores.request_id, Answer(sent[scores.request_id], scores, latency_ms))
             if sending.done() and give_up == float("inf"):
-                give_up = self._clock.monotonic() + PATIENCE_S
+                give_up = self._clock.monotonic() + self._patience_s
 
     def _record(self, name: str, arrival: Arrival, created_ms: int) -> OutRecord:
         request = request_of(arrival.impression, created_ms, request_id=name, budget_ms=arrival.budget_ms)

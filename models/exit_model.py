@@ -241,6 +241,12 @@ class ExitModel(nn.Module):
         soft = self.soft(soft_kinds, soft_values.to(self.soft.item.weight.dtype))
         return words.index_copy_(0, soft_index, soft.to(words.dtype))
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether the heads add nothing to the regression on the statistics, whatever the layers compute."""
+        heads = [head for head in self.heads if isinstance(head, ExitHead)]
+        return self.wide is not None and not any(part.any() for head in heads for part in head.linear.parameters())
+
     def forward(self, batch: PromptBatch) -> Tensor:
         """Raw logits (candidates, heads); candidates by prompt, then in the order of its suffixes."""
         vectors = self.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)

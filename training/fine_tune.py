@@ -13,10 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from evaluation.metrics import log_loss
 from models.exit_model import ExitModel
 from models.prompt_batch import collate
 from training.batches import Batch, planned
@@ -26,7 +24,16 @@ from training.processes import Processes
 from training.progress import Reporter
 from training.replay import Example
 from training.shards import ShardedExamples
-from training.train_exits import ExitOptions, fit_wide, joint_loss, predict, schedule, with_dropout_by_row
+from training.train_exits import (
+    ExitOptions,
+    fit_wide,
+    joint_loss,
+    loss_at_first,
+    loss_of,
+    predict,
+    schedule,
+    with_dropout_by_row,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +151,8 @@ class _Run:
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
         # Heads begin with the regression on the statistics alone, which stands until an epoch is better.
         self._best = self._weights()
-        self._best_loss = processes.from_main(loss_at_first(pretrained.model, job) if processes.is_main else None)
+        loss = loss_at_first(pretrained.model, job.validation) if processes.is_main else None
+        self._best_loss = processes.from_main(loss)
         self.step = 0
         self.finished = False
 
@@ -188,16 +196,16 @@ class _Run:
     def validate(self, reporter: Reporter) -> None:
         """Keep the parameters if they are the best so far; finished if not."""
         loss = self._processes.from_main(self._validation_loss(reporter) if self._processes.is_main else None)
-        if loss >= self._best_loss:
-            self.finished = True
-        else:
+        if loss < self._best_loss:
             self._best, self._best_loss = self._weights(), loss
+        else:  # also where it is no number
+            self.finished = True
 
     def _validation_loss(self, reporter: Reporter) -> float:
         # Of the main process alone: others' last digits may differ, and all must decide the same.
         with reporter.step("validation", len(self._job.validation)) as advance:
             logits = predict(self._pretrained.model, self._job.validation, self._job.options.batch_tokens, advance)
-        return _loss(self._job.validation, logits[:, -1])
+        return loss_of(self._job.validation, logits[:, -1])
 
     def state(self) -> TrainingState:
         """What `continue_from` needs."""
@@ -224,24 +232,6 @@ class _Run:
         with torch.no_grad():
             for name, parameter in self._pretrained.trained().items():
                 parameter.copy_(weights[name])
-
-
-def loss_at_first(model: ExitModel, job: Job) -> float:
-    """Validation loss of the regression on the statistics, whose answer all heads give at first: no layer has to run.
-    Without one the first epoch stands.
-    """
-    if model.wide is None:
-        return float("inf")
-    statistics = np.concatenate([example.prompt.statistics(model.config.statistics) for example in job.validation])
-    with torch.no_grad():
-        logits = model.wide(torch.from_numpy(statistics).float().to(model.wide.weight.device))
-    return _loss(job.validation, logits[:, 0].cpu().numpy())
-
-
-def _loss(examples: Sequence[Example], logits: NDArray[np.float32]) -> float:
-    """Log loss of raw logits (candidates,)."""
-    labels = np.concatenate([example.labels for example in examples])
-    return log_loss(labels, 1 / (1 + np.exp(-logits)))
 
 
 def _say_size(pretrained: PretrainedModel, job: Job, reporter: Reporter) -> None:

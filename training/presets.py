@@ -36,7 +36,7 @@ class Preset:
     with another number: it is no part of what identifies one."""
     most_held_out: int = 20_000
     """Largest number of candidates to calibrate on; the latest are taken."""
-    most_tested: int = 100_000
+    most_tested: int = field(default=100_000, repr=False)  # changes no step of a training
     """Largest number of candidates to evaluate on at the end; the latest are taken."""
     seed: int = 0
 

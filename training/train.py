@@ -70,6 +70,11 @@ def train(
         model = _train_exits(examples, text, graph, preset, reporter)
     else:
         model = train_from(start, examples, graph.dim, preset, out, reporter)
+    if model.is_silent:
+        reporter.say(
+            "no epoch was better than the regression on the statistics, so every head gives its answer: "
+            "train on more examples, or with fewer layers, which serve the same for less"
+        )
     calibration = _calibrate(model, examples, preset, reporter)
     bundle = Bundle(model, calibration, graph, text, preset.limits, dataset=log.name, template=preset.template)
     bundle = replace(bundle, metrics=evaluate(bundle, log, reporter, preset.most_tested).figures())

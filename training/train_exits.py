@@ -138,9 +138,7 @@ def train_exits(
     steps = options.epochs * sum(1 for _ in plan)
     average = copy.deepcopy(model)
     best, step = copy.deepcopy(model.state_dict()), 0
-    best_loss = (
-        log_loss(*_final_answers(model, validation, options.batch_tokens)) if model.wide is not None else math.inf
-    )
+    best_loss = loss_at_first(model, validation)
     for _ in range(options.epochs):
         model.train()
         for batch in batches(examples, options.batch_tokens, random):
@@ -150,8 +148,8 @@ def train_exits(
             _follow(average, model, min(options.averaging, (1 + step) / (10 + step)))
             step += 1
             on_step(sum(len(example) for example in batch), f"loss {loss:.4f}")
-        validation_loss = log_loss(*_final_answers(average, validation, options.batch_tokens))
-        if validation_loss >= best_loss:
+        validation_loss = loss_of(validation, predict(average, validation, options.batch_tokens)[:, -1])
+        if not validation_loss < best_loss:  # also where it is no number
             break
         best, best_loss = copy.deepcopy(average.state_dict()), validation_loss
     model.load_state_dict(best)
@@ -277,7 +275,19 @@ def _follow(average: ExitModel, model: ExitModel, decay: float) -> None:
             kept.lerp_(current, 1 - decay)
 
 
-def _final_answers(model: ExitModel, examples: Sequence[Example], batch_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels, and the probabilities of the final head."""
+def loss_at_first(model: ExitModel, examples: Sequence[Example]) -> float:
+    """Log loss of the regression on the statistics, whose answer all heads give at first: no layer has to run. Without
+    a regression it is infinite, so that the first epoch is better.
+    """
+    if model.wide is None:
+        return math.inf
+    statistics = np.concatenate([example.prompt.statistics(model.config.statistics) for example in examples])
+    with torch.no_grad():
+        logits = model.wide(torch.from_numpy(statistics).float().to(model.wide.weight.device))
+    return loss_of(examples, logits[:, 0].cpu().numpy())
+
+
+def loss_of(examples: Sequence[Example], logits: np.ndarray) -> float:
+    """Log loss of raw logits (candidates,)."""
     labels = np.concatenate([example.labels for example in examples])
-    return labels, 1 / (1 + np.exp(-predict(model, examples, batch_tokens)[:, -1]))
+    return log_loss(labels, 1 / (1 + np.exp(-logits)))

@@ -16,7 +16,7 @@ from models.prompt_batch import collate
 from models.text import item_text
 from runtime.errors import CheckpointError
 from training.examples import make_examples
-from training.fine_tune import Job, loss_at_first
+from training.fine_tune import Job
 from training.fine_tune import fine_tune as fine_tune_in
 from training.interrupted import StateFile
 from training.presets import PRETRAINED
@@ -24,7 +24,7 @@ from training.pretrained import PretrainedModel, PretrainedOptions
 from training.processes import Processes
 from training.progress import Silent
 from training.train import train
-from training.train_exits import fit_wide, predict
+from training.train_exits import fit_wide, loss_at_first, predict
 from training.train_graph import train_graph
 
 CPU = torch.device("cpu")
@@ -102,8 +102,9 @@ def test_what_the_first_epoch_has_to_beat_is_the_regressions_loss(folder, exampl
     with torch.no_grad():
         fit_wide(pretrained.model, job.train)
     labels = np.concatenate([example.labels for example in job.validation])
+    told = loss_at_first(pretrained.model, job.validation)
     for answers in predict(pretrained.model, job.validation).T:
-        assert loss_at_first(pretrained.model, job) == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-answers))))
+        assert told == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-answers))))
 
 
 def test_merged_adapters_give_the_answers_of_separate_ones(folder, examples):

@@ -24,6 +24,20 @@ def test_lines_come_every_ten_seconds_with_the_time_that_is_left():
     assert lines[-1] == "heads: done in 100 s, loss 95"
 
 
+def test_bars_may_stand_within_one_another():
+    """A validation is a step of its own within the training; both bars reach their ends."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    bars = Bars(console)
+    with bars.step("heads", 2) as outer:
+        outer()
+        with bars.step("validation", 3) as inner:
+            inner(3)
+        outer()
+    drawn = console.file.getvalue()
+    assert "2/2" in drawn
+    assert "3/3" in drawn
+
+
 def test_a_quick_step_is_two_lines():
     """Its beginning and its end; of an unknown number of units only what is done is told."""
     clock, lines = ManualClock(), []

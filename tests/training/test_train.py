@@ -100,6 +100,17 @@ def test_a_preset_may_evaluate_on_few_events(log, preset, tmp_path):
     assert bundle.metrics["events"] == 20
 
 
+def test_layers_that_teach_nothing_are_told(trained, log, preset, tmp_path):
+    """Where no epoch improves on the regression, training says that every head gives its answer, and what to do."""
+    reporter = type(trained[2])()
+    untaught = replace(preset, exits=replace(preset.exits, epochs=0), most_tested=20)
+    bundle = train(log, tmp_path / "bundle", untaught, reporter)
+    assert bundle.model.is_silent
+    assert any("no epoch was better" in line for line in reporter.lines)
+    assert not trained[0].model.is_silent
+    assert not any("no epoch was better" in line for line in trained[2].lines)
+
+
 def test_figures_are_those_of_each_events_own_prompt(trained, log, monkeypatch):
     """Scoring the last tenth event by event through all layers gives every figure of the evaluation."""
     monkeypatch.setattr("training.evaluate.SCORED_AT_ONCE", 32)  # so that the events take several rounds

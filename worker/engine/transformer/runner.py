@@ -22,6 +22,7 @@ from worker.engine.transformer.linear import ANSWER_STEP, ROW_STEP, SLICE_SIZES,
 from worker.engine.transformer.packing import Packed, pack
 from worker.engine.transformer.prefix_cache import PrefixCache
 from worker.engine.transformer.prefix_keys import PrefixKeys
+from worker.engine.transformer.sequence_attention import on_device
 from worker.engine.transformer.tree_attention import KeyValue
 from worker.engine.transformer.weights import Stage, pack_weights, rotation_table
 
@@ -53,7 +54,7 @@ class StageRunner:
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
         self.cache = PrefixCache(settings.prefix_cache_bytes)
         self.model_s = 0.0
-        """Seconds spent so far in embedding, layers and heads, without packing."""
+        """Seconds spent so far in embedding, layers and heads, without packing but for attention's layout."""
 
     @property
     def max_positions(self) -> int:
@@ -205,7 +206,7 @@ class StageRunner:
         )
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return on_device(array, self.device)
 
     def _run_layers(self, stage: Stage, hidden: Tensor, packed: Packed, prefixes: PrefixKeys) -> tuple[Tensor, Tensor]:
         """The answers' rows (suffixes, hidden) behind the stage, and all rows as its last layer has read them."""

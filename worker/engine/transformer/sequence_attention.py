@@ -1,7 +1,7 @@
 """Attention of many sequences at once, whatever their lengths: each sequence of queries sees one sequence of keys.
 
-On a GPU all of them are one call of the kernel for variable lengths. The fused kernel of a CPU wants equal lengths:
-sequences of similar lengths are padded to the longest of them and make one call together.
+In bfloat16 on a GPU all of them are one call of the kernel for variable lengths. The fused kernel of a CPU wants equal
+lengths: sequences of similar lengths are padded to the longest of them and make one call together.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ of either (sequences + 1,), their longest lengths, and whether it is causal, to 
 log-sum-exps (heads, rows).
 """
 
-MOST_PADDING: Final = 512
-"""Rows of queries and keys that only fill up a call. More of them take longer than another call would."""
+MOST_PADDING: Final = 10_000
+"""Pairs of a query and a key that only fill up a call. More of them take longer than another call would."""
 LONG: Final = 256
-"""So many queries make a call of their own: that costs less than laying them out beside others."""
+"""So many queries or keys make a call of their own: that costs less than laying them out beside others."""
+MOST_ROWS: Final = 8_192
+"""Rows of queries and keys in one call, which bounds the memory that laying them out takes."""
 UNSEEN: Final = torch.finfo(torch.float32).min
 """Log-sum-exp over no keys at all; finite, so that differences are numbers."""
 
@@ -36,7 +38,7 @@ _CPU_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa
 
 
 class Sequences(NamedTuple):
-    """Neighbouring rows of a matrix, as often as there are sequences."""
+    """Runs of neighbouring rows of a matrix, one for each sequence."""
 
     starts: Ints
     lengths: Ints
@@ -74,9 +76,11 @@ class SequenceAttention:
     ) -> SequenceAttention:
         """Of sequences of which some have no rows: these, and their partners, are left out."""
         some = (queries.lengths > 0) & (keys.lengths > 0)
-        if not some.all():
-            queries, keys = (Sequences(part.starts[some], part.lengths[some]) for part in (queries, keys))
-        return cls(queries, keys, device, is_causal)
+        if some.all():
+            return cls(queries, keys, device, is_causal)
+        left = Sequences(queries.starts[some], queries.lengths[some])
+        seen = left if keys is queries else Sequences(keys.starts[some], keys.lengths[some])
+        return cls(left, seen, device, is_causal)
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Outcome of each query and the logarithm of its softmax's denominator.
@@ -89,7 +93,7 @@ class SequenceAttention:
         Returns:
             (rows, heads, head_dim), and (rows, heads) in float32. A row of no sequence has zeros and `UNSEEN`.
         """
-        if query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16):
+        if query.device.type == "cuda" and query.dtype == torch.bfloat16:
             return self.packed(query, key, value)
         return self.grouped(query, key, value)
 
@@ -141,6 +145,8 @@ class SequenceAttention:
 
     def _similar(self) -> Iterator[Ints]:
         """The sequences, in groups of similar lengths of queries and of keys."""
+        if not len(self.queries.lengths):
+            return
         if self._is_one_call():
             yield np.arange(len(self.queries.lengths))
             return
@@ -148,26 +154,25 @@ class SequenceAttention:
         lengths = np.stack((self.queries.lengths, self.keys.lengths), axis=1)[order]
         # There are few different lengths, and many sequences.
         changes = [*(np.flatnonzero((lengths[1:] != lengths[:-1]).any(axis=1)) + 1).tolist(), len(order)]
-        start = place = rows = longest = most_keys = 0
-        for end in changes if len(order) else ():
+        start = place = pairs = longest = most_keys = before = 0
+        for end in changes:
             queries, keys = lengths[place].tolist()
-            rows += (end - place) * (queries + keys)
+            pairs += (end - place) * queries * keys
             most_keys = max(most_keys, keys)
-            if place > start and (end - start) * (longest + most_keys) > rows + MOST_PADDING:
-                yield from _cut(order[start:place], longest)
-                start, rows, most_keys = place, (end - place) * (queries + keys), keys
+            if place > start and (end - start) * longest * most_keys > pairs + MOST_PADDING:
+                yield from _cut(order[start:place], longest, before)
+                start, pairs, most_keys = place, (end - place) * queries * keys, keys
             longest = queries if place == start else longest
-            place = end
-        yield from _cut(order[start:], longest)
+            before, place = most_keys, end
+        yield from _cut(order[start:], longest, most_keys)
 
     def _is_one_call(self) -> bool:
         """Whether nothing is gained by several: so it is for most pages alone."""
-        count = len(self.queries.lengths)
-        if count <= 1:
-            return count == 1
         longest, most_keys = int(self.queries.lengths.max()), int(self.keys.lengths.max())
-        rows = int(self.queries.lengths.sum() + self.keys.lengths.sum())
-        return longest < LONG and count * (longest + most_keys) <= rows + MOST_PADDING
+        if max(longest, most_keys) >= LONG or len(self.queries.lengths) * (longest + most_keys) > MOST_ROWS:
+            return False
+        pairs = int(self.queries.lengths @ self.keys.lengths)
+        return len(self.queries.lengths) * longest * most_keys <= pairs + MOST_PADDING
 
     def _single(self, sequence: int) -> _Group:
         """Its rows need no layout."""
@@ -183,22 +188,25 @@ class SequenceAttention:
         grid = self.queries.grid(chosen)
         is_query = (np.arange(grid.shape[1]) < self.queries.lengths[chosen, None]).ravel()
         queries = keys = on_device(grid, self.device)
-        hidden = None
         if self.keys is not self.queries:
-            key_grid = self.keys.grid(chosen)
-            keys = on_device(key_grid, self.device)
-            fills_up = np.arange(key_grid.shape[1]) >= self.keys.lengths[chosen, None]
-            # Causality hides repeated keys from all queries but repeated ones.
-            if not self.is_causal and fills_up.any():
-                hidden = on_device(np.where(fills_up, np.float32(-np.inf), np.float32(0)), self.device)
+            keys = on_device(self.keys.grid(chosen), self.device)
         return _Group(
             queries,
             keys,
             self.is_causal,
-            hidden,
+            # Causality hides repeated keys from all queries but repeated ones.
+            None if self.is_causal else self._hidden(chosen),
             rows=on_device(grid.ravel()[is_query], self.device),
             cells=None if is_query.all() else on_device(np.flatnonzero(is_query), self.device),
         )
+
+    def _hidden(self, chosen: Ints) -> Tensor | None:
+        """(chosen, longest) minus infinity for keys that only fill up; None where none does."""
+        lengths = self.keys.lengths[chosen]
+        fills_up = np.arange(int(lengths.max())) >= lengths[:, None]
+        if not fills_up.any():
+            return None
+        return on_device(np.where(fills_up, np.float32(-np.inf), np.float32(0)), self.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +240,11 @@ class _Group:
         weight.index_copy_(0, self.rows, weights)
 
 
-def _cut(group: Ints, longest: int) -> Iterator[Ints]:
-    """The group, or each of its sequences where they are long."""
-    if longest < LONG:
-        if len(group):
-            yield np.sort(group)
-    else:
-        yield from np.split(group, len(group))
+def _cut(group: Ints, longest: int, most_keys: int) -> Iterator[Ints]:
+    """The group in as few calls as `LONG` and `MOST_ROWS` let it be."""
+    size = 1 if max(longest, most_keys) >= LONG else max(1, MOST_ROWS // (longest + most_keys))
+    for start in range(0, len(group), size):
+        yield np.sort(group[start : start + size])
 
 
 def gpu_kernel(
