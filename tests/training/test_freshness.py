@@ -50,8 +50,10 @@ def test_an_hour_of_events_shares_a_state(tiny_bundle, log):
     split, minutes = even.split().validation_end, 60
     one, other = (served_ctrs(tiny_bundle, these, 60_000 * minutes, ignore) for these in (even, flipped(even, split)))
     # The last event before the split starts the first hour.
-    np.testing.assert_array_equal(one[: minutes - 1], other[: minutes - 1])
-    assert not np.array_equal(one, other)
+    hour = minutes - 1
+    # Not to the last digit: who shares a batch, and so the order of sums, depends on the lengths of later prompts.
+    np.testing.assert_allclose(one[:hour], other[:hour], rtol=1e-6)
+    assert np.abs(one[hour:] - other[hour:]).max() > 1e-3
 
 
 def test_refreshing_after_every_event_is_the_evaluation_itself(tiny_bundle, log):
