@@ -43,11 +43,7 @@ def beside_full_depth(figures: Figures) -> str:
     """The worker as shipped beside one that always wants the final head, where all heads are equally good."""
     rows = (
         (
-            f"{level['load']:g} C",
-            rounded_down(level["answered_share"]),
-            rounded_down(level["within_budget_share"]),
-            f"{level['p50_ms']:,.0f} / {level['p99_ms']:,.0f}",
-            f"{level['mean_exit_layer']:.1f}",
+            *_served(level),
             percent(level["share_graph"]),
             rounded_down(rival["within_budget_share"]),
             percent(rival["share_graph"]),
@@ -82,21 +78,11 @@ def _levels(figures: Figures, worker: str) -> str:
     """A worker at every load, then what its answers are worth beside its rival's."""
     own, compared = [], []
     for level, rival in _pairs(figures, worker):
-        load = f"{level['load']:g} C"
         ways = ", ".join(percent(level[f"share_{way}"]) for way in ("confident", "final", "deadline", "graph"))
-        own.append(
-            (
-                load,
-                rounded_down(level["answered_share"]),
-                rounded_down(level["within_budget_share"]),
-                f"{level['p50_ms']:.0f} / {level['p99_ms']:.0f}",
-                f"{level['mean_exit_layer']:.1f}",
-                ways,
-            )
-        )
+        own.append((*_served(level), ways))
         compared.append(
             (
-                load,
+                f"{level['load']:g} C",
                 f"{level['auc']:.4f}",
                 difference(level["auc_against_full_depth"]),
                 f"{rival['auc']:.4f}",
@@ -116,6 +102,17 @@ def _levels(figures: Figures, worker: str) -> str:
         "against rival",
     )
     return f"{table(head, own)}\n\n{table(against, compared)}"
+
+
+def _served(level: Figures) -> tuple[str, ...]:
+    """Load, answered, within budget, p50 / p99, mean exit layer."""
+    return (
+        f"{level['load']:g} C",
+        rounded_down(level["answered_share"]),
+        rounded_down(level["within_budget_share"]),
+        f"{level['p50_ms']:,.0f} / {level['p99_ms']:,.0f}",
+        f"{level['mean_exit_layer']:.1f}",
+    )
 
 
 def _pairs(figures: Figures, worker: str) -> list[tuple[Figures, Figures]]:

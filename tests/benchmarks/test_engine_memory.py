@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import mmap
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +24,13 @@ def test_every_number_format_is_measured(tmp_path, monkeypatch, capsys):
     assert weights["bfloat16"] < weights["int8"] < weights["float32"]  # the table of words outweighs tiny layers
     assert all(figures[name]["model_mb"] > 0 for name in weights)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == figures
+
+
+def test_libraries_own_files_are_not_counted():
+    """Everything else that is resident is, as soon as it has been written to."""
+    before_mb = engine_memory.resident_mb()
+    with mmap.mmap(-1, 64 * 2**20) as held:  # never what the heap has kept
+        held.write(b"x" * len(held))
+        assert engine_memory.resident_mb() - before_mb > 60
+    whole_mb = int(Path("/proc/self/statm").read_text().split()[1]) * 4_096 / 2**20
+    assert whole_mb - engine_memory.resident_mb() > 20

@@ -18,7 +18,7 @@ from runtime.errors import CheckpointError
 from training.examples import make_examples
 from training.fine_tune import Job
 from training.fine_tune import fine_tune as fine_tune_in
-from training.interrupted import StateFile
+from training.interrupted import StateFile, identity_of
 from training.presets import PRETRAINED
 from training.pretrained import PretrainedModel, PretrainedOptions
 from training.processes import Processes
@@ -105,6 +105,20 @@ def test_what_the_first_epoch_has_to_beat_is_the_regressions_loss(folder, exampl
     told = loss_at_first(pretrained.model, job.validation)
     for answers in predict(pretrained.model, job.validation).T:
         assert told == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-answers))))
+
+
+def test_a_loss_that_is_no_number_is_no_improvement(folder, examples, small, tmp_path):
+    """Weights that have run away are not taken for the best: the regression stands."""
+    runaway = new_model(folder, rate_of_new=float("inf"))
+    model = fine_tune(runaway, job_of(examples, small), StateFile(tmp_path / "state", "x"), Silent())
+    assert model.is_silent
+
+
+def test_how_many_events_are_tested_is_no_part_of_a_training(examples, small):
+    """A training that was killed may go on with another number; with other held-out examples it is another one."""
+    told = identity_of(small, examples.train)
+    assert identity_of(replace(small, most_tested=3), examples.train) == told
+    assert identity_of(replace(small, most_held_out=30), examples.train) != told
 
 
 def test_merged_adapters_give_the_answers_of_separate_ones(folder, examples):

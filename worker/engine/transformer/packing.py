@@ -145,13 +145,8 @@ def _walk(segments: Sequence[Segment]) -> tuple[list[Span], list[NDArray[np.int6
         spans.append(Span(start, middle, end, slice(answer, answers)))
         first = segment.prefix_start
         positions.append(np.arange(first, first + segment.prefix_rows))
-        positions.append(segment.prefix_length + offsets(segment.suffix_lengths))
+        after_prefix = np.full_like(segment.suffix_lengths, segment.prefix_length)
+        positions.append(Sequences(after_prefix, segment.suffix_lengths).rows())
         suffix_starts.append(middle + np.cumsum(segment.suffix_lengths) - segment.suffix_lengths)
         start, answer = end, answers
     return spans, positions, suffix_starts
-
-
-def offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, ..., length - 1 of every suffix, one behind the other."""
-    ends = np.cumsum(lengths)
-    return np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)

@@ -179,7 +179,7 @@ class StageRunner:
         layer, give_up_s = exit_layer.rest, time.perf_counter() + limit_s
         most_answers = rounded(most_rows // _TOKENS_PER_ANSWER, ANSWER_STEP)
         for rows in reversed(SLICE_SIZES):
-            if rows > max(rounded(most_rows, ROW_STEP), most_answers) or time.perf_counter() > give_up_s:
+            if rows > rounded(most_rows, ROW_STEP) or time.perf_counter() > give_up_s:
                 return
             hidden = torch.zeros(rows, shape.hidden, dtype=self._dtype, device=self.device)
             if rows <= most_answers:

@@ -154,16 +154,16 @@ class SequenceAttention:
         lengths = np.stack((self.queries.lengths, self.keys.lengths), axis=1)[order]
         # There are few different lengths, and many sequences.
         changes = [*(np.flatnonzero((lengths[1:] != lengths[:-1]).any(axis=1)) + 1).tolist(), len(order)]
-        start = place = pairs = longest = most_keys = before = 0
+        start = place = pairs = longest = most_keys = keys_before = 0
         for end in changes:
             queries, keys = lengths[place].tolist()
             pairs += (end - place) * queries * keys
             most_keys = max(most_keys, keys)
             if place > start and (end - start) * longest * most_keys > pairs + MOST_PADDING:
-                yield from _cut(order[start:place], longest, before)
+                yield from _cut(order[start:place], longest, keys_before)
                 start, pairs, most_keys = place, (end - place) * queries * keys, keys
             longest = queries if place == start else longest
-            before, place = most_keys, end
+            keys_before, place = most_keys, end
         yield from _cut(order[start:], longest, most_keys)
 
     def _is_one_call(self) -> bool:

@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import varlen
+from torch.nn.attention.varlen import varlen_attn
 
 from worker.engine.transformer import sequence_attention
 from worker.engine.transformer.sequence_attention import (
@@ -112,8 +114,15 @@ def test_one_call_for_all_gives_the_same(drawn):
 
 
 @pytest.mark.parametrize("is_causal", [False, True])
-def test_the_gpu_kernel_takes_what_it_is_handed(is_causal):
+def test_the_gpu_kernel_takes_what_it_is_handed(is_causal, monkeypatch):
     """The arguments are those of torch's kernel for GPUs, and its results have the shapes; no GPU is needed."""
+    asked = {}
+
+    def watched(*tensors, **how):
+        asked.update(how)
+        return varlen_attn(*tensors, **how)
+
+    monkeypatch.setattr(varlen, "varlen_attn", watched)
     with FakeTensorMode():
         query = torch.empty(7, HEADS, DIM, dtype=torch.bfloat16, device="cuda")
         key = torch.empty(9, KV_HEADS, DIM, dtype=torch.bfloat16, device="cuda")
@@ -121,6 +130,9 @@ def test_the_gpu_kernel_takes_what_it_is_handed(is_causal):
         outcome, weights = gpu_kernel(query, key, key, bounds, bounds, 4, 5, is_causal)
     assert (outcome.shape, outcome.dtype) == (query.shape, torch.bfloat16)
     assert (weights.shape, weights.dtype) == ((HEADS, 7), torch.float32)
+    # Up to a query's own place, and no further back than everything: torch's word for causal.
+    assert asked["window_size"] == ((-1, 0) if is_causal else (-1, -1))
+    assert asked["enable_gqa"]
 
 
 def calls(sequences: Sequences, keys: Sequences) -> list[np.ndarray]:
