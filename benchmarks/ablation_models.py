@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from benchmarks.ablation_evidence import CHOICES, Choice, Recorded, Records, chosen
 from models.exit_model import ExitModel
 from models.features import FEATURES
-from models.prompt import Prompt, PromptBuilder, SoftKind, TokenSequence
+from models.prompt import Prompt, PromptBuilder
 from models.text import Text
+from models.token_sequence import SoftKind, TokenSequence
 from training.calibrate import HeldOut
 from training.presets import Preset
 from training.progress import Reporter

@@ -22,7 +22,8 @@ from benchmarks.engine_memory import resident_mb
 from benchmarks.engine_requests import CANDIDATES
 from benchmarks.engine_shapes import neutral_calibration
 from models.exit_model import ExitModel
-from models.prompt import Prompt, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import TokenSequence
 from runtime.process.allocator import keep_freed_memory, return_freed_memory
 
 PREFIX_TOKENS, SUFFIX_TOKENS = 170, 70

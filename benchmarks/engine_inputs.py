@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
     """Input vectors (candidates, length, hidden) of prefix plus suffix, and a mask that is 0 on padding."""
     batch = collate([Prompt(prompt.prefix, [suffix]) for suffix in prompt.suffixes])
-    vectors = model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
+    vectors = model.embed(*batch.inputs)
     lengths = torch.from_numpy(len(prompt.prefix) + prompt.suffix_lengths)
     visible = torch.arange(batch.token_ids.shape[1]) < lengths[:, None]
     return vectors.view(*batch.token_ids.shape, -1), visible.long()
@@ -28,7 +28,7 @@ def padded_rows(model: ExitModel, prompt: Prompt) -> tuple[Tensor, Tensor]:
 def vectors_of(model: ExitModel, prompt: Prompt) -> Tensor:
     """Input vectors (tokens, hidden) of the prefix, then of all suffixes, nothing repeated."""
     batch = collate([prompt])
-    return model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
+    return model.embed(*batch.inputs)
 
 
 @torch.inference_mode()

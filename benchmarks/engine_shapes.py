@@ -22,7 +22,8 @@ from benchmarks.harness import finish
 from models.calibration import CONFIDENCE_FEATURES, ExitCalibration
 from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES, GRAPH_FEATURES
-from models.prompt import Prompt, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import TokenSequence
 from worker.budget.controller import FixedThreshold
 from worker.engine.engine import ScoringEngine
 from worker.engine.scoring_job import ScoringJob

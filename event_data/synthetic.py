@@ -1,8 +1,10 @@
 """A built-in synthetic data set with a fixed seed: items with titles, users with tastes, impressions with clicks.
 
-Everything that the product uses carries signal. Titles and genres tell the topic of an item; past clicks tell a user's
-taste; users of the same circle share a taste, so similar users help; items differ in quality and users in how readily
-they click, so counts help; and every second user changes circle midway, so fresh interactions help most.
+Everything that the product uses carries signal. Titles are two words, each of a dark or a bright mood, and what a user
+likes above all is in their combination: most want words that agree, some want them to clash. Genres tell the topic;
+past clicks tell a user's taste; users of the same circle share a taste, so similar users help; items differ in quality
+and users in how readily they click, so counts help. Most items are new and gone after a few days, so words must speak
+for them; and every second user changes circle midway, so fresh interactions help most.
 """
 
 from __future__ import annotations
@@ -20,18 +22,16 @@ START_MS: Final = 1_735_689_600_000
 """1 January 2025."""
 DAY_MS: Final = 86_400_000
 
-WORDS: Final = {
-    "space": (("Silent", "Distant", "Orbital", "Stellar", "Cold"), ("Galaxy", "Station", "Comet", "Signal", "Moon")),
-    "crime": (("Crooked", "Stolen", "Guilty", "Hidden", "Final"), ("Alibi", "Witness", "Heist", "Verdict", "Motive")),
-    "romance": (("Tender", "Secret", "Endless", "Summer", "Paper"), ("Kiss", "Letter", "Wedding", "Promise", "Heart")),
-    "cooking": (("Simple", "Smoky", "Golden", "Rustic", "Sweet"), ("Kitchen", "Bakery", "Harvest", "Pantry", "Oven")),
-    "history": (("Ancient", "Fallen", "Royal", "Iron", "Lost"), ("Empire", "Castle", "Dynasty", "Legion", "Throne")),
-    "travel": (("Wandering", "Coastal", "Northern", "Open", "High"), ("Road", "Harbour", "Island", "Trail", "Desert")),
-    "music": (("Electric", "Blue", "Broken", "Midnight", "Loud"), ("Melody", "Chorus", "Rhythm", "Vinyl", "Echo")),
-    "nature": (("Wild", "Quiet", "Deep", "Frozen", "Green"), ("River", "Forest", "Glacier", "Meadow", "Reef")),
-}
-"""By genre: first and last words of its titles."""
-SERIES: Final = ("", "", "Stories", "Rising", "Revisited", "Diaries", "Club", "Nights")
+GENRES: Final = ("space", "crime", "romance", "cooking", "history", "travel", "music", "nature")
+FIRST_WORDS: Final = (
+    ("Bitter", "Broken", "Burning", "Crooked", "Fallen", "Haunted", "Hollow", "Lost", "Rusty", "Sunken"),
+    ("Bright", "Fresh", "Gentle", "Golden", "Lucky", "Merry", "Silver", "Sunny", "Sweet", "Tender"),
+)
+LAST_WORDS: Final = (
+    ("Abyss", "Ambush", "Ashes", "Exile", "Grave", "Plague", "Ruin", "Siege", "Storm", "Wolf"),
+    ("Bakery", "Garden", "Harbour", "Kitchen", "Lantern", "Letter", "Meadow", "Melody", "Picnic", "Wedding"),
+)
+"""Of titles, by mood: dark, bright."""
 
 Array = NDArray[np.float64]
 
@@ -43,27 +43,41 @@ NAME: Final = "synthetic"
 class SyntheticSize:
     """Size of the data set. The number of interactions is `sessions` times `shown`, the items shown per session."""
 
-    users: int = 400
-    items: int = 300
-    sessions: int = 2_600
+    users: int = 1_100
+    items: int = 2_400
+    sessions: int = 4_500
     shown: int = 8
     days: int = 30
-    circles: int = 6
+    circles: int = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _World:
-    """The hidden variables that determine clicks."""
+    """The hidden variables that determine clicks. What belongs to a user has a row before and one after the change."""
 
     genres: Array  # (items, genres) shares that add up to 1
+    moods: Array  # (items, 2) of first and last word: -1 dark, 1 bright
     quality: Array  # (items,)
     popularity: Array  # (items,)
     released: Array  # (items,) share of the period that has passed when the item appears
-    tastes: Array  # (users, 2, genres) before and after the change
+    withdrawn: Array  # (items,) and when it is gone
+    tastes: Array  # (users, 2, genres)
+    brightness: Array  # (users, 2, 2) log-odds for a bright first and a bright last word
+    harmony: Array  # (users, 2) log-odds for words of the same mood
     changes: Array  # (users,) share of the period at which taste changes; 2 for never
     leniency: Array  # (users,)
     joined: Array  # (users,) share of the period that has passed when the user appears
     activity: Array  # (users,)
+
+    def liking(self, user: int, moment: float) -> Array:
+        """Log-odds (items,) of a user's taste alone."""
+        now = int(moment >= self.changes[user])
+        agree = self.moods[:, 0] * self.moods[:, 1]
+        return np.asarray(
+            self.genres @ self.tastes[user, now]
+            + self.moods @ self.brightness[user, now]
+            + agree * self.harmony[user, now]
+        )
 
 
 def synthetic_log(size: SyntheticSize | None = None, seed: int = 7) -> EventLog:
@@ -80,31 +94,46 @@ def synthetic_log(size: SyntheticSize | None = None, seed: int = 7) -> EventLog:
     drawn.sort(key=lambda impression: impression[0].event_time_ms)
     return EventLog(
         NAME,
-        _make_items(world.genres, random),
+        _make_items(world, random),
         interactions=[interaction for interaction, _ in drawn],
         click_probabilities=[probability for _, probability in drawn],
     )
 
 
 def _make_world(size: SyntheticSize, random: np.random.Generator) -> _World:
-    genres = len(WORDS)
-    circles = np.where(random.random((size.circles, genres)) < 0.35, 2.5, -1.5)
+    genres = len(GENRES)
+    circles = random.normal(0.0, 0.8, (size.circles, genres))
+    harmony = np.where(np.arange(size.circles) % 4 < 3, 1.6, -1.6)
     membership = np.stack([random.permutation(size.circles)[:2] for _ in range(size.users)])
     item_genres = np.zeros((size.items, genres))
     for shares in item_genres:
         main, other = random.permutation(genres)[:2]
         shares[main], shares[other] = 0.75, 0.25
+    released = _some_later(size.items, 0.9, size.shown, random)
     return _World(
         genres=item_genres,
-        quality=random.normal(0.0, 0.7, size.items),
+        moods=random.choice([-1.0, 1.0], (size.items, 2)),
+        quality=random.normal(0.0, 0.5, size.items),
         popularity=random.pareto(2.0, size.items) + 0.1,
-        released=_some_later(size.items, 0.3, size.shown, random),
-        tastes=circles[membership] + random.normal(0.0, 0.4, (size.users, 2, genres)),
+        released=released,
+        withdrawn=_withdrawn(released, size.shown, random),
+        tastes=circles[membership] + random.normal(0.0, 0.3, (size.users, 2, genres)),
+        brightness=random.normal(0.5, 0.5, (size.users, 2, 2)),
+        harmony=harmony[membership] + random.normal(0.0, 0.3, (size.users, 2)),
         changes=np.where(random.random(size.users) < 0.5, random.uniform(0.3, 0.9, size.users), 2.0),
-        leniency=random.normal(-1.3, 0.6, size.users),
+        leniency=random.normal(-0.6, 0.5, size.users),
         joined=_some_later(size.users, 0.5, 1, random),
         activity=random.gamma(2.0, 1.0, size.users),
     )
+
+
+def _withdrawn(released: Array, always: int, random: np.random.Generator) -> Array:
+    """Times of disappearance: a fifth of the period after release on average. One in twenty stays, and the first
+    `always`.
+    """
+    stays = random.random(len(released)) < 0.05
+    stays[:always] = True
+    return np.where(stays, 2.0, released + 0.02 + random.exponential(0.2, len(released)))
 
 
 def _some_later(count: int, share: float, always: int, random: np.random.Generator) -> Array:
@@ -121,10 +150,9 @@ def _make_session(
     popularity, half by popularity and taste.
     """
     user = random.choice(len(world.joined), p=_shares(world.activity * (world.joined <= moment)))
-    taste = world.tastes[user, int(moment >= world.changes[user])]
-    liking = world.genres @ taste  # (items,)
-    chances = world.popularity * (world.released <= moment)
-    chances = _shares(chances) + _shares(chances * np.exp(0.5 * liking))
+    liking = world.liking(user, moment)
+    chances = world.popularity * (world.released <= moment) * (moment < world.withdrawn)
+    chances = _shares(chances) + _shares(chances * np.exp(0.3 * liking))
     shown = random.choice(len(chances), size.shown, replace=False, p=_shares(chances))
     click_chances = 1.0 / (1.0 + np.exp(-(liking + world.quality + world.leniency[user])[shown]))
     clicks = random.random(size.shown) < click_chances
@@ -149,13 +177,11 @@ def _shares(weights: Array) -> Array:
     return np.asarray(weights / weights.sum())
 
 
-def _make_items(genres: Array, random: np.random.Generator) -> list[Item]:
-    names = list(WORDS)
+def _make_items(world: _World, random: np.random.Generator) -> list[Item]:
     items = []
-    for row, shares in enumerate(genres):
-        main, other = np.argsort(-shares)[:2]
-        beginnings, endings = WORDS[names[main]]
-        title = f"{random.choice(beginnings)} {random.choice(endings)} {random.choice(SERIES)}".strip()
-        attributes = {"genres": f"{names[main]}, {names[other]}"}
-        items.append(Item(item_id=f"item-{row}", title=title, attributes=attributes))
+    for row, (shares, moods) in enumerate(zip(world.genres, (world.moods > 0).astype(int).tolist(), strict=True)):
+        main, other = np.argsort(-shares)[:2].tolist()
+        words = (random.choice(words[mood]) for words, mood in zip((FIRST_WORDS, LAST_WORDS), moods, strict=True))
+        attributes = {"genres": f"{GENRES[main]}, {GENRES[other]}"}
+        items.append(Item(item_id=f"item-{row}", title=" ".join(words), attributes=attributes))
     return items

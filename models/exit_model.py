@@ -22,10 +22,10 @@ from torch.utils.checkpoint import checkpoint
 
 from models.decoder_config import FAMILIES, UnsupportedBackbone, read_decoder_config
 from models.features import FEATURES, FIRST_FEATURES
-from models.prompt import SoftKind
 from models.prompt_batch import PromptBatch
 from models.saved_backbone import check_finite, load_saved_backbone
 from models.tensor_file import check_shapes, declared_shapes
+from models.token_sequence import SoftKind
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -225,21 +225,36 @@ class ExitModel(nn.Module):
         check_finite(model)
         return model.eval()
 
-    def embed(self, token_ids: Tensor, soft_index: Tensor, soft_kinds: Tensor, soft_values: Tensor) -> Tensor:
-        """Input vectors of tokens: words are looked up, soft tokens projected.
+    def embed(
+        self,
+        token_ids: Tensor,
+        soft_index: Tensor,
+        soft_kinds: Tensor,
+        soft_values: Tensor,
+        added_ids: Tensor,
+        added_index: Tensor,
+    ) -> Tensor:
+        """Input vectors of tokens: words are looked up, soft tokens projected. Where soft tokens and added words are, a
+        token's vector is their sum.
 
         Args:
             token_ids: (tokens,).
             soft_index: (soft,) positions of the soft tokens.
             soft_kinds: (soft,) `SoftKind` codes.
             soft_values: (soft, width).
+            added_ids: (added,).
+            added_index: (added,) positions of the added words.
 
         Returns:
             (tokens, hidden).
         """
-        words: Tensor = self.backbone.embed_tokens(token_ids)
-        soft = self.soft(soft_kinds, soft_values.to(self.soft.item.weight.dtype))
-        return words.index_copy_(0, soft_index, soft.to(words.dtype))
+        look_up = self.backbone.embed_tokens
+        words: Tensor = look_up(token_ids)
+        soft = self.soft(soft_kinds, soft_values.to(self.soft.item.weight.dtype)).to(words.dtype)
+        if not len(added_ids):
+            return words.index_copy_(0, soft_index, soft)
+        words = words.index_fill_(0, torch.cat([soft_index, added_index]), 0.0)
+        return words.index_add_(0, soft_index, soft).index_add_(0, added_index, look_up(added_ids))
 
     @property
     def is_silent(self) -> bool:
@@ -249,7 +264,7 @@ class ExitModel(nn.Module):
 
     def forward(self, batch: PromptBatch) -> Tensor:
         """Raw logits (candidates, heads); candidates by prompt, then in the order of its suffixes."""
-        vectors = self.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
+        vectors = self.embed(*batch.inputs)
         hidden = vectors.view(*batch.token_ids.shape, -1)  # (prompts, length, hidden)
         rotation = self.backbone.rotary_emb(hidden, position_ids=batch.positions)
         exits = dict(zip(self.config.exit_layers, self.heads, strict=True))

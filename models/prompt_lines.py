@@ -38,6 +38,8 @@ class Line(NamedTuple):
     pieces: tuple[Tokens | Slot, ...]
     length: int
     """Its tokens, the soft one included, without a title's."""
+    takes_titles: bool
+    """Whether each token of a title is one more."""
 
 
 class ItemLine(NamedTuple):
@@ -60,7 +62,7 @@ class PromptLines:
         past: by answer (no, yes).
         similar_past: by answer.
         voter: by answer.
-        question: its soft token, the statistics, is last.
+        question: its soft token, the statistics, is last. It takes no token of its own where lines are summed.
 
     Args:
         template: the words.
@@ -85,7 +87,8 @@ class PromptLines:
         self.others = self._words(template.others)
         self.voter = [self._words(_filled(template.voter, answer=answer)) for answer in _answers(template)]
         self.candidate = self._item(template.candidate)
-        self.question = self._line(template.question)
+        question = self._line(template.question)
+        self.question = question._replace(length=0) if template.sum_lines else question
 
     def votes(self, voters: Sequence[SimilarUser], most_alone: int) -> list[Tokens]:
         """What similar users did with a candidate: all of them in a sentence, then `most_alone` one by one."""
@@ -124,8 +127,10 @@ class PromptLines:
                 pieces.append(self._words(words))
             if placeholder is not None:
                 pieces.append(TITLE if placeholder == "title" else SOFT)
+        if self._template.sum_lines:
+            return Line(tuple(pieces), 1, takes_titles=False)
         words_alone = sum(len(piece) for piece in pieces if not isinstance(piece, Slot))
-        return Line(tuple(pieces), words_alone + (SOFT in pieces))
+        return Line(tuple(pieces), words_alone + (SOFT in pieces), TITLE in pieces)
 
     def _words(self, text: str) -> Tokens:
         return self._encode(text) if text else []

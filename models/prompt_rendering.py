@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from models.evidence import ItemFacts
-from models.prompt import SoftItem, SoftKind, TokenSequence
+from models.prompt import SoftItem
 from models.text import Text
+from models.token_sequence import SoftKind, TokenSequence
 
 _AROUND_LINE_BREAK: Final = re.compile(r" *\n *")
 
 
 def render(prompt: TokenSequence, text: Text, items: Sequence[SoftItem] = ()) -> str:
-    """A sequence as readable text: words decoded, soft tokens in angle brackets by what they stand for. Line breaks of
-    the template stay.
+    """A sequence as readable text: words decoded, soft tokens in angle brackets by what they stand for, and behind a
+    colon the words that are summed with them. Line breaks of the template stay.
 
     Args:
         prompt: a prefix or a suffix.
@@ -24,15 +25,19 @@ def render(prompt: TokenSequence, text: Text, items: Sequence[SoftItem] = ()) ->
             ⟨its id⟩ if it has none; as ⟨item⟩ where the words of the title follow, or without `items`.
     """
     names = iter(items)
-    soft = {
-        int(position): f"⟨{_soft_name(SoftKind(kind), names, text)}⟩"
-        for position, kind in zip(prompt.soft_positions, prompt.soft_kinds, strict=True)
-    }
+    soft: dict[int, list[str]] = {}
+    for position, kind in zip(prompt.soft_positions.tolist(), prompt.soft_kinds.tolist(), strict=True):
+        soft.setdefault(position, []).append(_soft_name(SoftKind(kind), names, text))
+    added: dict[int, list[int]] = {}
+    for position, token in zip(prompt.added_positions.tolist(), prompt.added_ids.tolist(), strict=True):
+        added.setdefault(position, []).append(token)
     pieces: list[str] = []
     run: list[int] = []
     for position, token in enumerate(prompt.token_ids.tolist()):
-        if position in soft:
-            pieces += [text.decode(run), soft[position]]
+        if position in soft or position in added:
+            told = ", ".join(soft.get(position, ()))
+            words = text.decode(added.get(position, ())).strip()
+            pieces += [text.decode(run), f"⟨{': '.join(filter(None, (told, words)))}⟩"]
             run = []
         else:
             run.append(token)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from models.evidence import CandidateEvidence, ItemFacts, PastItem, SimilarItem, UserEvidence
 from models.prompt_limits import PromptLimits
-from models.prompt_lines import TITLE, ItemLine, PromptLines, Tokens
+from models.prompt_lines import ItemLine, PromptLines, Tokens
 from models.prompt_template import PromptTemplate
 from runtime.errors import PromptTemplateError
 
@@ -47,7 +47,8 @@ class Selection:
         always = template.empty_headings
         prefix = len(lines.opening) + lines.user.length + always * len(lines.history)
         suffix = lines.question.length + always * (len(lines.similar) + len(lines.others))
-        candidate = lines.candidate.with_title.length + limits.candidate_title_tokens
+        told = lines.candidate.with_title
+        candidate = told.length + (limits.candidate_title_tokens if told.takes_titles else 0)
         self._prefix_room = _room("prefix_tokens", limits.prefix_tokens, prefix)
         self._suffix_room = _room("suffix_tokens", limits.suffix_tokens, suffix, candidate)
 
@@ -129,7 +130,7 @@ def _length(lines: ItemLine, item: ItemFacts, title_tokens: int) -> int:
     """Tokens of an item's line, which may show its title or not."""
     title = title_shown(item, title_tokens)
     line = lines.about(title)
-    return line.length + (len(title) if TITLE in line.pieces else 0)
+    return line.length + (len(title) if line.takes_titles else 0)
 
 
 def _room(name: str, limit: int, fixed: int, candidate: int = 0) -> int | None:

@@ -28,7 +28,7 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+)\}")
 TemplateText = Annotated[str, msgspec.Meta(max_length=MOST_CHARACTERS)]
 
 
-class PromptTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class PromptTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """The texts of a prompt. One that is empty leaves its part out.
 
     `{user}`, `{item}` and `{statistics}` are soft tokens, `{title}` the words of a catalogue text, `{answer}` one of
@@ -73,6 +73,9 @@ class PromptTemplate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     evidence directly."""
     empty_headings: bool
     """Whether a heading stands even where nothing follows it."""
+    sum_lines: bool = False
+    """Whether each line with a soft token or a title is one token, whose input vector is the sum of its words', its
+    title's words' and its soft token's: a position tells a whole item. The question goes into the candidate's token."""
 
     def __post_init__(self) -> None:
         for text, rule in _RULES.items():
@@ -219,4 +222,16 @@ WORDS: Final = PromptTemplate(
     empty_headings=False,
 )
 """Plain words, which pre-trained weights know."""
-BUILT_IN: Final = {template.name: template for template in (TERSE, WORDS)}
+COMPACT: Final = msgspec.structs.replace(
+    TERSE,
+    name="compact",
+    history="",
+    similar="",
+    similar_past="{item}{title}{answer}",
+    others="",
+    empty_headings=False,
+    sum_lines=True,
+)
+"""One token an item, as sequence recommenders have it: a model trained from scratch need not learn first which words
+belong together."""
+BUILT_IN: Final = {template.name: template for template in (TERSE, WORDS, COMPACT)}

@@ -18,18 +18,17 @@ from torch import Tensor, nn
 from models.exit_model import ExitModel
 from models.prompt_batch import collate
 from training.batches import Batch, planned
+from training.best_epoch import loss_of
 from training.interrupted import StateFile, TrainingState
 from training.pretrained import PretrainedModel
 from training.processes import Processes
 from training.progress import Reporter
+from training.regression import fit_wide, loss_at_first
 from training.replay import Example
 from training.shards import ShardedExamples
 from training.train_exits import (
     ExitOptions,
-    fit_wide,
     joint_loss,
-    loss_at_first,
-    loss_of,
     predict,
     schedule,
     with_dropout_by_row,

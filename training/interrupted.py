@@ -99,4 +99,5 @@ def identity_of(options: object, examples: Iterable[Example]) -> str:
         digest.update(example.labels.tobytes())
         for part in (example.prompt.prefix, *example.prompt.suffixes):
             digest.update(part.token_ids.tobytes())
+            digest.update(part.added_ids.tobytes())
     return digest.hexdigest()

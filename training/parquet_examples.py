@@ -1,7 +1,7 @@
 """Writes training examples to Parquet files, a file per shard, and reads them back one file at a time.
 
 A row is an example. Its prompt's parts (the prefix, then the suffixes) stand one after the other in each list, and
-`part_tokens` and `part_soft` tell how long each part is. Numbers come back bit by bit as they were.
+`part_tokens`, `part_soft` and `part_added` tell how long each part is. Numbers come back bit by bit as they were.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.prompt import Prompt, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import TokenSequence
 from runtime.errors import CheckpointError, MissingDependency
 from training.replay import Example
 from training.shards import Keep, ShardedExamples, shard_count, with_shard_numbers
@@ -26,10 +27,13 @@ COLUMNS: Final = {
     "events": np.int64,
     "part_tokens": np.int32,
     "part_soft": np.int32,
+    "part_added": np.int32,
     "token_ids": np.int32,
     "soft_positions": np.int32,
     "soft_kinds": np.int8,
     "soft_values": np.float32,
+    "added_ids": np.int32,
+    "added_positions": np.int32,
 }
 """Lists of numbers: one list per example in each."""
 _WIDTH: Final = "soft_width"
@@ -110,16 +114,19 @@ class ParquetShard(Sequence[Example]):
         row = range(len(self))[place]
         part = {name: lists.of(row) for name, lists in self._lists.items()}
         soft_values = part["soft_values"].reshape(-1, self._width)
-        tokens = np.cumsum([0, *part["part_tokens"]])
-        soft = np.cumsum([0, *part["part_soft"]])
+        tokens, soft, added = (np.cumsum([0, *part[f"part_{kind}"]]) for kind in ("tokens", "soft", "added"))
         prefix, *suffixes = [
             TokenSequence(
                 part["token_ids"][first:end],
                 part["soft_positions"][first_soft:end_soft],
                 part["soft_kinds"][first_soft:end_soft],
                 soft_values[first_soft:end_soft],
+                part["added_ids"][first_added:end_added],
+                part["added_positions"][first_added:end_added],
             )
-            for (first, end), (first_soft, end_soft) in zip(pairwise(tokens), pairwise(soft), strict=True)
+            for (first, end), (first_soft, end_soft), (first_added, end_added) in zip(
+                pairwise(tokens), pairwise(soft), pairwise(added), strict=True
+            )
         ]
         return Example(Prompt(prefix, suffixes), part["labels"], part["events"])
 
@@ -174,6 +181,8 @@ def _numbers(name: str, example: Example) -> NDArray[Any]:
         return np.array([len(part) for part in parts])
     if name == "part_soft":
         return np.array([len(part.soft_kinds) for part in parts])
+    if name == "part_added":
+        return np.array([len(part.added_ids) for part in parts])
     return np.concatenate([getattr(part, name).ravel() for part in parts])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from models.prompt import PromptLimits
-from models.prompt_template import TERSE, WORDS, PromptTemplate
+from models.prompt_template import COMPACT, TERSE, WORDS, PromptTemplate
 from training.calibrate import CalibrationOptions
 from training.train_exits import ExitOptions
 from training.train_graph import GraphOptions
@@ -45,10 +45,24 @@ GRADED_HISTORY_LENGTH: Final = 200
 """Past interactions kept per user where events have grades: what a rating says holds for long, while among clicks the
 latest tell more of what a user looks for now (docs/decisions/grades.md)."""
 DEMO: Final = Preset(
-    limits=PromptLimits(title_tokens=0, candidate_title_tokens=8),
+    template=COMPACT,
+    limits=PromptLimits(
+        title_tokens=8, candidate_title_tokens=8, similar_title_tokens=8, similar_users_shown=0, similar_items=0
+    ),
     graph=GraphOptions(steps=400, regularisation=1e-3),
-    exits=ExitOptions(hidden=64, intermediate=128, exit_layers=(1, 2, 4), epochs=3, batch_tokens=4_096),
-    vocabulary=600,
+    exits=ExitOptions(
+        hidden=64,
+        intermediate=128,
+        exit_layers=(1, 2, 4),
+        epochs=8,
+        batch_tokens=1_024,
+        initial_std=0.1,
+        weight_decay=0.2,
+        depth_decay=1.0,
+        distillation=0.0,
+        regression_first=False,
+        patience=2,
+    ),
 )
 """For the built-in synthetic data: less than two minutes on two cores."""
 STANDARD: Final = Preset(

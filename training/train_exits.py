@@ -9,7 +9,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 import numpy as np
 import torch
@@ -17,21 +16,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig
 
-from evaluation.metrics import log_loss
-from models.exit_model import ExitConfig, ExitHead, ExitModel
+from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
-from models.prompt import SoftKind
 from models.prompt_batch import PromptBatch, collate
+from models.token_sequence import SoftKind
 from training.batches import as_shards, batches, planned
-from training.logistic import fit_logistic
+from training.best_epoch import BestEpoch, loss_of
+from training.regression import begin_together, fit_wide, loss_at_first
 from training.replay import Example
-
-WIDE_PENALTY: Final = 1.0
-"""Half the cost of each squared weight of the regression on the standardised statistics."""
-_MOST_FOR_WIDE: Final = 1 << 19
-"""Candidates that the regression on the statistics is fitted to: far more than its few weights need."""
-_SMALLEST_SCALE: Final = 1e-3
-"""A statistic that hardly varies in training gets no large weight for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +34,14 @@ class ExitOptions:
     intermediate: int = 256
     attention_heads: int = 4
     exit_layers: tuple[int, ...] = (1, 2, 4)
+    initial_std: float = 0.02
+    """Standard deviation of the initial weights."""
     epochs: int = 3
+    patience: int = 1
+    """So many epochs in a row without improvement end the training."""
+    regression_first: bool = True
+    """Whether the regression on the statistics stays as it is fitted, and layers learn what it cannot tell; else all of
+    them learn together (docs/decisions/wide-and-deep.md)."""
     batch_tokens: int = 8_192
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -72,42 +71,10 @@ def new_model(options: ExitOptions, vocabulary: int, embedding_dim: int) -> Exit
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         use_cache=False,
+        initializer_range=options.initial_std,
     )
     exits = ExitConfig(options.exit_layers, embedding_dim, max(embedding_dim, len(FEATURES)), len(FEATURES), wide=True)
     return ExitModel.from_config(decoder, exits)
-
-
-@torch.no_grad()
-def fit_wide(model: ExitModel, examples: Sequence[Example]) -> None:
-    """Fits the wide part, a logistic regression on the statistics, and lets every head begin with its answer: heads add
-    nothing at first. The wide part stays as it is from here on, and the layers learn what it cannot tell.
-    """
-    if model.wide is None:
-        return
-    statistics, labels = _statistics(examples, model.config.statistics)
-    mean, scale = statistics.mean(axis=0), np.maximum(statistics.std(axis=0), _SMALLEST_SCALE)
-    standardised = (statistics - mean) / scale
-    weights = fit_logistic(np.column_stack([standardised, np.ones(len(labels))]), labels, WIDE_PENALTY)
-    slopes = weights[:-1] / scale
-    model.wide.weight.copy_(torch.from_numpy(slopes[None]))
-    model.wide.bias.fill_(weights[-1] - slopes @ mean)
-    model.wide.requires_grad_(requires_grad=False)
-    for head in model.heads:
-        if isinstance(head, ExitHead):
-            nn.init.zeros_(head.linear.weight)
-            nn.init.zeros_(head.linear.bias)
-
-
-def _statistics(examples: Sequence[Example], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Statistics (candidates, count) and labels (candidates,) of the first examples; of shards these are any."""
-    statistics, labels, candidates = [], [], 0
-    for example in examples:
-        statistics.append(example.prompt.statistics(count))
-        labels.append(example.labels)
-        candidates += len(example)
-        if candidates >= _MOST_FOR_WIDE:
-            break
-    return np.concatenate(statistics), np.concatenate(labels)
 
 
 def train_exits(
@@ -118,9 +85,9 @@ def train_exits(
     seed: int,
     on_step: Callable[[int, str], None] = lambda _candidates, _note: None,
 ) -> ExitModel:
-    """The model after the epoch with the lowest validation loss; stops at the first epoch without improvement.
+    """The model after the epoch with the lowest validation loss; stops after `patience` epochs without improvement.
 
-    It is the regression on the statistics alone (`fit_wide`) where layers do not improve on that.
+    It is the regression on the statistics alone (`fit_wide`) where no epoch is better than that.
 
     Args:
         model: to train; changed in place.
@@ -131,14 +98,18 @@ def train_exits(
         on_step: called after each batch with its number of candidates and a note about the loss.
     """
     fit_wide(model, examples)
+    best, epochs = (
+        copy.deepcopy(model.state_dict()),
+        BestEpoch(loss_at_first(model, validation), options.patience, begins_there=options.regression_first),
+    )
+    if not options.regression_first:
+        begin_together(model, seed)
     random = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(_parameter_groups(model, options), betas=(0.9, 0.98))
     rates = [group["lr"] for group in optimiser.param_groups]
     plan = planned(as_shards(examples).tokens, options.batch_tokens, np.random.default_rng(seed))
     steps = options.epochs * sum(1 for _ in plan)
-    average = copy.deepcopy(model)
-    best, step = copy.deepcopy(model.state_dict()), 0
-    best_loss = loss_at_first(model, validation)
+    average, step = copy.deepcopy(model), 0
     for _ in range(options.epochs):
         model.train()
         for batch in batches(examples, options.batch_tokens, random):
@@ -148,10 +119,10 @@ def train_exits(
             _follow(average, model, min(options.averaging, (1 + step) / (10 + step)))
             step += 1
             on_step(sum(len(example) for example in batch), f"loss {loss:.4f}")
-        validation_loss = loss_of(validation, predict(average, validation, options.batch_tokens)[:, -1])
-        if not validation_loss < best_loss:  # also where it is no number
+        if epochs.take(loss_of(validation, predict(average, validation, options.batch_tokens)[:, -1])):
+            best = copy.deepcopy(average.state_dict())
+        if epochs.is_over:
             break
-        best, best_loss = copy.deepcopy(average.state_dict()), validation_loss
     model.load_state_dict(best)
     return model.eval()
 
@@ -245,8 +216,11 @@ def with_dropout(batch: PromptBatch, options: ExitOptions, random: np.random.Gen
 
     Statistics, where answers are read, stay as they are.
     """
-    soft = torch.from_numpy(random.random(len(batch.soft_kinds)))
-    return _dropped(batch, options, soft, torch.from_numpy(random.random(tuple(batch.token_ids.shape))))
+    soft, words, added = (
+        torch.from_numpy(random.random(tuple(part.shape)))
+        for part in (batch.soft_kinds, batch.token_ids, batch.added_ids)
+    )
+    return _dropped(batch, options, soft, words, added)
 
 
 def with_dropout_by_row(
@@ -255,17 +229,30 @@ def with_dropout_by_row(
     """The same with a generator per row: what a row loses does not depend on the rows beside it."""
     length = batch.token_ids.shape[1]
     draws = torch.from_numpy(np.stack([random.random(length) for random in randoms]))  # (rows, length)
-    return _dropped(batch, options, draws.flatten()[batch.soft_index], draws)
+    counts = np.bincount(batch.added_index.numpy() // length, minlength=len(randoms)).tolist()
+    added = np.concatenate([random.random(count) for random, count in zip(randoms, counts, strict=True)])
+    return _dropped(batch, options, draws.flatten()[batch.soft_index], draws, torch.from_numpy(added))
 
 
-def _dropped(batch: PromptBatch, options: ExitOptions, soft_draws: Tensor, word_draws: Tensor) -> PromptBatch:
-    """Without what has a number from [0, 1) below its share: (soft,) for soft tokens, (rows, length) for words."""
+def _dropped(
+    batch: PromptBatch, options: ExitOptions, soft_draws: Tensor, word_draws: Tensor, added_draws: Tensor
+) -> PromptBatch:
+    """Without what has a number from [0, 1) below its share.
+
+    Args:
+        batch: of prompts.
+        options: the shares.
+        soft_draws: (soft,) for soft tokens.
+        word_draws: (rows, length) for words.
+        added_draws: (added,) for added words.
+    """
     dropped = (soft_draws < options.embedding_dropout) & (batch.soft_kinds != SoftKind.STATISTICS)
     words = word_draws < options.word_dropout
     return replace(
         batch,
         soft_values=batch.soft_values.masked_fill(dropped[:, None], 0.0),
         token_ids=batch.token_ids.masked_fill(words, 0),
+        added_ids=batch.added_ids.masked_fill(added_draws < options.word_dropout, 0),
     )
 
 
@@ -273,21 +260,3 @@ def _follow(average: ExitModel, model: ExitModel, decay: float) -> None:
     with torch.no_grad():
         for kept, current in zip(average.parameters(), model.parameters(), strict=True):
             kept.lerp_(current, 1 - decay)
-
-
-def loss_at_first(model: ExitModel, examples: Sequence[Example]) -> float:
-    """Log loss of the regression on the statistics, whose answer all heads give at first: no layer has to run. Without
-    a regression it is infinite, so that the first epoch is better.
-    """
-    if model.wide is None:
-        return math.inf
-    statistics = np.concatenate([example.prompt.statistics(model.config.statistics) for example in examples])
-    with torch.no_grad():
-        logits = model.wide(torch.from_numpy(statistics).float().to(model.wide.weight.device))
-    return loss_of(examples, logits[:, 0].cpu().numpy())
-
-
-def loss_of(examples: Sequence[Example], logits: np.ndarray) -> float:
-    """Log loss of raw logits (candidates,)."""
-    labels = np.concatenate([example.labels for example in examples])
-    return log_loss(labels, 1 / (1 + np.exp(-logits)))

@@ -13,7 +13,7 @@ from benchmarks.ablations import EVIDENCE_REFERENCE, QUICK, SKIPPED, Options, me
 from benchmarks.quality_peers import embeddings_alone
 from event_data.synthetic import SyntheticSize, synthetic_log
 from models.features import EVIDENCE_FEATURES, FEATURES, GRAPH_FEATURES
-from models.prompt import SoftKind
+from models.token_sequence import SoftKind
 from training.progress import Silent
 
 LOG = synthetic_log(SyntheticSize(users=40, items=30, sessions=150, shown=8))

@@ -14,8 +14,9 @@ from benchmarks.engine_inputs import vectors_of, without_layers
 from benchmarks.engine_llama import FORMATS, LlamaCpp, LlamaCppFailed, in_format, is_installed, write_gguf
 from benchmarks.engine_shapes import neutral_calibration
 from models.exit_model import ExitConfig, ExitModel
-from models.prompt import Prompt, SoftKind
+from models.prompt import Prompt
 from models.prompt_batch import collate
+from models.token_sequence import SoftKind
 from tests.worker.engine.conftest import EMBEDDING_DIM, SMALL, VOCABULARY, WIDTH, random_sequence
 from worker.engine.settings import EngineSettings
 

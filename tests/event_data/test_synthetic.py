@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from evaluation.metrics import auc
-from event_data.synthetic import SyntheticSize, synthetic_log
+from event_data.synthetic import FIRST_WORDS, LAST_WORDS, SyntheticSize, synthetic_log
 
 SMALL = SyntheticSize(users=60, items=50, sessions=400)
 
@@ -25,17 +25,40 @@ def test_events_are_in_order_of_time_with_distinct_ids_and_known_items():
     assert all(item.title for item in log.items)
 
 
-def test_a_users_own_past_tells_about_their_next_click():
-    """Clicks on a genre in the first half predict clicks on it in the second."""
-    log = synthetic_log()
-    genre = {item.item_id: item.attributes["genres"].split(",")[0] for item in log.items}
+def past_rates(log, kind):
+    """AUC in the second half of each user's click rate in the first half on items of the same kind."""
     half = len(log.interactions) // 2
-    liking: dict[tuple[str, str], list[bool]] = {}
+    liking: dict[tuple[str, object], list[bool]] = {}
     for event in log.interactions[:half]:
-        liking.setdefault((event.user_id, genre[event.item_id]), []).append(event.positive)
-    known = [event for event in log.interactions[half:] if (event.user_id, genre[event.item_id]) in liking]
-    rates = [liking[event.user_id, genre[event.item_id]] for event in known]
-    assert auc([event.positive for event in known], [sum(rate) / len(rate) for rate in rates]) > 0.6
+        liking.setdefault((event.user_id, kind[event.item_id]), []).append(event.positive)
+    known = [event for event in log.interactions[half:] if (event.user_id, kind[event.item_id]) in liking]
+    rates = [liking[event.user_id, kind[event.item_id]] for event in known]
+    return auc([event.positive for event in known], [sum(rate) / len(rate) for rate in rates])
+
+
+def test_a_users_own_past_tells_about_their_next_click_through_the_combination_of_words():
+    """Whether a title's moods agree tells more than either mood alone, and than the genre."""
+    log = synthetic_log()
+    words = {item.item_id: item.title.split() for item in log.items}
+    first = {name: one in FIRST_WORDS[1] for name, (one, _) in words.items()}
+    last = {name: other in LAST_WORDS[1] for name, (_, other) in words.items()}
+    agree = past_rates(log, {name: first[name] == last[name] for name in words})
+    assert agree > 0.6
+    genres = {item.item_id: item.attributes["genres"].split(",")[0] for item in log.items}
+    for alone in (genres, first, last):
+        assert 0.5 < past_rates(log, alone) < agree - 0.02
+
+
+def test_most_items_are_gone_within_days():
+    """Three of four that were shown at all are not shown in more than a third of the time."""
+    log = synthetic_log()
+    seen: dict[str, list[int]] = {}
+    for event in log.interactions:
+        seen.setdefault(event.item_id, []).append(event.event_time_ms)
+    spans = np.array([max(times) - min(times) for times in seen.values()])
+    whole = log.interactions[-1].event_time_ms - log.interactions[0].event_time_ms
+    assert (spans < whole / 3).mean() > 0.75
+    assert (spans > 0.9 * whole).any()
 
 
 def test_clicks_happen_as_often_as_their_probabilities_say():

@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, Pretrain
 from models.decoder_config import UnsupportedBackbone
 from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
-from models.prompt import Prompt, SoftKind, TokenSequence
+from models.prompt import Prompt
 from models.prompt_batch import collate
+from models.token_sequence import SoftKind, TokenSequence
 
 WIDTH = len(FEATURES)
 CONFIG = ExitConfig((1, 2), 6, WIDTH, WIDTH)
@@ -73,10 +74,30 @@ def test_batching_and_sharing_change_nothing(model, prompts):
 
 
 @torch.inference_mode()
+def test_a_position_with_several_words_and_soft_tokens_is_their_sum(model):
+    """Whatever its own token id says; where nothing is added, a word is looked up."""
+    random = np.random.default_rng(5)
+    values = random.standard_normal((3, WIDTH)).astype(np.float32)
+    part = TokenSequence(
+        np.array([9, 0, 5], np.int32),
+        np.array([0, 1, 1], np.int32),
+        np.array([SoftKind.USER, SoftKind.ITEM, SoftKind.STATISTICS], np.int8),
+        values,
+        np.array([7, 8, 8], np.int32),
+        np.array([0, 1, 1], np.int32),
+    )
+    batch = collate([Prompt(sequence(random, 2), [part])])
+    words = model.backbone.embed_tokens.weight
+    soft = model.soft(batch.soft_kinds[1:], batch.soft_values[1:])
+    expected = torch.stack([soft[0] + words[7], soft[1] + soft[2] + 2 * words[8], words[5]])
+    torch.testing.assert_close(model.embed(*batch.inputs)[2:], expected)
+
+
+@torch.inference_mode()
 def test_the_deepest_head_reads_what_transformers_computes(model, prompts):
     """One prefix with one suffix is a plain causal sequence: the backbone's own forward agrees."""
     batch = collate([Prompt(prompts[0].prefix, prompts[0].suffixes[:1])])
-    vectors = model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
+    vectors = model.embed(*batch.inputs)
     hidden = model.backbone(inputs_embeds=vectors[None]).last_hidden_state[0, -1]
     # A fresh final head starts with the backbone's own norm, which that forward has applied already.
     torch.testing.assert_close(model(batch)[0, -1], model.heads[-1].linear(hidden)[0], atol=1e-5, rtol=1e-5)

@@ -27,11 +27,12 @@ from models.features import (
     evidence_features,
     graph_features,
 )
-from models.prompt import PromptBuilder, PromptLimits, SoftKind
+from models.prompt import PromptBuilder, PromptLimits
 from models.prompt_lines import fixed_texts
 from models.prompt_rendering import render
-from models.prompt_template import TERSE, WORDS
+from models.prompt_template import COMPACT, TERSE, WORDS
 from models.text import START_TOKEN, Text
+from models.token_sequence import SoftKind
 
 DIM = 4
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
@@ -71,6 +72,25 @@ def test_prefix_and_suffix_read_as_laid_out():
     assert render(prompt.suffixes[0], TEXT) == (
         "similar ⟨item⟩ no others yes candidate ⟨item⟩ Crooked Alibi click ⟨statistics⟩"
     )
+
+
+def test_a_compact_prompt_has_a_token_an_item():
+    """Embedding, title and outcome of an item share one position; the statistics go into the candidate's."""
+    past = PastItem(item("a", "Silent Galaxy"), positive=True)
+    user = UserEvidence("u", np.ones(DIM, np.float32), recent=[past, PastItem(item("b"), positive=False)])
+    candidate = CandidateEvidence(item("c", "Crooked Alibi"), past=[past], similar_users=[SimilarUser("v", 0.8, True)])
+    compact = PromptBuilder(TEXT, DIM, replace(LIMITS, similar_title_tokens=2), template=COMPACT)
+    prompt = compact.build(Evidence(user, [candidate]))
+    prefix, (suffix,) = prompt.prefix, prompt.suffixes
+    assert render(prefix, TEXT) == "⟨user: user⟩ ⟨item: Silent Galaxy yes⟩ ⟨item: no⟩"
+    assert render(suffix, TEXT) == "⟨item: Silent Galaxy yes⟩ yes ⟨item, statistics: candidate Crooked Alibi click⟩"
+    assert (len(prefix), len(suffix)) == (4, 3)  # the start token, which shows nothing, is the first
+    assert not prefix.token_ids[1:].any()
+    words = [TEXT.encode(word) for word in ("candidate", "Crooked Alibi", "click")]
+    assert suffix.added_ids[suffix.added_positions == 2].tolist() == [token for word in words for token in word]
+    assert suffix.soft_positions.tolist() == [0, 2, 2]
+    told = compact.soft_items(Evidence(user, [candidate]))
+    assert render(suffix, TEXT, told[1]) == render(suffix, TEXT)
 
 
 def test_a_prompt_in_words_reads_like_a_text():
@@ -171,7 +191,7 @@ def test_arrays_of_a_prompt_have_the_types_that_batches_are_made_of(candidates):
     """Tokens and positions are int32, kinds int8, values float32, lengths int64, with and without candidates."""
     prompt = builder().build(Evidence(UserEvidence("u"), candidates))
     for part in (prompt.prefix, *prompt.suffixes):
-        assert [array.dtype for array in astuple(part)] == [np.int32, np.int32, np.int8, np.float32]
+        assert [array.dtype for array in astuple(part)] == [np.int32, np.int32, np.int8, np.float32, np.int32, np.int32]
         assert not part.token_ids[part.soft_positions].any()
     assert prompt.suffix_lengths.dtype == np.int64
     assert prompt.suffix_lengths.shape == (len(candidates),)

@@ -22,11 +22,12 @@ from models.evidence import (
     SimilarUser,
     UserEvidence,
 )
-from models.prompt import PromptBuilder, PromptLimits, SoftKind
+from models.prompt import PromptBuilder, PromptLimits
 from models.prompt_lines import fixed_texts
 from models.prompt_selection import Section, fitted
 from models.prompt_template import BUILT_IN, TERSE
 from models.text import Text
+from models.token_sequence import SoftKind
 from runtime.errors import PromptTemplateError
 
 DIM = 4
@@ -115,6 +116,7 @@ def test_a_prompt_is_never_longer_than_its_limits(template, recent, candidate, a
     (bare,) = unlimited.build(Evidence(UserEvidence("u"), [CandidateEvidence(candidate.item)])).suffixes
     end = pieces(bare)[2 * template.empty_headings : -1]  # two headings of a token each stand even there
     assert pieces(cut.suffixes[0])[-len(end) - 1 : -1] == end
+    assert bare.added_ids.tolist() == cut.suffixes[0].added_ids[-len(bare.added_ids) or len(cut.suffixes[0]) :].tolist()
     np.testing.assert_array_equal(cut.suffixes[0].soft_values[-1], whole.suffixes[0].soft_values[-1])
     again = limited.build(evidence)
     assert same(again.prefix, cut.prefix)
@@ -128,6 +130,9 @@ def least_limits(template):
     """The lowest limits that a builder takes, as its errors tell them."""
     found = []
     for name in ("prefix_tokens", "suffix_tokens"):
+        if template.sum_lines and name == "suffix_tokens":  # candidate and question are one token
+            found.append(1)
+            continue
         with pytest.raises(PromptTemplateError, match=f"{name} 1 is too low") as raised:
             PromptBuilder(TEXT, DIM, replace(LIMITS, **{name: 1}), template=template)
         found.append(int(str(raised.value).split(" tokens alone")[0].split()[-1]))
@@ -142,8 +147,13 @@ def same(one, other):
 def pieces(sequence):
     """Tokens in order; of a soft one its kind and its first number."""
     told = [(token,) for token in sequence.token_ids.tolist()]
+    soft = {}
     for at, kind, values in zip(sequence.soft_positions, sequence.soft_kinds, sequence.soft_values, strict=True):
-        told[at] = (-1, int(kind), float(values[0]))
+        soft[at] = (*soft.get(at, (-1,)), int(kind), float(values[0]))
+    for at, of_token in soft.items():
+        told[at] = of_token
+    for at, token in zip(sequence.added_positions, sequence.added_ids, strict=True):
+        told[at] = (*told[at], int(token))
     return told
 
 

@@ -18,14 +18,17 @@ def log():
 def preset():
     """Hyperparameters that train within seconds."""
     from models.prompt import PromptLimits
+    from models.prompt_template import TERSE
     from training.presets import DEMO
+    from training.train_exits import ExitOptions
 
     return replace(
         DEMO,
         limits=PromptLimits(recent_items=6, title_tokens=0, candidate_title_tokens=4),
         graph=replace(DEMO.graph, dim=8, steps=20),
-        exits=replace(
-            DEMO.exits, hidden=16, intermediate=32, attention_heads=2, exit_layers=(1, 2), epochs=1, batch_tokens=2_048
+        template=TERSE,
+        exits=ExitOptions(
+            hidden=16, intermediate=32, attention_heads=2, exit_layers=(1, 2), epochs=1, batch_tokens=2_048
         ),
         vocabulary=400,
     )

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.prompt import Prompt, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import TokenSequence
 from training.batches import batches, tokens_of
 from training.replay import Example
 

@@ -6,7 +6,8 @@ import pytest
 from evaluation.metrics import auc, expected_calibration_error, log_loss, log_losses
 from models.calibration import confidence_features, sigmoid
 from models.features import FEATURES, GRAPH_FEATURES, as_unknown
-from models.prompt import Prompt, SoftKind, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import SoftKind, TokenSequence
 from training.calibrate import NEVER, CalibrationOptions, HeldOut, calibrate
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
 from training.learn_then_test import betting_p_value

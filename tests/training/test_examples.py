@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from models.features import GRAPH_FEATURES
-from models.prompt import SoftKind
 from models.prompt_rendering import render
 from models.prompt_template import WORDS
+from models.token_sequence import SoftKind
 from training.examples import graph_end, make_examples
 from training.progress import Silent
 

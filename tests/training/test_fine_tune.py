@@ -23,8 +23,9 @@ from training.presets import PRETRAINED
 from training.pretrained import PretrainedModel, PretrainedOptions
 from training.processes import Processes
 from training.progress import Silent
+from training.regression import fit_wide, loss_at_first
 from training.train import train
-from training.train_exits import fit_wide, loss_at_first, predict
+from training.train_exits import predict
 from training.train_graph import train_graph
 
 CPU = torch.device("cpu")

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.prompt import Prompt, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import TokenSequence
 from runtime.errors import CheckpointError
 from training import shards
 from training.batches import batches
@@ -32,6 +33,8 @@ def sequence(random, length, soft):
         np.sort(random.permutation(length)[:soft]).astype(np.int32),
         random.integers(0, 3, soft, np.int8),
         values,
+        added := random.integers(0, 50_000, 2 * soft, np.int32),
+        np.sort(random.integers(0, max(length, 1), len(added), np.int32)),
     )
 
 
@@ -86,6 +89,8 @@ def test_prompts_have_no_field_that_files_leave_out():
         "soft_positions",
         "soft_kinds",
         "soft_values",
+        "added_ids",
+        "added_positions",
     ]
     assert list(Prompt.__dataclass_fields__) == ["prefix", "suffixes", "suffix_lengths"]
     assert list(Example.__dataclass_fields__) == ["prompt", "labels", "events"]

@@ -85,5 +85,5 @@ def test_a_file_that_is_no_toml_is_told(tmp_path):
 
 def test_a_name_that_is_none_tells_those_that_are():
     """A mistyped name is taken for a file that is not there."""
-    with pytest.raises(PromptTemplateError, match=r"--prompt wrods: No such file.*one of terse, words, or a file"):
+    with pytest.raises(PromptTemplateError, match=r"--prompt wrods: No such file.*terse, words, compact, or a file"):
         with_prompt(DEMO, "wrods")

@@ -12,14 +12,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from models.exit_model import ExitModel
-from models.prompt import SoftKind
 from models.prompt_batch import collate
+from models.token_sequence import SoftKind
 from training.examples import make_examples
 from training.progress import Silent
+from training.regression import WIDE_PENALTY, begin_together, fit_wide
 from training.train_exits import (
-    WIDE_PENALTY,
     _parameter_groups,
-    fit_wide,
     joint_loss,
     new_model,
     predict,
@@ -93,15 +92,49 @@ def test_every_head_begins_with_the_regression_on_the_statistics(sets, preset, t
         np.testing.assert_allclose(answers, expected, atol=0.05)  # the intercept is penalised as well
 
 
+def test_learning_together_everything_begins_at_nothing_and_all_of_it_trains(sets, preset, text, graph):
+    """The regression too: what is kept is neither the fitted one nor without heads."""
+    options = replace(preset.exits, regression_first=False, epochs=40, averaging=0.0, learning_rate=0.01)
+    options = replace(options, patience=options.epochs)
+    begun, fitted = fresh_model(preset, text, graph), fresh_model(preset, text, graph)
+    fit_wide(fitted, sets.train)
+    begin_together(begun, seed=0)
+    assert not begun.wide.weight.any()
+    assert not begun.wide.bias.any()
+    assert begun.wide.weight.requires_grad
+    assert all(head.linear.weight.any() for head in begun.heads)
+    kept = train_exits(fresh_model(preset, text, graph), sets.train, sets.train, options, seed=0)
+    assert not kept.is_silent
+    assert kept.wide.weight.any()
+    assert not torch.allclose(kept.wide.weight, fitted.wide.weight, atol=1e-2)
+    first = train_exits(
+        fresh_model(preset, text, graph), sets.train, sets.train, replace(options, regression_first=True), 0
+    )
+    assert torch.equal(first.wide.weight, fitted.wide.weight)
+
+
+def test_where_learning_together_is_no_better_the_regression_is_kept(sets, preset, text, graph):
+    """It is fitted before, and compared with every epoch."""
+    options = replace(preset.exits, regression_first=False, learning_rate=0.0)
+    model, fitted = fresh_model(preset, text, graph), fresh_model(preset, text, graph)
+    fit_wide(fitted, sets.train)
+    kept = train_exits(model, sets.train, sets.to_fit, options, 0)
+    assert kept.is_silent
+    assert torch.equal(kept.wide.weight, fitted.wide.weight)
+
+
 def test_where_layers_do_not_improve_on_the_regression_it_is_kept(sets, preset, text, graph):
-    """Where validation asks for the opposite of what is learned, training stops and takes nothing of it."""
-    opposite = [replace(example, labels=1 - example.labels) for example in sets.to_fit]
+    """Where clicks are as likely as the regression says, training stops after an epoch and takes nothing of it."""
     options = replace(preset.exits, epochs=3, averaging=0.0, learning_rate=0.02)
-    model = fresh_model(preset, text, graph)
-    trained = []
-    kept = train_exits(model, sets.train, opposite, options, 0, lambda candidates, _: trained.append(candidates))
+    model, trained, expected = fresh_model(preset, text, graph), [], []
+    fit_wide(model, sets.train)
+    random = np.random.default_rng(0)
+    for example in sets.to_fit:
+        rates = 1 / (1 + np.exp(-predict(model, [example])[:, -1]))
+        expected += [replace(example, labels=(random.random(len(rates)) < rates).astype(np.float32)) for _ in range(40)]
+    kept = train_exits(model, sets.train, expected, options, 0, lambda candidates, _: trained.append(candidates))
     assert sum(trained) == sum(len(example) for example in sets.train)
-    assert not any(head.linear.weight.any() for head in kept.heads)
+    assert kept.is_silent
 
 
 def test_the_epoch_that_did_best_on_the_validation_examples_is_kept(sets, preset, text, graph):
@@ -128,7 +161,8 @@ def test_the_moving_average_of_the_weights_is_kept(sets, preset, text, graph):
     """After each step the average moves by 1 - `averaging` towards the weights, at first by more."""
     options = replace(preset.exits, averaging=0.3)
     model = fresh_model(preset, text, graph)
-    average, steps = torch.zeros_like(model.heads[0].linear.weight), itertools.count()  # heads begin at zero
+    model = ExitModel(model.backbone, replace(model.config, wide=False))  # so that the first epoch is kept
+    average, steps = model.heads[0].linear.weight.detach().clone(), itertools.count()
 
     def on_step(*_):
         step = next(steps)

@@ -6,20 +6,49 @@ import torch
 from sklearn.linear_model import Ridge
 
 from evaluation.metrics import auc
-from event_data.synthetic import synthetic_log
+from event_data.event_log import EventLog
+from event_data.synthetic import START_MS
 from models.lightgcn import both_directions, propagate
-from schemas.messages import Interaction
+from schemas.messages import Interaction, Item
 from training.examples import graph_end
 from training.rank_items import RankingOptions
 from training.tokenizer import fit_tokenizer
 from training.train_graph import GraphOptions, train_graph
 
 
+def topical_log():
+    """Titles tell an item's topic, and a user likes topics: what embeddings from words are there for."""
+    random = np.random.default_rng(5)
+    topics = random.integers(8, size=150)
+    tastes = random.choice([-1.5, 1.5], (300, 8))
+    words = [
+        [f"{topic}{letter}" for letter in "abcdef"]
+        for topic in ("sea", "star", "law", "pan", "war", "way", "song", "leaf")
+    ]
+    titles = [" ".join(random.choice(words[topic], 3)) for topic in topics]
+    items = [Item(item_id=f"item-{row}", title=title) for row, title in enumerate(titles)]
+    events = []
+    for number in range(20_000):
+        user, item = random.integers(300), random.integers(150)
+        clicked = random.random() < 1 / (1 + np.exp(-tastes[user, topics[item]]))
+        events.append(
+            Interaction(
+                event_id=str(number),
+                user_id=f"user-{user}",
+                item_id=f"item-{item}",
+                kind="click" if clicked else "impression",
+                event_time_ms=START_MS + 1_000 * number,
+                positive=bool(clicked),
+            )
+        )
+    return EventLog("topical", items, interactions=events)
+
+
 @pytest.fixture(scope="module")
 def trained():
-    """The synthetic log, a graph fitted to its first half, and the tokenizer."""
+    """A log, a graph fitted to its first half, and the tokenizer."""
     torch.manual_seed(0)
-    log = synthetic_log()
+    log = topical_log()
     text = fit_tokenizer(log.items, 600)
     half = log.interactions[: len(log.interactions) // 2]
     return log, train_graph(half, log.items, text, GraphOptions(dim=16, steps=150, regularisation=1e-3)), text

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.prompt import Prompt, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import TokenSequence
 from worker.engine.prefix import Stretch, unnamed_stretches
 from worker.engine.scoring_job import ScoringJob
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.prompt import TokenSequence
+from models.token_sequence import TokenSequence
 from worker.engine.part import Part
 from worker.engine.prefix import Stretch
 

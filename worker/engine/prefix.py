@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from models.prompt import TokenSequence
+from msgspec.structs import astuple
+
+from models.token_sequence import TokenSequence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +83,7 @@ class Stretch:
 
 def unnamed_stretches(prefix: TokenSequence) -> list[Stretch]:
     """The prefix for one part alone, which nothing is kept of between requests."""
-    return [Stretch(_between(prefix, start, stop)) for start, stop in pairwise(_cuts(0, len(prefix)))]
+    return [Stretch(prefix.between(start, stop)) for start, stop in pairwise(_cuts(0, len(prefix)))]
 
 
 def stretches_of(prefix: TokenSequence) -> list[Stretch]:
@@ -95,7 +97,7 @@ def stretches_of(prefix: TokenSequence) -> list[Stretch]:
     if shared >= SHARED_TOKENS:
         cuts = _cuts(0, shared)[:-1] + _cuts(shared, len(prefix))
     return [
-        Stretch(_between(prefix, start, stop), content_key(_between(prefix, 0, stop), start))
+        Stretch(prefix.between(start, stop), content_key(prefix.between(0, stop), start))
         for start, stop in pairwise(cuts)
     ]
 
@@ -104,21 +106,8 @@ def _cuts(start: int, stop: int) -> list[int]:
     return [*range(start, max(stop, start + 1), STRETCH_TOKENS), stop]
 
 
-def _between(prefix: TokenSequence, start: int, stop: int) -> TokenSequence:
-    """Its tokens from one position up to another."""
-    if (start, stop) == (0, len(prefix)):
-        return prefix
-    soft = (prefix.soft_positions >= start) & (prefix.soft_positions < stop)
-    return TokenSequence(
-        prefix.token_ids[start:stop],
-        prefix.soft_positions[soft] - start,
-        prefix.soft_kinds[soft],
-        prefix.soft_values[soft],
-    )
-
-
 def content_key(prefix: TokenSequence, start: int = 0) -> bytes:
-    """Equal for equal stretches only: every token and every soft token's numbers go in.
+    """Equal for equal stretches only: every token, every soft token's numbers and every added word go in.
 
     Args:
         prefix: all tokens up to the end of the stretch.
@@ -126,7 +115,7 @@ def content_key(prefix: TokenSequence, start: int = 0) -> bytes:
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(start.to_bytes(8, "little"))
-    for part in (prefix.token_ids, prefix.soft_positions, prefix.soft_kinds, prefix.soft_values):
+    for part in astuple(prefix):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part.tobytes())
     return digest.digest()

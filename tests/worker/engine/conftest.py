@@ -12,7 +12,8 @@ from transformers import LlamaConfig, PretrainedConfig
 from models.calibration import CONFIDENCE_FEATURES, ExitCalibration
 from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES, GRAPH_FEATURES
-from models.prompt import Prompt, SoftKind, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import SoftKind, TokenSequence
 from worker.engine.scoring_job import ScoringJob
 
 VOCABULARY = 50
@@ -86,15 +87,18 @@ def make_prompt(random) -> PromptMaker:
 
 
 def random_sequence(random: np.random.Generator, length: int, first: SoftKind) -> TokenSequence:
-    """A sequence with two soft tokens where there is room: the given kind, then an item."""
+    """A sequence with two soft tokens where there is room, and words added to them: the given kind, then an item."""
     positions = np.sort(random.choice(length, min(2, length), replace=False))
     token_ids = random.integers(1, VOCABULARY, length)
     token_ids[positions] = 0
+    added = random.integers(1, VOCABULARY, len(positions) // 2 * 3)  # words that share the place of a soft token
     return TokenSequence(
         token_ids.astype(np.int32),
         positions.astype(np.int32),
         np.array([first, SoftKind.ITEM][: len(positions)], np.int8),
         random.standard_normal((len(positions), WIDTH)).astype(np.float32),
+        added.astype(np.int32),
+        np.sort(random.choice(positions, len(added))).astype(np.int32),
     )
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.prompt import Prompt, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import TokenSequence
 from worker.engine.part import Part
 from worker.engine.prefix import KnownPrefix, Stretch
 from worker.engine.scoring_job import ScoringJob

@@ -158,7 +158,7 @@ def test_the_graph_answers_whose_chunk_failed(make_engine, source, make_prompt):
 def test_a_history_that_has_grown_shares_its_beginning(make_engine, make_prompt):
     """Stretches before the change are known still."""
     old = make_prompt(LONG, [3])
-    grown = Prompt(prefix._between(old.prefix, 0, LONG - 5), old.suffixes)
+    grown = Prompt(old.prefix.between(0, LONG - 5), old.suffixes)
     engine = make_engine(cache_bytes=AMPLE)
     engine.score([old])
     [job] = engine.score([grown])
@@ -195,13 +195,13 @@ def test_stretches_are_the_prefix():
     named = stretches_of(whole)
     assert [len(stretch) for stretch in named] == [3, 3, 2, 3, 3, 1]  # the eight words that all users share, the rest
     assert len({stretch.key for stretch in named}) == len(named)
-    assert unnamed_stretches(prefix._between(whole, 0, 0))[0].sequence.token_ids.tolist() == []
+    assert unnamed_stretches(whole.between(0, 0))[0].sequence.token_ids.tolist() == []
 
 
 def part_of(known: list[int], suffixes: int = 4) -> Part:
     """A part whose prefix is stretches of three tokens, each known to so many stages."""
     part = Part.of(page(0, 0, [suffixes]))
-    sequence = prefix._between(part.prefix, 0, 3)
+    sequence = part.prefix.between(0, 3)
     part.stretches = [Stretch(sequence, known=KnownPrefix(stages=stages)) for stages in known]
     part.count_tokens()
     return part

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.prompt import Prompt, SoftKind, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import SoftKind, TokenSequence
 from tests.worker.engine.conftest import EXIT_LAYERS, VOCABULARY, WIDTH, random_sequence
 from worker.budget.controller import FixedThreshold
 from worker.engine.engine import ScoringEngine

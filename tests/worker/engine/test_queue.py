@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.prompt import Prompt, TokenSequence
+from models.prompt import Prompt
+from models.token_sequence import TokenSequence
 from worker.engine.queue import PromptSizes, RequestQueue, first_fitting
 from worker.engine.scoring_job import ScoringJob
 from worker.engine.settings import EngineSettings

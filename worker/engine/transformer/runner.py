@@ -195,14 +195,16 @@ class StageRunner:
         starts = np.cumsum([0, *(len(sequence.token_ids) for sequence in sequences)])
         token_ids = np.zeros(packed.padded_rows, np.int64)
         token_ids[: packed.rows] = np.concatenate([sequence.token_ids for sequence in sequences])
-        soft_index = np.concatenate(
-            [sequence.soft_positions + start for sequence, start in zip(sequences, starts, strict=False)]
-        )
+        placed = list(zip(sequences, starts.tolist(), strict=False))
+        soft_index = np.concatenate([sequence.soft_positions + start for sequence, start in placed])
+        added_index = np.concatenate([sequence.added_positions + start for sequence, start in placed])
         return self._model.embed(
             self._tensor(token_ids),
             self._tensor(soft_index.astype(np.int64)),
             self._tensor(np.concatenate([sequence.soft_kinds for sequence in sequences])),
             self._tensor(np.concatenate([sequence.soft_values for sequence in sequences])),
+            self._tensor(np.concatenate([sequence.added_ids for sequence in sequences]).astype(np.int64)),
+            self._tensor(added_index.astype(np.int64)),
         )
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:

@@ -78,7 +78,7 @@ def test_hidden_states_equal_transformers_without_sharing(family, calibration, m
 def _hidden_of_suffix(model: ExitModel, prompt: Prompt, candidate: int, depth: int) -> torch.Tensor:
     """Hidden rows of one suffix after some layers of the backbone's own causal forward."""
     batch = collate([Prompt(prompt.prefix, [prompt.suffixes[candidate]])])
-    vectors = model.embed(batch.token_ids.flatten(), batch.soft_index, batch.soft_kinds, batch.soft_values)
+    vectors = model.embed(*batch.inputs)
     seen = []
     hook = model.backbone.layers[depth - 1].register_forward_hook(lambda _layer, _inputs, output: seen.append(output))
     model.backbone(inputs_embeds=vectors[None])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.prompt import TokenSequence
+from models.token_sequence import TokenSequence
 from worker.engine.prefix import SHARED_TOKENS, KnownPrefix, Stretch, content_key, stretches_of
 from worker.engine.transformer.prefix_cache import PrefixCache
 
@@ -46,6 +46,8 @@ def content(**changes) -> TokenSequence:
             "soft_positions": np.array([0, 2], np.int32),
             "soft_kinds": np.array([0, 1], np.int8),
             "soft_values": np.array([[1, 2], [3, 4]], np.float32),
+            "added_ids": np.array([5, 6], np.int32),
+            "added_positions": np.array([0, 2], np.int32),
         }
         | changes
     )
@@ -60,10 +62,14 @@ def content(**changes) -> TokenSequence:
         {"soft_kinds": np.array([0, 2], np.int8)},
         {"soft_values": np.array([[1, 2], [3, 5]], np.float32)},
         {"soft_values": np.array([[2, 1], [3, 4]], np.float32)},
+        {"added_ids": np.array([6, 5], np.int32)},
+        {"added_positions": np.array([0, 0], np.int32)},
     ],
 )
 def test_each_part_of_the_content_makes_another_key(changes):
-    """Another token, another place, kind or number of a soft token: nothing that was kept for one serves the other."""
+    """Another token, another place, kind or number of a soft token, another added word or another place of it: nothing
+    that was kept for one serves the other.
+    """
     assert content_key(content()) == content_key(content())
     assert content_key(content(**changes)) != content_key(content())
 
