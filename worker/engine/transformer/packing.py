@@ -5,9 +5,9 @@ Linear layers see packed rows only; padding, where a kernel wants it, is attenti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor
 from worker.engine.transformer.linear import ROW_STEP, rounded, row_slices
 from worker.engine.transformer.sequence_attention import SequenceAttention, Sequences, on_device
 from worker.engine.transformer.tree_attention import TreeAttention
+
+PLANS: Final = 2
+"""Remembered: a stage's, and that of a chunk of a prefix in between."""
 
 
 class Segment(Protocol):
@@ -65,6 +68,32 @@ class Packed:
     answer_rows: Tensor  # (suffixes,) row of each suffix's last token
     attention: TreeAttention  # of every row
     answers_attention: TreeAttention  # of the suffixes' last tokens alone
+
+
+class Packer:
+    """Packs batches for one device, and remembers the last plans: while no candidate leaves, the stages of a batch have
+    the same.
+
+    Args:
+        device: the engine's.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._plans: dict[Hashable, Packed] = {}  # the latest last
+
+    def __call__(self, segments: Sequence[Segment]) -> Packed:
+        """See `pack`; a plan may be that of an earlier batch of equal lengths, and is not to be changed."""
+        lengths = tuple(
+            (segment.prefix_length, segment.prefix_start, segment.prefix_rows, *segment.suffix_lengths.tolist())
+            for segment in segments
+        )
+        known = self._plans.pop(lengths, None)
+        if known is None and len(self._plans) == PLANS:
+            del self._plans[next(iter(self._plans))]
+        packed = pack(segments, self._device) if known is None else known
+        self._plans[lengths] = packed
+        return packed
 
 
 def pack(segments: Sequence[Segment], device: torch.device) -> Packed:

@@ -19,7 +19,7 @@ from worker.engine.prefix import KnownPrefix, Stretch, stretches_of
 from worker.engine.settings import EngineSettings
 from worker.engine.transformer.layers import exit_keys, run_exit_layer, run_layer
 from worker.engine.transformer.linear import ANSWER_STEP, ROW_STEP, SLICE_SIZES, rounded
-from worker.engine.transformer.packing import Packed, pack
+from worker.engine.transformer.packing import Packed, Packer
 from worker.engine.transformer.prefix_cache import PrefixCache
 from worker.engine.transformer.prefix_keys import PrefixKeys
 from worker.engine.transformer.sequence_attention import on_device
@@ -52,6 +52,7 @@ class StageRunner:
                     parameter.data = parameter.data.clone()
         self._wide = None if model.wide is None else _Wide(model.wide)
         self._rotation = rotation_table(self._weights.rotary, 0, self.device)
+        self._pack = Packer(self.device)
         self.cache = PrefixCache(settings.prefix_cache_bytes)
         self.model_s = 0.0
         """Seconds spent so far in embedding, layers and heads, without packing but for attention's layout."""
@@ -94,7 +95,7 @@ class StageRunner:
             for part in parts:
                 self.look_up(part)
         before = [self._fill_gaps(part) for part in parts]
-        packed = pack(parts, self.device)
+        packed = self._pack(parts)
         prefixes = PrefixKeys(parts, packed, self._weights.stages[stage].first_layer)
         gathered = None if stage == 0 else _gather(parts, packed)
         started_s = time.perf_counter()
@@ -136,7 +137,7 @@ class StageRunner:
             if stretch.known is None:
                 stretch.known = _known_to(part.depth, stage.first_layer)
         chunk = PrefixChunk(part, stretches)
-        packed = pack([chunk], self.device)
+        packed = self._pack([chunk])
         prefixes = PrefixKeys([chunk], packed, stage.first_layer)
         started_s = time.perf_counter()
         hidden = self._embed([chunk], packed) if part.depth == 0 else _gather([chunk], packed)

@@ -1,12 +1,13 @@
 """Attention of many sequences at once, whatever their lengths: each sequence of queries sees one sequence of keys.
 
 In bfloat16 on a GPU all of them are one call of the kernel for variable lengths. The fused kernel of a CPU wants equal
-lengths: sequences of similar lengths are padded to the longest of them and make one call together.
+lengths: sequences of similar lengths are padded to the longest of them and make one call together. Keys are padded
+further, to a multiple of `LANES`, since the kernel is slow with what is left over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -15,15 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
+
+from worker.engine.transformer.attention_kernels import LANES, Kernel, attention_with_weight, gpu_kernel
 
 Ints = NDArray[np.int64]
-
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int, bool], tuple[Tensor, Tensor]]
-"""From queries (rows, heads, head_dim), keys and values (key rows, kv_heads, head_dim), int32 bounds of the sequences
-of either (sequences + 1,), their longest lengths, and whether it is causal, to outcomes like the queries, and
-log-sum-exps (heads, rows).
-"""
 
 MOST_PADDING: Final = 10_000
 """Pairs of a query and a key that only fill up a call. More of them take longer than another call would."""
@@ -33,8 +29,6 @@ MOST_ROWS: Final = 8_192
 """Rows of queries and keys in one call, which bounds the memory that laying them out takes."""
 UNSEEN: Final = torch.finfo(torch.float32).min
 """Log-sum-exp over no keys at all; finite, so that differences are numbers."""
-
-_CPU_KERNEL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001 - see attention_with_weight
 
 
 class Sequences(NamedTuple):
@@ -48,9 +42,16 @@ class Sequences(NamedTuple):
         ends = np.cumsum(self.lengths)
         return np.arange(int(self.lengths.sum())) + np.repeat(self.starts - ends + self.lengths, self.lengths)
 
-    def grid(self, chosen: Ints) -> Ints:
-        """Rows of the chosen sequences, (chosen, longest of them); a short one repeats its last row."""
-        column = np.arange(int(self.lengths[chosen].max()))
+    def rows_of(self, sequence: int) -> slice:
+        """Rows of one of them."""
+        start = int(self.starts[sequence])
+        return slice(start, start + int(self.lengths[sequence]))
+
+    def grid(self, chosen: Ints, step: int = 1) -> Ints:
+        """Rows of the chosen sequences, (chosen, longest of them, rounded up to a multiple of the step); a short one
+        repeats its last row.
+        """
+        column = np.arange(-(-int(self.lengths[chosen].max()) // step) * step)
         return self.starts[chosen, None] + np.minimum(column, self.lengths[chosen, None] - 1)
 
 
@@ -174,59 +175,52 @@ class SequenceAttention:
         pairs = int(self.queries.lengths @ self.keys.lengths)
         return len(self.queries.lengths) * longest * most_keys <= pairs + MOST_PADDING
 
-    def _single(self, sequence: int) -> _Group:
-        """Its rows need no layout."""
-        queries, keys = (
-            slice(int(rows.starts[sequence]), int(rows.starts[sequence] + rows.lengths[sequence]))
-            for rows in (self.queries, self.keys)
-        )
-        return _Group(queries, keys, self.is_causal)
-
     def _group(self, chosen: Ints) -> _Group:
-        if len(chosen) == 1:
-            return self._single(int(chosen[0]))
+        keys, hidden = self._keys_of(chosen)
+        if len(chosen) == 1:  # its queries need no layout
+            return _Group(self.queries.rows_of(int(chosen[0])), keys, self.is_causal, hidden)
         grid = self.queries.grid(chosen)
         is_query = (np.arange(grid.shape[1]) < self.queries.lengths[chosen, None]).ravel()
-        queries = keys = on_device(grid, self.device)
-        if self.keys is not self.queries:
-            keys = on_device(self.keys.grid(chosen), self.device)
         return _Group(
-            queries,
+            on_device(grid, self.device),
             keys,
             self.is_causal,
-            # Causality hides repeated keys from all queries but repeated ones.
-            None if self.is_causal else self._hidden(chosen),
+            hidden,
             rows=on_device(grid.ravel()[is_query], self.device),
             cells=None if is_query.all() else on_device(np.flatnonzero(is_query), self.device),
         )
 
-    def _hidden(self, chosen: Ints) -> Tensor | None:
-        """(chosen, longest) minus infinity for keys that only fill up; None where none does."""
-        lengths = self.keys.lengths[chosen]
-        fills_up = np.arange(int(lengths.max())) >= lengths[:, None]
-        if not fills_up.any():
-            return None
-        return on_device(np.where(fills_up, np.float32(-np.inf), np.float32(0)), self.device)
+    def _keys_of(self, chosen: Ints) -> tuple[Tensor | slice, Tensor | None]:
+        """Rows of the chosen sequences' keys, and (chosen, places) minus infinity for those that only fill up; None
+        where none does, or where causality hides them from all queries but those that fill up, too.
+        """
+        grid = self.keys.grid(chosen, LANES)
+        fills_up = np.arange(grid.shape[1]) >= self.keys.lengths[chosen, None]
+        if len(chosen) == 1 and not fills_up.any():
+            return self.keys.rows_of(int(chosen[0])), None
+        rows = on_device(grid, self.device)
+        if self.is_causal or not fills_up.any():
+            return rows, None
+        return rows, on_device(np.where(fills_up, np.float32(-np.inf), np.float32(0)), self.device)
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Sequences that make one call: their rows as grids (sequences, longest), or, of a single one, as slices."""
+    """Sequences that make one call: their rows as grids (sequences, places), or, of a single one, as slices."""
 
     queries: Tensor | slice
     keys: Tensor | slice
     is_causal: bool
-    hidden: Tensor | None = None  # (sequences, longest) minus infinity for keys that only fill up
+    hidden: Tensor | None  # (sequences, places) minus infinity for keys that only fill up
     rows: Tensor | None = None  # (queries,) those that do not only fill up
     cells: Tensor | None = None  # (queries,) of each in the flattened grid; None where nothing fills up
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, outcome: Tensor, weight: Tensor) -> None:
         """Writes the group's rows of outcome and weight."""
-        heads = query.shape[1]
         attended, weights = attention_with_weight(
-            _laid_out(query, self.queries, heads),
-            _laid_out(key, self.keys, heads),
-            _laid_out(value, self.keys, heads),
+            _laid_out(query, self.queries),
+            _laid_out(key, self.keys),
+            _laid_out(value, self.keys),
             is_causal=self.is_causal,
             hidden=None if self.hidden is None else self.hidden[:, None, None].to(query.dtype),
         )
@@ -247,88 +241,18 @@ def _cut(group: Ints, longest: int, most_keys: int) -> Iterator[Ints]:
         yield np.sort(group[start : start + size])
 
 
-def gpu_kernel(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    query_bounds: Tensor,
-    key_bounds: Tensor,
-    longest_query: int,
-    longest_key: int,
-    is_causal: bool,
-) -> tuple[Tensor, Tensor]:
-    """The kernel of torch for variable lengths, which there is for GPUs only; a `Kernel`."""
-    from torch.nn.attention.varlen import AuxRequest, varlen_attn  # noqa: PLC0415 - half a second, and no CPU needs it
-
-    outcome, weights = varlen_attn(
-        query,
-        key,
-        value,
-        query_bounds,
-        key_bounds,
-        longest_query,
-        longest_key,
-        return_aux=AuxRequest(lse=True),
-        window_size=(-1, 0) if is_causal else (-1, -1),
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
-    return outcome, weights
-
-
 def _nothing_seen(query: Tensor) -> tuple[Tensor, Tensor]:
     """Outcome and weight of queries (rows, heads, head_dim) of no sequence."""
     return torch.zeros_like(query), torch.full(query.shape[:2], UNSEEN, dtype=torch.float32, device=query.device)
 
 
-def _laid_out(rows: Tensor, grid: Tensor | slice, heads: int) -> Tensor:
-    """Rows (n, kv_heads, head_dim) as (sequences, heads, longest, head_dim): a head for each query head it serves."""
+def _laid_out(rows: Tensor, grid: Tensor | slice) -> Tensor:
+    """Rows (n, heads, head_dim) as (sequences, heads, places, head_dim)."""
     if isinstance(grid, slice):
-        laid_out = rows[grid][None]
-    else:
-        laid_out = rows.index_select(0, grid.flatten()).view(*grid.shape, *rows.shape[1:])
-    group = heads // rows.shape[1]
-    by_head = laid_out.transpose(1, 2)
-    return by_head if group == 1 else by_head.repeat_interleave(group, dim=1)
+        return rows[grid][None].transpose(1, 2)
+    return rows.index_select(0, grid.flatten()).view(*grid.shape, *rows.shape[1:]).transpose(1, 2)
 
 
 def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
     """The array as a tensor there."""
     return torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
-
-
-def attention_with_weight(
-    query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool = False, hidden: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Scaled dot-product attention that also gives the logarithm of each softmax's denominator.
-
-    The fused kernel behind `torch.nn.functional.scaled_dot_product_attention` on a CPU computes it, but the public
-    function does not return it. So it is called by name; on other devices plain operations are used.
-
-    Args:
-        query: (batch, heads, n, d).
-        key: (batch, heads, m, d).
-        value: like key.
-        is_causal: whether query i sees keys 0..i only.
-        hidden: (batch, 1, 1 or n, m), minus infinity for hidden keys, else 0.
-
-    Returns:
-        (batch, heads, n, d) and, in float32, (batch, heads, n).
-    """
-    if query.device.type == "cpu":
-        fused = _CPU_KERNEL(query, key, value, 0.0, is_causal, attn_mask=hidden)
-        return fused[0], fused[1]
-    return written_out_attention(query, key, value, is_causal=is_causal, hidden=hidden)
-
-
-def written_out_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool = False, hidden: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """`attention_with_weight` in plain operations, for any device."""
-    scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
-    if is_causal:
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu_(1)
-        scores = scores.masked_fill(later, -torch.inf)
-    if hidden is not None:
-        scores = scores + hidden
-    scores = scores.float()
-    return functional.softmax(scores, dim=-1).to(value.dtype) @ value, torch.logsumexp(scores, dim=-1)

@@ -12,26 +12,20 @@ from torch.nn.attention import varlen
 from torch.nn.attention.varlen import varlen_attn
 
 from worker.engine.transformer import sequence_attention
-from worker.engine.transformer.sequence_attention import (
-    UNSEEN,
-    SequenceAttention,
-    Sequences,
-    attention_with_weight,
-    gpu_kernel,
-    written_out_attention,
-)
+from worker.engine.transformer.attention_kernels import attention_with_weight, gpu_kernel, written_out_attention
+from worker.engine.transformer.sequence_attention import UNSEEN, SequenceAttention, Sequences
 
 HEADS, KV_HEADS, DIM = 4, 2, 8
 CPU = torch.device("cpu")
 KEY_ROWS = 40
-SHIPPED = {limit: getattr(sequence_attention, limit) for limit in ("MOST_PADDING", "LONG", "MOST_ROWS")}
+SHIPPED = {limit: getattr(sequence_attention, limit) for limit in ("MOST_PADDING", "LONG", "MOST_ROWS", "LANES")}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_calls():
     """Limits that sequences of a few rows reach."""
     with pytest.MonkeyPatch.context() as patch:
-        for limit, value in zip(SHIPPED, (12, 8, 30), strict=True):
+        for limit, value in zip(SHIPPED, (12, 8, 30, 4), strict=True):
             patch.setattr(sequence_attention, limit, value)
         yield
 
@@ -86,8 +80,7 @@ def one_by_one(query, key, value, query_bounds, key_bounds, longest_query, longe
     outcomes, weights = [], []
     for index in range(len(query_bounds) - 1):
         rows, seen = (slice(bounds[index], bounds[index + 1]) for bounds in (query_bounds, key_bounds))
-        group = query.shape[1] // key.shape[1]
-        parts = (query[rows], key[seen].repeat_interleave(group, 1), value[seen].repeat_interleave(group, 1))
+        parts = query[rows], key[seen], value[seen]
         outcome, weight = written_out_attention(*(part.transpose(0, 1)[None] for part in parts), is_causal=is_causal)
         outcomes.append(outcome[0].transpose(0, 1))
         weights.append(weight[0])
@@ -167,11 +160,31 @@ def test_a_page_is_one_call_and_many_are_few(monkeypatch):
         assert fewest <= len(calls(sequences, sequences)) <= most
 
 
+@settings(max_examples=60)
+@given(attentions())
+def test_calls_see_whole_lanes_of_keys(drawn):
+    """Every call's keys are padded to a multiple of what the kernel takes at once, also those of a single sequence."""
+    attention, *rows = drawn
+    query, key, value = tensors(*rows)
+    lengths = []
+
+    def watched(query, key, value, **how):
+        lengths.append(key.shape[2])
+        return attention_with_weight(query, key, value, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequence_attention, "attention_with_weight", watched)
+        attention(query, key, value)
+    assert bool(lengths) == bool(len(attention.queries.lengths))
+    assert not any(length % sequence_attention.LANES for length in lengths)
+
+
 @pytest.mark.parametrize("is_causal", [False, True])
 def test_the_fused_kernel_equals_the_formula(is_causal):
     """Outcome and log-sum-exp of the kernel are those of the written-out attention."""
     torch.manual_seed(1)
-    query, key, value = torch.randn(3, 2, HEADS, 9, DIM)
+    query = torch.randn(2, HEADS, 9, DIM)
+    key, value = torch.randn(2, 2, KV_HEADS, 9, DIM)
     fused = attention_with_weight(query, key, value, is_causal=is_causal)
     plain = written_out_attention(query, key, value, is_causal=is_causal)
     torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-5)
@@ -180,7 +193,8 @@ def test_the_fused_kernel_equals_the_formula(is_causal):
 def test_hidden_keys_count_for_nothing():
     """With the last keys hidden, kernel and formula give what they give without these keys."""
     torch.manual_seed(2)
-    query, key, value = torch.randn(3, 2, HEADS, 9, DIM)
+    query = torch.randn(2, HEADS, 9, DIM)
+    key, value = torch.randn(2, 2, KV_HEADS, 9, DIM)
     hidden = torch.zeros(2, 1, 1, 9)
     hidden[..., 6:] = -torch.inf
     without = written_out_attention(query, key[:, :, :6], value[:, :, :6])
