@@ -35,8 +35,8 @@ LAST_WORDS: Final = (
 
 Array = NDArray[np.float64]
 
-NAME: Final = "synthetic"
-"""Of the event log, and so of what is trained on it."""
+NAME: Final = "synthetic-titles"
+"""Of the event log, and so of what is trained on it: another world needs another name."""
 
 
 @dataclass(frozen=True, slots=True)

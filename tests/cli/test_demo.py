@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from event_data.synthetic import NAME
+
 PATIENCE_S = 240
 REQUESTS = 40
 
@@ -20,7 +22,7 @@ REQUESTS = 40
 @pytest.fixture
 def folder(tmp_path, tiny_bundle):
     """A demo folder with a bundle in it, so that nothing has to be trained."""
-    replace(tiny_bundle, dataset="synthetic").save(tmp_path / "synthetic" / "bundle")
+    replace(tiny_bundle, dataset=NAME).save(tmp_path / NAME / "bundle")
     return tmp_path
 
 
@@ -51,7 +53,7 @@ def test_the_demo_answers_every_request_and_ends(folder):
     demo = start(folder)
     said, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 0, said
-    report = json.loads((folder / "synthetic" / "report.json").read_text())
+    report = json.loads((folder / NAME / "report.json").read_text())
     assert report["requests"] == report["answered"] == REQUESTS
     assert report["lost"] == 0
     assert sum(report["made_by"].values()) == report["candidates"]
@@ -64,7 +66,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(folder):
     """Ctrl-C in the middle ends the demo and everything it started, without a traceback."""
     demo = start(folder)
     give_up = time.monotonic() + PATIENCE_S
-    while not (folder / "synthetic" / "logs" / "worker.log").exists() and time.monotonic() < give_up:
+    while not (folder / NAME / "logs" / "worker.log").exists() and time.monotonic() < give_up:
         assert demo.poll() is None, demo.communicate()[0]
         time.sleep(0.2)
     demo.send_signal(signal.SIGINT)
