@@ -40,6 +40,8 @@ from event_data.load import load_log
 from event_data.suitability import require_suitable
 from graph_updater.graph.base_embeddings import bundled_base
 from models.graph_base import GraphBase
+from models.prompt_limits import PromptLimits
+from models.prompt_template import TERSE
 from models.text import Text
 from runtime.errors import ExitstreamError
 from runtime.process.allocator import keep_freed_memory
@@ -49,11 +51,13 @@ from training.presets import DEMO, Preset
 from training.pretrained import PretrainedOptions
 from training.progress import Reporter, reporter_for
 from training.replay import Replay
+from training.train_exits import ExitOptions
 
 SMALL: Final = replace(
     DEMO,
-    limits=replace(DEMO.limits, title_tokens=6, candidate_title_tokens=12),
-    exits=replace(DEMO.exits, epochs=1),
+    template=TERSE,
+    limits=PromptLimits(title_tokens=6, candidate_title_tokens=12),
+    exits=ExitOptions(hidden=64, intermediate=128, exit_layers=(1, 2, 4), epochs=1, batch_tokens=4_096),
     vocabulary=1_000,
     most_examples=8_000,
     most_held_out=4_000,

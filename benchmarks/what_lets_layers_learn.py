@@ -2,7 +2,7 @@
 
     python -m benchmarks.what_lets_layers_learn [--variant NAME …] [--out FILE]
 
-Trains a bundle for each variant (three to five minutes each on two cores) and prints the AUC of each head on the last
+Trains a bundle for each variant (about three minutes each on two cores) and prints the AUC of each head on the last
 tenth of the log.
 """
 

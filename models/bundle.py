@@ -33,6 +33,7 @@ from safetensors.numpy import save_file
 from models.bundle_files import GRAPH_ARRAYS, load_graph_and_text
 from models.bundle_manifest import (
     FORMAT_VERSION,
+    FORMAT_WITHOUT_SUMS,
     GOLDEN,
     MANIFEST,
     PROMPT,
@@ -197,7 +198,7 @@ class Bundle:
         limits = asdict(self.limits)
         version = model_version(files, limits)
         manifest = {
-            "format_version": FORMAT_VERSION,
+            "format_version": FORMAT_VERSION if self.template.sum_lines else FORMAT_WITHOUT_SUMS,
             "model_version": version,
             "created_time_ms": now_ms,
             "dataset": self.dataset,

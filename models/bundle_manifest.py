@@ -18,11 +18,13 @@ import msgspec
 
 from runtime.errors import BundleError
 
-FORMAT_VERSION: Final = 6
-"""2 added the golden requests, 3 the statistics of attributes, 4 the prompt's template, 5 the statistics of
-grades, 6 the length of histories and what a user's whole past tells of a candidate: earlier programs could not read
-such bundles. This one reads all six.
+FORMAT_VERSION: Final = 7
+"""The latest. 2 added the golden requests, 3 the statistics of attributes, 4 the prompt's template, 5 the statistics of
+grades, 6 the length of histories and what a user's whole past tells of a candidate, 7 templates that sum lines:
+earlier programs could not read such bundles. This one reads all seven.
 """
+FORMAT_WITHOUT_SUMS: Final = 6
+"""What a bundle whose template sums no lines is written in: programs from before that read it."""
 MANIFEST: Final = "bundle.json"
 GOLDEN: Final = "golden.json"
 PROMPT: Final = "prompt.json"

@@ -251,8 +251,6 @@ class ExitModel(nn.Module):
         look_up = self.backbone.embed_tokens
         words: Tensor = look_up(token_ids)
         soft = self.soft(soft_kinds, soft_values.to(self.soft.item.weight.dtype)).to(words.dtype)
-        if not len(added_ids):
-            return words.index_copy_(0, soft_index, soft)
         words = words.index_fill_(0, torch.cat([soft_index, added_index]), 0.0)
         return words.index_add_(0, soft_index, soft).index_add_(0, added_index, look_up(added_ids))
 

@@ -128,7 +128,7 @@ class PromptLines:
             if placeholder is not None:
                 pieces.append(TITLE if placeholder == "title" else SOFT)
         if self._template.sum_lines:
-            return Line(tuple(pieces), 1, takes_titles=False)
+            return Line(tuple(pieces), int(bool(pieces)), takes_titles=False)
         words_alone = sum(len(piece) for piece in pieces if not isinstance(piece, Slot))
         return Line(tuple(pieces), words_alone + (SOFT in pieces), TITLE in pieces)
 

@@ -114,7 +114,7 @@ class SequenceBuilder:
                 self._token_ids.extend(piece)
 
     def _summed(self, line: Line, kind: SoftKind, numbers: Vector | None, title: Tokens, *, goes_on: bool) -> None:
-        if not goes_on:
+        if not goes_on and line.pieces:
             self._token_ids.append(0)
         position = len(self._token_ids) - 1
         for piece in line.pieces:

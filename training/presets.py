@@ -64,7 +64,7 @@ DEMO: Final = Preset(
         patience=2,
     ),
 )
-"""For the built-in synthetic data: less than two minutes on two cores."""
+"""For small logs, such as the built-in synthetic data: about three minutes on two cores."""
 STANDARD: Final = Preset(
     limits=PromptLimits(title_tokens=0),
     graph=GraphOptions(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -34,12 +34,13 @@ class ExitOptions:
     intermediate: int = 256
     attention_heads: int = 4
     exit_layers: tuple[int, ...] = (1, 2, 4)
-    initial_std: float = 0.02
-    """Standard deviation of the initial weights."""
+    initial_std: float = field(default=0.02, repr=False)
+    """Standard deviation of the initial weights. Only a training from scratch reads it, `patience` and
+    `regression_first`: they are no part of what identifies one from pre-trained weights, which may go on."""
     epochs: int = 3
-    patience: int = 1
+    patience: int = field(default=1, repr=False)
     """So many epochs in a row without improvement end the training."""
-    regression_first: bool = True
+    regression_first: bool = field(default=True, repr=False)
     """Whether the regression on the statistics stays as it is fitted, and layers learn what it cannot tell; else all of
     them learn together (docs/decisions/wide-and-deep.md)."""
     batch_tokens: int = 8_192

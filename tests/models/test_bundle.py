@@ -9,9 +9,9 @@ import torch
 from bundle_forgery import sign
 
 from models.bundle import MANIFEST, Bundle
-from models.bundle_manifest import PROMPT
+from models.bundle_manifest import FORMAT_VERSION, FORMAT_WITHOUT_SUMS, PROMPT
 from models.evidence import CandidateEvidence, Evidence, ItemFacts, UserEvidence
-from models.prompt_template import TERSE, WORDS
+from models.prompt_template import COMPACT, TERSE, WORDS
 from runtime.errors import BundleError
 
 
@@ -60,6 +60,15 @@ def test_a_bundle_carries_the_words_of_its_prompts(tiny_bundle, tmp_path):
     evidence = Evidence(UserEvidence("u"), [CandidateEvidence(ItemFacts("i1"))])
     first, second = (bundle.prompt_builder().build(evidence) for bundle in (tiny_bundle, loaded))
     assert first.tokens < second.tokens
+
+
+def test_only_a_bundle_whose_template_sums_lines_is_of_the_latest_format(tiny_bundle, tmp_path):
+    """Programs from before that go on reading all others, and say of it that they are too old."""
+    for template, number in ((WORDS, FORMAT_WITHOUT_SUMS), (COMPACT, FORMAT_VERSION)):
+        replace(tiny_bundle, template=template).save(tmp_path / template.name)
+        manifest = json.loads((tmp_path / template.name / MANIFEST).read_text())
+        assert manifest["format_version"] == number
+        assert Bundle.load(tmp_path / template.name).template == template
 
 
 def test_bundles_of_earlier_formats_have_the_terse_prompt(folder):

@@ -94,6 +94,17 @@ def test_a_position_with_several_words_and_soft_tokens_is_their_sum(model):
 
 
 @torch.inference_mode()
+def test_soft_tokens_of_one_position_are_summed_without_words_too(model):
+    """Whether another candidate of the batch has words makes no difference."""
+    values = np.random.default_rng(6).standard_normal((2, WIDTH)).astype(np.float32)
+    kinds = np.array([SoftKind.ITEM, SoftKind.STATISTICS], np.int8)
+    part = TokenSequence(np.zeros(1, np.int32), np.zeros(2, np.int32), kinds, values)
+    batch = collate([Prompt(sequence(np.random.default_rng(5), 2), [part])])
+    soft = model.soft(batch.soft_kinds[1:], batch.soft_values[1:])
+    torch.testing.assert_close(model.embed(*batch.inputs)[2], soft.sum(dim=0))
+
+
+@torch.inference_mode()
 def test_the_deepest_head_reads_what_transformers_computes(model, prompts):
     """One prefix with one suffix is a plain causal sequence: the backbone's own forward agrees."""
     batch = collate([Prompt(prompts[0].prefix, prompts[0].suffixes[:1])])

@@ -93,6 +93,16 @@ def test_a_compact_prompt_has_a_token_an_item():
     assert render(suffix, TEXT, told[1]) == render(suffix, TEXT)
 
 
+def test_of_lines_that_are_summed_an_empty_one_is_left_out():
+    """It takes no token, nor any of a limit."""
+    template = msgspec.structs.replace(COMPACT, user="")
+    built = PromptBuilder(TEXT, DIM, LIMITS, template=template)
+    prompt = built.build(Evidence(UserEvidence("u"), [CandidateEvidence(item("c"))]))
+    assert (len(prompt.prefix), len(prompt.suffixes[0])) == (1, 1)  # the start token; candidate and question
+    limited = PromptBuilder(TEXT, DIM, replace(LIMITS, prefix_tokens=1), template=template)
+    assert len(limited.build(Evidence(UserEvidence("u"), [])).prefix) == 1
+
+
 def test_a_prompt_in_words_reads_like_a_text():
     """A line each; titles in quotes, which go with them; headings only above something.
 

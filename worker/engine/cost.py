@@ -185,6 +185,7 @@ def correct_stages(
 
 def _run(part: Part, runner: StageRunner, clock: Callable[[], float]) -> tuple[float, int]:
     """Takes a part through its next stage; the seconds that took, and the tokens computed."""
+    runner.forget_plans()
     with runner.without_prefix_cache():
         started_s = clock()
         logits, tokens = runner.run([part])

@@ -82,6 +82,10 @@ class Packer:
         self._device = device
         self._plans: dict[Hashable, Packed] = {}  # the latest last
 
+    def forget(self) -> None:
+        """Plan the next batch anew."""
+        self._plans.clear()
+
     def __call__(self, segments: Sequence[Segment]) -> Packed:
         """See `pack`; a plan may be that of an earlier batch of equal lengths, and is not to be changed."""
         lengths = tuple(

@@ -121,3 +121,14 @@ def test_lengths_that_change_in_place_are_seen(parts):
     before = told(packer(parts))
     parts[0].suffix_lengths[0] += 1
     assert told(packer(parts)) == told(pack(parts, CPU)) != before
+
+
+def test_what_is_forgotten_is_planned_anew():
+    """The same plan, made again."""
+    parts = [Segment(9, 0, 9, np.array([3, 4]))]
+    packer = Packer(CPU)
+    first = packer(parts)
+    assert packer(parts) is first
+    packer.forget()
+    assert packer(parts) is not first
+    assert told(packer(parts)) == told(first)
