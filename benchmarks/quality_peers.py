@@ -47,7 +47,7 @@ from training.logistic import fit_logistic
 from training.presets import Preset
 from training.progress import Advance, Reporter
 from training.replay import Example, Replay, replay_examples
-from training.tokenizer import fit_tokenizer
+from training.tokenizer import preset_tokenizer
 from training.train_graph import train_graph
 
 PRIOR_WEIGHTS: Final = (3.0, 10.0, 30.0)
@@ -102,7 +102,7 @@ class StatisticsParts:
 def embeddings_alone(log: EventLog, preset: Preset, reporter: Reporter) -> tuple[GraphBase, Text]:
     """Tokenizer and base embeddings as training makes them, without a model: the statistics need no more."""
     torch.manual_seed(preset.seed)
-    text = fit_tokenizer(log.items, preset.vocabulary)
+    text = preset_tokenizer(log.items, preset)
     end = graph_end(log, preset)
     slice_ = log.interactions[max(0, end - preset.most_graph_events) : end]
     with reporter.step("graph: base embeddings", preset.graph.most_steps) as advance:

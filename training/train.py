@@ -26,7 +26,7 @@ from training.pretrained import PretrainedOptions
 from training.processes import Processes
 from training.progress import Reporter, Silent
 from training.shards import Keep
-from training.tokenizer import fit_tokenizer
+from training.tokenizer import preset_tokenizer
 from training.train_exits import new_model, predict, train_exits
 from training.train_graph import train_graph
 
@@ -62,7 +62,7 @@ def train(
     _report_skipped(log, reporter)
     start = None if pretrained is None else Start.of(pretrained, Processes())
     keep = _keep(log, preset, out, start)
-    text = _fit_tokenizer(log, preset) if start is None else start.checkpoint.text
+    text = preset_tokenizer(log.items, preset) if start is None else start.checkpoint.text
     PromptBuilder(text, preset.graph.dim, preset.limits, template=preset.template)  # limits too low for it: told now
     graph = _train_graph(log, text, preset, reporter)
     examples = make_examples(log, graph, text, preset, reporter, keep)
@@ -88,12 +88,6 @@ def preset_for(log: EventLog, *, pretrained: bool = False) -> Preset:
     if not any(event.grade is not None for event in log.interactions):
         return chosen
     return replace(chosen, limits=replace(chosen.limits, history_length=GRADED_HISTORY_LENGTH))
-
-
-def _fit_tokenizer(log: EventLog, preset: Preset) -> Text:
-    return fit_tokenizer(
-        log.items, preset.vocabulary, preset.template, with_attributes=preset.limits.attributes_shown > 0
-    )
 
 
 def _report_skipped(log: EventLog, reporter: Reporter) -> None:
