@@ -30,7 +30,7 @@ from benchmarks.ablation_evidence import CHOICES, Records, record, request_event
 from benchmarks.ablation_models import ALL_INPUTS, INPUTS, Answers, Variant, train_variant
 from benchmarks.ablation_start import start_figures
 from benchmarks.harness import add_backbone, add_click_at, exit_on_error, finish, parser
-from benchmarks.quality import log_figures
+from benchmarks.quality import SMALL_EXITS, log_figures
 from benchmarks.quality_peers import embeddings_alone
 from benchmarks.retrieval_times import SOURCES, retrieval_times
 from evaluation.auc_difference import auc_difference
@@ -51,13 +51,12 @@ from training.presets import DEMO, Preset
 from training.pretrained import PretrainedOptions
 from training.progress import Reporter, reporter_for
 from training.replay import Replay
-from training.train_exits import ExitOptions
 
 SMALL: Final = replace(
     DEMO,
     template=TERSE,
     limits=PromptLimits(title_tokens=6, candidate_title_tokens=12),
-    exits=ExitOptions(hidden=64, intermediate=128, exit_layers=(1, 2, 4), epochs=1, batch_tokens=4_096),
+    exits=SMALL_EXITS,
     vocabulary=1_000,
     most_examples=8_000,
     most_held_out=4_000,

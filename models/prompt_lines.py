@@ -87,8 +87,10 @@ class PromptLines:
         self.others = self._words(template.others)
         self.voter = [self._words(_filled(template.voter, answer=answer)) for answer in _answers(template)]
         self.candidate = self._item(template.candidate)
-        question = self._line(template.question)
-        self.question = question._replace(length=0) if template.sum_lines else question
+        self.question = self._line(template.question)
+        if template.sum_lines:  # the two are one token, which there is even where the candidate's line is empty
+            self.candidate = ItemLine(*(line._replace(length=1) for line in self.candidate))
+            self.question = self.question._replace(length=0)
 
     def votes(self, voters: Sequence[SimilarUser], most_alone: int) -> list[Tokens]:
         """What similar users did with a candidate: all of them in a sentence, then `most_alone` one by one."""

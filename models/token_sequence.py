@@ -82,6 +82,8 @@ class SequenceBuilder:
         self._values: list[Vector | None] = []
         self._added_ids: list[int] = []
         self._added_positions: list[int] = []  # among all tokens
+        self._has_token = False
+        """Whether the line before, where lines are summed, is not empty."""
         self._ends: list[tuple[int, int, int]] = []
         """Numbers of tokens, of soft tokens and of added words up to the end of each sequence."""
 
@@ -99,7 +101,7 @@ class SequenceBuilder:
             kind: of its soft token.
             numbers: of its soft token; None, for an id without embedding, becomes zeros.
             title: tokens of its title.
-            goes_on: where lines are summed, it goes into the token of the line before.
+            goes_on: where lines are summed, it goes into the token of the line before, if that has any.
         """
         if self._sum_lines:
             self._summed(line, kind, numbers, title, goes_on=goes_on)
@@ -114,8 +116,9 @@ class SequenceBuilder:
                 self._token_ids.extend(piece)
 
     def _summed(self, line: Line, kind: SoftKind, numbers: Vector | None, title: Tokens, *, goes_on: bool) -> None:
-        if not goes_on and line.pieces:
-            self._token_ids.append(0)
+        if not (goes_on and self._has_token):
+            self._has_token = bool(line.pieces)
+            self._token_ids.extend([0] * self._has_token)
         position = len(self._token_ids) - 1
         for piece in line.pieces:
             if piece is SOFT:

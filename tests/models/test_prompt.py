@@ -103,6 +103,16 @@ def test_of_lines_that_are_summed_an_empty_one_is_left_out():
     assert len(limited.build(Evidence(UserEvidence("u"), [])).prefix) == 1
 
 
+def test_the_question_has_a_token_where_the_candidates_line_is_empty():
+    """It is never added to the evidence before it, and counts as much as with a title."""
+    template = msgspec.structs.replace(COMPACT, candidate="{title}")
+    candidate = CandidateEvidence(item("c"), past=[PastItem(item("a"), positive=True)])
+    built = PromptBuilder(TEXT, DIM, LIMITS, template=template).build(Evidence(UserEvidence("u"), [candidate]))
+    assert render(built.suffixes[0], TEXT) == "⟨item: yes⟩ ⟨statistics: click⟩"
+    tight = PromptBuilder(TEXT, DIM, replace(LIMITS, suffix_tokens=1), template=template)
+    assert render(tight.build(Evidence(UserEvidence("u"), [candidate])).suffixes[0], TEXT) == "⟨statistics: click⟩"
+
+
 def test_a_prompt_in_words_reads_like_a_text():
     """A line each; titles in quotes, which go with them; headings only above something.
 
