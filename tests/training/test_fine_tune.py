@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from models.bundle import TRAINING, Bundle
 from models.checkpoint import open_checkpoint
 from models.exit_model import ExitModel
 from models.golden_check import check_golden
+from models.prompt import Prompt
 from models.prompt_batch import collate
 from models.text import item_text
 from runtime.errors import CheckpointError
@@ -120,6 +122,18 @@ def test_how_many_events_are_tested_is_no_part_of_a_training(examples, small):
     told = identity_of(small, examples.train)
     assert identity_of(replace(small, most_tested=3), examples.train) == told
     assert identity_of(replace(small, most_held_out=30), examples.train) != told
+
+
+def test_other_words_that_are_summed_into_a_token_make_another_training(examples, small):
+    """They are not among the token ids."""
+    some = examples.train[0]
+    one, other = (
+        replace(some, prompt=Prompt(msgspec.structs.replace(some.prompt.prefix, **words), some.prompt.suffixes))
+        for words in (
+            {"added_ids": np.array([word], np.int32), "added_positions": np.zeros(1, np.int32)} for word in (5, 6)
+        )
+    )
+    assert identity_of(small, [one]) != identity_of(small, [other])
 
 
 def test_merged_adapters_give_the_answers_of_separate_ones(folder, examples):

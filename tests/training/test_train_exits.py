@@ -5,6 +5,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from models.exit_model import ExitModel
+from models.prompt import Prompt
 from models.prompt_batch import collate
 from models.token_sequence import SoftKind
 from training.examples import make_examples
@@ -25,6 +27,7 @@ from training.train_exits import (
     schedule,
     train_exits,
     with_dropout,
+    with_dropout_by_row,
 )
 
 
@@ -236,6 +239,51 @@ def test_dropout_makes_embeddings_unknown_and_leaves_statistics_alone(sets, pres
     )
     kept = dropped.token_ids != 0
     assert torch.equal(dropped.token_ids[kept], batch.token_ids[kept])
+
+
+def compact_batch(examples):
+    """Prompts of these examples' words, each of which is added to its neighbour's token."""
+    prompts = [example.prompt for example in examples]
+    added = [
+        Prompt(_with_added_words(prompt.prefix), [_with_added_words(suffix) for suffix in prompt.suffixes])
+        for prompt in prompts
+    ]
+    return collate(added)
+
+
+def _with_added_words(part):
+    places = np.arange(len(part), dtype=np.int32)
+    return msgspec.structs.replace(part, added_ids=np.full(len(part), 7, np.int32), added_positions=places)
+
+
+def test_words_that_are_added_are_dropped_as_others_are(sets, preset):
+    """As many of them, each by itself, and not with the token that they are added to."""
+    batch = compact_batch(sets.train[-200:])
+    randoms = [np.random.default_rng(row) for row in range(len(batch.token_ids))]
+    options = replace(preset.exits, word_dropout=0.3)
+    for dropped in (
+        with_dropout(batch, options, np.random.default_rng(0)),
+        with_dropout_by_row(batch, options, randoms),
+    ):
+        gone = dropped.added_ids == 0
+        assert float(gone.float().mean()) == pytest.approx(0.3, abs=0.03)
+        assert set(dropped.added_ids[~gone].tolist()) == {7}
+        words = batch.token_ids.flatten()[batch.added_index] != 0
+        beside = dropped.token_ids.flatten()[batch.added_index] == 0
+        assert float(gone[words & beside].float().mean()) == pytest.approx(0.3, abs=0.06)
+
+
+def test_what_a_row_loses_of_added_words_does_not_depend_on_the_rows_beside_it(sets, preset):
+    """Its own random numbers alone decide."""
+    some = sets.train[-20:]
+    length = max(example.prompt.tokens for example in some)
+    longest = next(example for example in some if example.prompt.tokens == length)
+    own = with_dropout_by_row(compact_batch([longest]), preset.exits, [np.random.default_rng(3)]).added_ids
+    randoms = [np.random.default_rng(8) for _ in some]
+    beside = with_dropout_by_row(
+        compact_batch([*some, longest]), preset.exits, [*randoms, np.random.default_rng(3)]
+    ).added_ids
+    assert torch.equal(beside[-len(own) :], own)
 
 
 def test_the_learning_rate_rises_then_falls():
