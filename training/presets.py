@@ -36,6 +36,9 @@ class Preset:
     with another number: it is no part of what identifies one."""
     most_held_out: int = 20_000
     """Largest number of candidates to calibrate on; the latest are taken."""
+    threads: int | None = field(default=None, repr=False)  # changes no step of a training
+    """Threads to compute with; None: all. Small models are no faster on several, which wait for each other where a
+    machine has other work, and then take many times as long."""
     most_tested: int = field(default=100_000, repr=False)  # changes no step of a training
     """Largest number of candidates to evaluate on at the end; the latest are taken."""
     seed: int = 0
@@ -63,6 +66,7 @@ DEMO: Final = Preset(
         regression_first=False,
         patience=2,
     ),
+    threads=1,
 )
 """For small logs, such as the built-in synthetic data: about three minutes on two cores."""
 STANDARD: Final = Preset(

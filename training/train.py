@@ -1,7 +1,9 @@
-"""Trains a bundle from an event log. READ FIRST: `train` names every step."""
+"""Trains a bundle from an event log. READ FIRST: `_train` names every step."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +57,24 @@ def train(
         MissingDependency: a package that they take is not installed.
         PromptTemplateError: the prompt's limits of tokens leave no room for its own words.
     """
-    preset, reporter = preset or preset_for(log, pretrained=pretrained is not None), reporter or Silent()
+    preset = preset or preset_for(log, pretrained=pretrained is not None)
+    with _computing_on(preset.threads):
+        return _train(log, out, preset, reporter or Silent(), pretrained)
+
+
+@contextmanager
+def _computing_on(threads: int | None) -> Iterator[None]:
+    usual = torch.get_num_threads()
+    torch.set_num_threads(threads or usual)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+def _train(
+    log: EventLog, out: Path, preset: Preset, reporter: Reporter, pretrained: PretrainedOptions | None
+) -> Bundle:
     require_bundle_folder(out)
     keep_freed_memory()
     torch.manual_seed(preset.seed)

@@ -9,6 +9,7 @@ from itertools import repeat
 import msgspec
 import numpy as np
 import pytest
+import torch
 
 from evaluation.baseline import running_means_auc
 from evaluation.metrics import auc, expected_calibration_error, log_loss
@@ -98,6 +99,14 @@ def test_a_preset_may_evaluate_on_few_events(log, preset, tmp_path):
     """The figures of a demonstration on a slow model are those of the latest events alone."""
     bundle = train(log, tmp_path / "bundle", replace(preset, most_tested=20))
     assert bundle.metrics["events"] == 20
+
+
+def test_a_preset_may_compute_on_fewer_threads(log, preset, tmp_path, monkeypatch):
+    """While it trains; afterwards the process has as many as before."""
+    usual, seen = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    train(log, tmp_path / "bundle", replace(preset, threads=1, most_tested=20))
+    assert (seen[0], seen[-1]) == (1, usual)
 
 
 def test_layers_that_teach_nothing_are_told(trained, log, preset, tmp_path):

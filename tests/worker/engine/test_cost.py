@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from worker.engine.cost import LARGEST_SURPRISE, CostTable, NoCosts, correct_stages, measure_stages
 from worker.engine.settings import EngineSettings
+from worker.engine.transformer import packing
+from worker.engine.transformer.packing import pack
 from worker.engine.transformer.runner import StageRunner
 from worker.steps import to_its_end
 
@@ -222,14 +224,17 @@ def test_a_stage_too_quick_for_the_clock_is_still_predicted_to_take_time(make_mo
     assert table.seconds(0, 128) == pytest.approx(1e-9)
 
 
-def test_costs_measured_elsewhere_are_corrected_by_the_median_of_three_small_runs(make_model):
+def test_costs_measured_elsewhere_are_corrected_by_the_median_of_three_small_runs(make_model, monkeypatch):
     """Every stage by itself; the shape of the curve stays, and nothing else is needed of it."""
     settings = EngineSettings(max_batch_tokens=256, warm_up_rounds=1)
     table = CostTable([128, 256], np.array([[1.0, 3.0]] * 3))
     runner = StageRunner(make_model(), settings)
     clock = ScriptedClock([0.2, 9.0, 0.1, 0.4, 0.4, 0.4, 0.5, 0.6, 0.7])
+    plans: list[object] = []
+    monkeypatch.setattr(packing, "pack", lambda *batch: plans.append(batch) or pack(*batch))
     steps = list(correct_stages(runner, table, clock, rounds=3))
 
+    assert len(plans) == 9  # as for real batches, of which each is another
     assert len(steps) == 9  # a request waits for one run at most
     assert [table.seconds(stage, 128) for stage in range(3)] == pytest.approx([0.2, 0.4, 0.6])
     assert [table.seconds(stage, 256) for stage in range(3)] == pytest.approx([0.6, 1.2, 1.8])
