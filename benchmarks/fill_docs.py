@@ -30,7 +30,7 @@ from runtime.errors import ExitstreamError
 ROOT: Final = Path(__file__).parents[1]
 FIGURES: Final = ROOT / "docs" / "figures"
 SOURCES: Final = {
-    "demo": "`make demo DATA=…`, then its `report.json`",
+    "demo": "`make demo`, then its `report.json`",
     "evaluate-ml-100k": "`exitstream evaluate --data … --out …`",
     "evaluate-synthetic": "`exitstream evaluate --out …`",
     "quality-ml-100k": "`benchmarks.quality --data …`",
