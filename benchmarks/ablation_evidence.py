@@ -20,8 +20,7 @@ from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, Us
 from models.graph_base import GraphBase
 from models.prompt import PromptLimits
 from models.text import Text
-from schemas.messages import Interaction
-from training.examples import graph_end, tick_lengths
+from training.examples import graph_end, tick_lengths, without_embeddings
 from training.presets import Preset
 from training.progress import Advance, Reporter
 from training.replay import PastRequest, Replay, replay_requests
@@ -78,46 +77,50 @@ class Records:
 def record(
     log: EventLog, graph: GraphBase, text: Text, preset: Preset, most_tested: int, reporter: Reporter
 ) -> Records:
-    """All evidence of every request, found once.
-
-    Only requests after the slice that the graph's base embeddings are fitted to are trained on, so that all variants
-    have the same ones, all of them with embeddings.
+    """All evidence of every request, found once, as `training.examples` finds it: without embeddings in the slice that
+    these are fitted to.
     """
-    split, events = log.split(), log.interactions
-    replay = Replay(log.items, bundled_base(graph, text), text, preset.limits)
-    finder = _Finder(replay, NearestPast(replay.tables, text_similarities(replay.tables, log.items)), preset.limits)
-    starts = (
-        max(graph_end(log, preset), split.train_end - preset.most_examples),
-        max(split.train_end, split.validation_end - preset.most_held_out),
-        max(split.validation_end, len(events) - most_tested),
+    split, count = log.split(), len(log.interactions)
+    first = max(0, split.train_end - preset.most_examples)
+    start = max(first, graph_end(log, preset))
+    held_out_from = max(split.train_end, split.validation_end - preset.most_held_out)
+    tested_from = max(split.validation_end, count - most_tested)
+    blind, seeing = (
+        _Finder(log, Replay(log.items, base, text, preset.limits), preset.limits)
+        for base in (without_embeddings(graph), bundled_base(graph, text))
     )
-    ends = split.train_end, split.validation_end, len(events)
-    lengths = tick_lengths(preset), repeat(1), repeat(1)
-    parts: list[list[Recorded]] = []
-    done = 0
-    with reporter.step("evidence by replay", sum(ends) - sum(starts)) as advance:
-        for start, end, ticks in zip(starts, ends, lengths, strict=True):
-            replay.advance(events[done:start])
-            parts.append(list(finder.found(events[start:end], ticks, start, advance)))
-            done = end
-    train, held_out, last_tenth = parts
+    ticks, at_once = tick_lengths(preset), repeat(1)
+    total = split.train_end - first + split.validation_end - held_out_from + count - tested_from
+    with reporter.step("evidence by replay", total) as advance:
+        train = [*blind.found(first, start, ticks, advance), *seeing.found(start, split.train_end, ticks, advance)]
+        held_out = list(seeing.found(held_out_from, split.validation_end, at_once, advance))
+        last_tenth = list(seeing.found(tested_from, count, at_once, advance))
     order = np.random.default_rng(preset.seed).permutation(len(held_out))
     to_fit, to_test = ([held_out[place] for place in part] for part in np.array_split(order, 2))
     return Records(train, to_fit, to_test, last_tenth)
 
 
-@dataclass(frozen=True, slots=True)
 class _Finder:
-    replay: Replay
-    by_text: NearestPast
-    limits: PromptLimits
+    """Finds the evidence of requests in the order of the log.
 
-    def found(
-        self, events: Sequence[Interaction], ticks: Iterator[int], first: int, advance: Advance
-    ) -> Iterator[Recorded]:
-        for request in replay_requests(self.replay, events, ticks, first):
-            evidence = self.replay.evidence(request.user_id, request.item_ids)
-            near = self.by_text.of(request.user_id, request.item_ids, self.limits.past_items)
+    Args:
+        log: the events.
+        replay: of them, not begun.
+        limits: how much is found.
+    """
+
+    def __init__(self, log: EventLog, replay: Replay, limits: PromptLimits) -> None:
+        self._events, self._replay, self._limits = log.interactions, replay, limits
+        self._by_text = NearestPast(replay.tables, text_similarities(replay.tables, log.items))
+        self._done = 0
+
+    def found(self, start: int, end: int, ticks: Iterator[int], advance: Advance) -> Iterator[Recorded]:
+        """Of the events from one index to another, behind all that was found before."""
+        self._replay.advance(self._events[self._done : start])
+        self._done = end
+        for request in replay_requests(self._replay, self._events[start:end], ticks, start):
+            evidence = self._replay.evidence(request.user_id, request.item_ids)
+            near = self._by_text.of(request.user_id, request.item_ids, self._limits.past_items)
             yield Recorded(request, evidence, near)
             advance(len(request.labels))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from models.exit_model import ExitModel
 from models.features import FEATURES
 from models.prompt import Prompt, PromptBuilder
 from models.text import Text
-from models.token_sequence import SoftKind, TokenSequence
+from models.token_sequence import NONE, SoftKind, TokenSequence
 from training.calibrate import HeldOut
 from training.presets import Preset
 from training.progress import Reporter
@@ -35,7 +36,7 @@ class Inputs:
     statistics: bool = True
     """The soft token of a candidate's statistics."""
     regression: bool = True
-    """The logistic regression on the statistics that every head adds."""
+    """The regression on the statistics that every head adds."""
 
 
 ALL_INPUTS: Final = Inputs("all")
@@ -47,9 +48,6 @@ INPUTS: Final = {
     "no_regression": NO_REGRESSION,
     "all": ALL_INPUTS,
 }
-RECENT_SHOWN: Final = 8
-"""Of the user's latest items in a prompt; statistics count as many as were found. With their titles they are most of a
-prompt, and so of the time that all of this takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +96,9 @@ def train_variant(
 def prompt_maker(variant: Variant, text: Text, preset: Preset) -> Callable[[Recorded], Prompt]:
     """Makes a variant's prompts."""
     inputs = variant.inputs
-    titles = {} if inputs.titles else {"title_tokens": 0, "candidate_title_tokens": 0}
-    limits = replace(preset.limits, recent_items=min(RECENT_SHOWN, preset.limits.recent_items), **titles)
-    builder = PromptBuilder(text, preset.graph.dim, limits, len(FEATURES))
+    titles = () if inputs.titles else ("title_tokens", "candidate_title_tokens", "similar_title_tokens")
+    limits = replace(preset.limits, **dict.fromkeys(titles, 0))
+    builder = PromptBuilder(text, preset.graph.dim, limits, len(FEATURES), template=preset.template)
 
     def made(recorded: Recorded) -> Prompt:
         prompt = builder.build(chosen(recorded, variant.evidence, preset.limits))
@@ -118,38 +116,53 @@ def _examples(records: Sequence[Recorded], made: Callable[[Recorded], Prompt]) -
 
 
 def _without(part: TokenSequence, kinds: Sequence[SoftKind], statistics: bool) -> TokenSequence:
-    """The sequence without soft tokens of these kinds. The answer is read at the token of the statistics, so that one
-    stays, with zeros where they are not to be read.
+    """The sequence without soft tokens of these kinds, and without tokens that were nothing else. The answer is read at
+    the token of the statistics, so that one stays, with zeros where they are not to be read.
     """
     if not kinds and statistics:
         return part
     left_out = np.isin(part.soft_kinds, kinds)
     keep = np.ones(len(part), np.bool_)
     keep[part.soft_positions[left_out]] = False
-    values = part.soft_values[~left_out]
-    if not statistics:
-        values = np.where((part.soft_kinds[~left_out] == SoftKind.STATISTICS)[:, None], np.float32(0), values)
-    return _kept(part, keep, ~left_out, values)
+    keep[part.soft_positions[~left_out]] = True
+    keep[part.added_positions] = True
+    kept = _kept(part, keep, ~left_out)
+    if statistics:
+        return kept
+    is_statistics = (kept.soft_kinds == SoftKind.STATISTICS)[:, None]
+    return msgspec.structs.replace(kept, soft_values=np.where(is_statistics, np.float32(0), kept.soft_values))
 
 
 def _statistics_alone(prompt: Prompt) -> Prompt:
-    """A prefix of its first token, and suffixes of their last one."""
-    prefix = _kept(prompt.prefix, np.arange(len(prompt.prefix)) == 0)
-    return Prompt(prefix, [_kept(part, np.arange(len(part)) == len(part) - 1) for part in prompt.suffixes])
+    """A prefix of its first token without what is summed into it, and suffixes of the token of the statistics, with
+    nothing else in it.
+    """
+    prefix = prompt.prefix
+    first = _kept(prefix, np.arange(len(prefix)) == 0, np.zeros(len(prefix.soft_kinds), np.bool_), words=False)
+    suffixes = [
+        _kept(part, np.arange(len(part)) == len(part) - 1, part.soft_kinds == SoftKind.STATISTICS, words=False)
+        for part in prompt.suffixes
+    ]
+    return Prompt(first, suffixes)
 
 
 def _kept(
-    part: TokenSequence,
-    keep: NDArray[np.bool_],
-    soft: NDArray[np.bool_] | None = None,
-    values: NDArray[np.float32] | None = None,
+    part: TokenSequence, keep: NDArray[np.bool_], soft: NDArray[np.bool_], *, words: bool = True
 ) -> TokenSequence:
-    """The tokens (n,) that are kept."""
-    soft = keep[part.soft_positions] if soft is None else soft
+    """What is kept of a sequence.
+
+    Args:
+        part: the sequence.
+        keep: its tokens (n,), those with anything that is kept in them.
+        soft: its soft tokens (s,).
+        words: whether added words are.
+    """
     places = np.cumsum(keep) - 1
     return TokenSequence(
         token_ids=part.token_ids[keep],
         soft_positions=places[part.soft_positions[soft]].astype(np.int32),
         soft_kinds=part.soft_kinds[soft],
-        soft_values=part.soft_values[soft] if values is None else values,
+        soft_values=part.soft_values[soft],
+        added_ids=part.added_ids if words else NONE,
+        added_positions=places[part.added_positions].astype(np.int32) if words else NONE,
     )

@@ -8,9 +8,10 @@ Every variant is trained on the same requests, from the same weights, and scored
 - exits: the calibrated criterion against the plain one of OptiRAG-Rec.
 - start, with `--backbone` alone: pre-trained weights against random ones in the same layers.
 
-Models are small and examples few, so that all of it takes minutes: differences between rows are what to read, not the
-level. Titles of recent items are in all prompts, because otherwise there would be few words to leave out.
+Models, prompts and examples are those of `exitstream train`, so that all of it takes fifteen times as long;
+`--examples` takes fewer of them.
 
+    python -m benchmarks.ablations --out out/ablations-synthetic.json
     python -m benchmarks.ablations --data ../shared/datasets/ml-100k --out out/ablations-ml-100k.json
     python -m benchmarks.ablations --data ../shared/datasets/book-crossing --click-at 8 \
         --out out/ablations-book-crossing.json
@@ -30,7 +31,7 @@ from benchmarks.ablation_evidence import CHOICES, Records, record, request_event
 from benchmarks.ablation_models import ALL_INPUTS, INPUTS, Answers, Variant, train_variant
 from benchmarks.ablation_start import start_figures
 from benchmarks.harness import add_backbone, add_click_at, exit_on_error, finish, parser
-from benchmarks.quality import SMALL_EXITS, log_figures
+from benchmarks.quality import log_figures
 from benchmarks.quality_peers import embeddings_alone
 from benchmarks.retrieval_times import SOURCES, retrieval_times
 from evaluation.auc_difference import auc_difference
@@ -40,8 +41,6 @@ from event_data.load import load_log
 from event_data.suitability import require_suitable
 from graph_updater.graph.base_embeddings import bundled_base
 from models.graph_base import GraphBase
-from models.prompt_limits import PromptLimits
-from models.prompt_template import TERSE
 from models.text import Text
 from runtime.errors import ExitstreamError
 from runtime.process.allocator import keep_freed_memory
@@ -51,18 +50,12 @@ from training.presets import DEMO, Preset
 from training.pretrained import PretrainedOptions
 from training.progress import Reporter, reporter_for
 from training.replay import Replay
+from training.train import computing_on, preset_for
 
-SMALL: Final = replace(
-    DEMO,
-    template=TERSE,
-    limits=PromptLimits(title_tokens=6, candidate_title_tokens=12),
-    exits=SMALL_EXITS,
-    vocabulary=1_000,
-    most_examples=8_000,
-    most_held_out=4_000,
+QUICK: Final = replace(
+    DEMO, exits=replace(DEMO.exits, exit_layers=(1, 2), epochs=2), most_examples=2_000, most_held_out=2_000
 )
-"""For every variant."""
-QUICK: Final = replace(SMALL, exits=replace(SMALL.exits, exit_layers=(1, 2)), most_examples=2_000, most_held_out=2_000)
+"""For a first look."""
 EVIDENCE_REFERENCE: Final = "latest"
 COMPARED: Final = {
     "graph_both_minus_latest": ("graph_both", "latest"),
@@ -72,7 +65,7 @@ COMPARED: Final = {
 """What the graph's evidence is worth: beside the other sources as they are, and, in the last, where nothing but the
 choice of past items differs."""
 EXITS_OF: Final = ("all", "no_regression")
-"""Where every head begins with the same regression they hardly differ after so few examples; without it they do."""
+"""Where hardly anything is learned but the regression, all heads are equal; without it they differ."""
 SKIPPED: Final = "not measured: it takes pre-trained weights, and none were named with --backbone"
 
 
@@ -88,7 +81,7 @@ class Options:
         pretrained: weights to compare a random start with; None leaves that out.
     """
 
-    preset: Preset = SMALL
+    preset: Preset
     most_tested: int = 10_000
     rounds: int = 7
     requests: int = 200
@@ -102,7 +95,9 @@ def main() -> None:
     try:
         log = load_log(arguments.data, arguments.click_at)
         require_suitable(log)
-        figures = measure(log, _options(arguments), reporter_for(Console(stderr=True)))
+        options = _options(arguments, log)
+        with computing_on(options.preset.threads):
+            figures = measure(log, options, reporter_for(Console(stderr=True)))
     except ExitstreamError as error:
         exit_on_error(error)
     finish({**figures, "quick": arguments.quick}, arguments.out)
@@ -118,8 +113,8 @@ def _arguments() -> Namespace:
     return arguments.parse_args()
 
 
-def _options(arguments: Namespace) -> Options:
-    preset = replace(QUICK if arguments.quick else SMALL, seed=arguments.seed)
+def _options(arguments: Namespace, log: EventLog) -> Options:
+    preset = replace(QUICK if arguments.quick else preset_for(log), seed=arguments.seed)
     if arguments.examples is not None:
         preset = replace(preset, most_examples=arguments.examples)
     pretrained = None if arguments.backbone is None else PretrainedOptions(arguments.backbone, arguments.layers)

@@ -32,8 +32,6 @@ from event_data.event_log import EventLog
 from event_data.load import load_log
 from event_data.suitability import require_suitable
 from models.bundle import Bundle
-from models.prompt_limits import PromptLimits
-from models.prompt_template import TERSE
 from runtime.errors import ExitstreamError
 from runtime.process.allocator import keep_freed_memory
 from training.clicks import is_click
@@ -41,19 +39,9 @@ from training.evaluate import Evaluation, Floats, score_last_tenth
 from training.presets import DEMO, Preset
 from training.progress import Reporter, reporter_for
 from training.train import preset_for, train
-from training.train_exits import ExitOptions
 from worker.engine.settings import EngineSettings
 
-SMALL_EXITS: Final = ExitOptions(hidden=64, intermediate=128, exit_layers=(1, 2, 4), epochs=1, batch_tokens=4_096)
-"""A model that trains in minutes, whatever the preset of small logs is."""
-QUICK: Final = replace(
-    DEMO,
-    template=TERSE,
-    limits=PromptLimits(title_tokens=0, candidate_title_tokens=8),
-    exits=SMALL_EXITS,
-    most_examples=20_000,
-    most_held_out=5_000,
-)
+QUICK: Final = replace(DEMO, exits=replace(DEMO.exits, epochs=2), most_examples=20_000, most_held_out=5_000)
 """For a first look."""
 REQUESTS: Final = 64
 """Of 20 candidates each; the timed rounds go through them."""

@@ -24,12 +24,11 @@ from training.train import train
 
 VARIANTS: Final[dict[str, Preset]] = {
     "as shipped": DEMO,
-    "the regression first": replace(DEMO, exits=replace(DEMO.exits, regression_first=True)),
     "small weights at the start": replace(DEMO, exits=replace(DEMO.exits, initial_std=0.02)),
     "a token a word": replace(DEMO, template=TERSE),
     "no titles in the past": replace(DEMO, limits=replace(DEMO.limits, title_tokens=0, similar_title_tokens=0)),
 }
-"""By name: `ExitOptions.regression_first`, the standard deviation of initial weights, the prompt, what it tells."""
+"""By name: the standard deviation of initial weights, the prompt, what it tells."""
 
 
 def main() -> None:

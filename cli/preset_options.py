@@ -66,7 +66,8 @@ def preset_options(
     prompt: Annotated[
         str | None,
         typer.Option(
-            help="Words of the prompt: terse, words, or a .toml or .json file. Default: terse; words with --backbone."
+            help="Words of the prompt: compact, terse, words, or a .toml or .json file. Default: compact, with "
+            "--backbone words."
         ),
     ] = None,
     history_length: Annotated[

@@ -1,48 +1,78 @@
-"""Which epoch of a training is kept, by its loss on held-out examples."""
+"""Which epoch of a training is kept, mixed with how much of the regression, by its loss on held-out examples."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.metrics import log_loss
+from models.calibration import sigmoid
+from training.regression import best_share
 from training.replay import Example
+
+Floats = NDArray[np.floating]
 
 
 class BestEpoch:
-    """Which epoch to keep, and when to stop.
+    """Which epoch to keep, how much of the regression on the statistics to mix into it, and when to stop.
 
     Args:
-        to_beat: validation loss of the regression on the statistics; only an epoch with a lower one is kept.
-        begins_there: whether the training begins with that regression: then an epoch that is no better than it is one
-            without improvement.
-        patience: so many epochs in a row without improvement on those before end the training.
+        labels: (candidates,) of the held-out examples, 0 or 1.
+        regression: their logits (candidates,) by the regression, None for a model without one.
+        patience: so many epochs in a row without improvement end the training.
+
+    Attributes:
+        loss: the lowest so far; before an epoch is kept, the regression's.
+        share: of the regression in the mean that has it.
     """
 
-    def __init__(self, to_beat: float, patience: int, *, begins_there: bool) -> None:
-        self.loss = to_beat
-        self.lowest = to_beat if begins_there else math.inf
-        self.waited = 0
-        self._patience = patience
+    def __init__(self, labels: Floats, regression: Floats | None, patience: int) -> None:
+        self.loss = math.inf if regression is None else loss_of(labels, regression)
+        self.share = 0.0 if regression is None else 1.0
+        self._labels, self._regression, self._patience = labels, regression, patience
+        self._lowest = math.inf
+        self._waited = 0
 
-    def take(self, loss: float) -> bool:
-        """Whether an epoch with this validation loss is to be kept. One that is no number is no improvement."""
-        self.waited = 0 if loss < self.lowest else self.waited + 1  # also where it is no number
-        self.lowest = min(self.lowest, loss)
-        if not loss < self.loss:
-            return False
-        self.loss = loss
-        return True
+    def take(self, logits: Floats) -> bool:
+        """Whether an epoch with these logits (candidates,) is to be kept. Without improvement is one that is better
+        neither by itself nor mixed, also where its logits are no numbers.
+        """
+        own = loss_of(self._labels, logits)
+        if self._regression is None:
+            share, loss = 0.0, own
+        else:
+            share, loss = best_share(self._regression, logits, self._labels)
+        is_best = loss < self.loss
+        self._waited = 0 if is_best or own < self._lowest else self._waited + 1
+        self._lowest = min(self._lowest, own)  # stays where `own` is no number
+        if is_best:
+            self.loss, self.share = loss, share
+        return is_best
 
     @property
     def is_over(self) -> bool:
         """Whether there is nothing to hope for."""
-        return self.waited >= self._patience
+        return self._waited >= self._patience
+
+    def state(self) -> dict[str, float]:
+        """What `continue_from` needs."""
+        return {"loss": self.loss, "share": self.share, "lowest": self._lowest, "waited": self._waited}
+
+    def continue_from(self, state: Mapping[str, Any]) -> None:
+        """Go on where another process stopped."""
+        self.loss, self.share = state["loss"], state["share"]
+        self._lowest, self._waited = state["lowest"], state["waited"]
 
 
-def loss_of(examples: Sequence[Example], logits: np.ndarray) -> float:
+def labels_of(examples: Sequence[Example]) -> Floats:
+    """Labels (candidates,) of the examples, 0 or 1."""
+    return np.concatenate([example.labels for example in examples])
+
+
+def loss_of(labels: Floats, logits: Floats) -> float:
     """Log loss of raw logits (candidates,)."""
-    labels = np.concatenate([example.labels for example in examples])
-    return log_loss(labels, 1 / (1 + np.exp(-logits)))
+    return log_loss(labels, sigmoid(logits.astype(np.float64)))

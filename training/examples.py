@@ -51,7 +51,7 @@ def make_examples(
     held_out_from = max(split.train_end, split.validation_end - preset.most_held_out)
     ticks = tick_lengths(preset)
     with reporter.step("examples by replay", split.validation_end - first) as advance:
-        blind = Replay(log.items, _without_embeddings(graph), text, preset.limits, template=preset.template)
+        blind = Replay(log.items, without_embeddings(graph), text, preset.limits, template=preset.template)
         seeing = Replay(log.items, bundled_base(graph, text), text, preset.limits, template=preset.template)
         blind.advance(log.interactions[:first])
         seeing.advance(log.interactions[:start])
@@ -77,7 +77,8 @@ def tick_lengths(preset: Preset) -> Iterator[int]:
         yield random.randint(1, preset.tick)
 
 
-def _without_embeddings(graph: GraphBase) -> BaseEmbeddings:
+def without_embeddings(graph: GraphBase) -> BaseEmbeddings:
+    """Base embeddings with the graph's dimension and layers, for no item."""
     return BaseEmbeddings(
         item_ids=(), item_vectors=np.zeros((0, graph.dim), np.float32), alphas=tuple(graph.alphas.tolist())
     )

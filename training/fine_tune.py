@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from models.exit_model import ExitModel
 from models.prompt_batch import collate
 from training.batches import Batch, planned
-from training.best_epoch import loss_of
+from training.best_epoch import BestEpoch, labels_of
 from training.interrupted import StateFile, TrainingState
 from training.pretrained import PretrainedModel
 from training.processes import Processes
 from training.progress import Reporter
-from training.regression import fit_wide, loss_at_first
+from training.regression import Regression, begin_together
 from training.replay import Example
 from training.shards import ShardedExamples
 from training.train_exits import (
@@ -85,7 +85,8 @@ def fine_tune(
     processes: Processes,
     after_step: Callable[[int], None] = lambda _step: None,
 ) -> ExitModel:
-    """The finished model after the epoch with the lowest validation loss; stops at the first without improvement.
+    """The finished model after the epoch with the lowest validation loss; stops after `patience` without improvement.
+    With each epoch's answer that of the regression on the statistics is mixed as is best for the validation examples.
 
     Every process calls it and gets the same model. The main one alone reads `state_file` and writes it.
 
@@ -100,8 +101,6 @@ def fine_tune(
     Raises:
         CheckpointError: the kept state is of another training, or cannot be written.
     """
-    if processes.is_main:  # the same each time: a training that is continued begins with it as well
-        fit_wide(pretrained.model, job.train)
     run = _Run(pretrained, job, processes)
     kept = processes.from_main(_Kept(state_file.read()) if processes.is_main else None).state
     if kept is not None:
@@ -144,14 +143,14 @@ class _Run:
 
     def __init__(self, pretrained: PretrainedModel, job: Job, processes: Processes) -> None:
         self._pretrained, self._job, self._processes = pretrained, job, processes
+        self._regression = self._fitted()  # the same each time, also where a training is continued
+        begin_together(pretrained.model, job.seed)
         self._parallel = processes.parallel(pretrained.model)
         groups = [group for group in pretrained.parameter_groups(job.options.weight_decay) if group["params"]]
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
-        # Heads begin with the regression on the statistics alone, which stands until an epoch is better.
-        self._best = self._weights()
-        loss = loss_at_first(pretrained.model, job.validation) if processes.is_main else None
-        self._best_loss = processes.from_main(loss)
+        self._best, self._share = self._weights(), 1.0  # the regression alone, until an epoch is better
+        self._epochs = self._to_beat() if processes.is_main else None  # others are told what it says
         self.step = 0
         self.finished = False
 
@@ -194,35 +193,50 @@ class _Run:
 
     def validate(self, reporter: Reporter) -> None:
         """Keep the parameters if they are the best so far; finished if not."""
-        loss = self._processes.from_main(self._validation_loss(reporter) if self._processes.is_main else None)
-        if loss < self._best_loss:
-            self._best, self._best_loss = self._weights(), loss
-        else:  # also where it is no number
-            self.finished = True
+        # By the main process alone: others' last digits may differ, and all must decide the same.
+        is_best, self._share, self.finished = self._processes.from_main(self._judged(reporter))
+        if is_best:
+            self._best = self._weights()
 
-    def _validation_loss(self, reporter: Reporter) -> float:
-        # Of the main process alone: others' last digits may differ, and all must decide the same.
+    def _judged(self, reporter: Reporter) -> tuple[bool, float, bool] | None:
+        """Whether the epoch is the best so far, the regression's share in the best, whether it was the last."""
+        if self._epochs is None:
+            return None
         with reporter.step("validation", len(self._job.validation)) as advance:
             logits = predict(self._pretrained.model, self._job.validation, self._job.options.batch_tokens, advance)
-        return loss_of(self._job.validation, logits[:, -1])
+        is_best = self._epochs.take(logits[:, -1])
+        return is_best, self._epochs.share, self._epochs.is_over
 
     def state(self) -> TrainingState:
-        """What `continue_from` needs."""
+        """What `continue_from` needs; of the main process."""
+        epochs = {} if self._epochs is None else self._epochs.state()
         return TrainingState(
-            self.step, self._weights(), self._optimiser.state_dict(), self._best, self._best_loss, self.finished
+            self.step, self._weights(), self._optimiser.state_dict(), self._best, epochs, self._share, self.finished
         )
 
     def continue_from(self, state: TrainingState) -> None:
         """Go on where another process stopped."""
         self._take(state.weights)
         self._optimiser.load_state_dict(dict(state.optimiser))
-        self._best, self._best_loss = dict(state.best), state.best_loss
+        self._best, self._share = dict(state.best), state.share
+        if self._epochs is not None:
+            self._epochs.continue_from(state.epochs)
         self.step, self.finished = state.step, state.finished
 
     def best_model(self) -> ExitModel:
         """The finished model after its best epoch."""
         self._take(self._best)
+        self._regression.mix_into(self._pretrained.model, self._share)
         return self._pretrained.finished()
+
+    def _fitted(self) -> Regression:
+        """The regression, as the main process fits it."""
+        statistics, processes = self._pretrained.model.config.statistics, self._processes
+        return processes.from_main(Regression.fitted(self._job.train, statistics) if processes.is_main else None)
+
+    def _to_beat(self) -> BestEpoch:
+        validation = self._job.validation
+        return BestEpoch(labels_of(validation), self._regression.logits(validation), self._job.options.patience)
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: parameter.detach().clone() for name, parameter in self._pretrained.trained().items()}

@@ -25,7 +25,8 @@ class TrainingState:
         weights: the parameters that train, by name.
         optimiser: state of the optimiser.
         best: the parameters after the best epoch; before the end of the first, those of the beginning.
-        best_loss: their validation loss.
+        epochs: the state of `BestEpoch`.
+        share: of the regression in what is kept.
         finished: no further epoch will improve it.
     """
 
@@ -33,7 +34,8 @@ class TrainingState:
     weights: Mapping[str, Tensor]
     optimiser: Mapping[str, Any]
     best: Mapping[str, Tensor]
-    best_loss: float
+    epochs: Mapping[str, float]
+    share: float
     finished: bool
 
 

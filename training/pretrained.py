@@ -91,8 +91,6 @@ class PretrainedModel:
         # The table of word embeddings is most of a small model, and a catalogue touches few of its rows.
         backbone.embed_tokens.requires_grad_(requires_grad=False)
         backbone.norm.requires_grad_(requires_grad=False)  # the heads have norms of their own; this one is unused
-        if self.model.wide is not None:
-            self.model.wide.requires_grad_(requires_grad=False)  # fitted before the rest, see `fit_wide`
         self.model.recompute = options.checkpointing
 
     def trained(self) -> dict[str, nn.Parameter]:

@@ -1,49 +1,81 @@
-"""The wide part of a model, a logistic regression on the statistics, and how heads begin beside it."""
+"""A logistic regression on the statistics, and how much of it and of the layers a finished model answers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from evaluation.metrics import log_loss
+from models.calibration import sigmoid
 from models.exit_model import ExitHead, ExitModel
-from training.best_epoch import loss_of
 from training.logistic import fit_logistic
 from training.replay import Example
+
+Floats = NDArray[np.floating]
 
 WIDE_PENALTY: Final = 1.0
 """Half the cost of each squared weight of the regression on the standardised statistics."""
 _MOST_FOR_WIDE: Final = 1 << 19
 """Candidates that the regression on the statistics is fitted to: far more than its few weights need."""
-HEAD_STD: Final = 0.1
-"""Standard deviation of the heads' initial weights."""
+_INITIAL_LOGITS: Final = 0.8
+"""Standard deviation of the heads' initial answers: their inputs are normalised."""
 _SMALLEST_SCALE: Final = 1e-3
 """A statistic that hardly varies in training gets no large weight for it."""
+_SHARES: Final = np.linspace(0.0, 1.0, 41)
+"""Shares of the regression that are tried."""
 
 
-@torch.no_grad()
-def fit_wide(model: ExitModel, examples: Sequence[Example]) -> None:
-    """Fits the wide part, a logistic regression on the statistics, and silences the heads: all give its answer. That is
-    what a training has to beat.
+@dataclass(frozen=True, eq=False, slots=True)
+class Regression:
+    """A logistic regression on the statistics of a candidate: what a training has to beat.
+
+    Args:
+        weight: (1, statistics).
+        bias: (1,).
     """
-    if model.wide is None:
-        return
-    statistics, labels = _statistics(examples, model.config.statistics)
-    mean, scale = statistics.mean(axis=0), np.maximum(statistics.std(axis=0), _SMALLEST_SCALE)
-    standardised = (statistics - mean) / scale
-    weights = fit_logistic(np.column_stack([standardised, np.ones(len(labels))]), labels, WIDE_PENALTY)
-    slopes = weights[:-1] / scale
-    model.wide.weight.copy_(torch.from_numpy(slopes[None]))
-    model.wide.bias.fill_(weights[-1] - slopes @ mean)
-    model.wide.requires_grad_(requires_grad=False)
-    for head in model.heads:
-        if isinstance(head, ExitHead):
-            nn.init.zeros_(head.linear.weight)
-            nn.init.zeros_(head.linear.bias)
+
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def fitted(cls, examples: Sequence[Example], statistics: int) -> Regression:
+        """Fitted to the first examples; of shards these are any.
+
+        Args:
+            examples: to fit to.
+            statistics: how many of the `FEATURES` it reads, the leading ones.
+        """
+        values, labels = _first(examples, statistics)
+        mean, scale = values.mean(axis=0), np.maximum(values.std(axis=0), _SMALLEST_SCALE)
+        standardised = np.column_stack([(values - mean) / scale, np.ones(len(labels))])
+        weights = fit_logistic(standardised, labels, WIDE_PENALTY)
+        slopes = weights[:-1] / scale
+        return cls(torch.from_numpy(slopes[None]).float(), torch.tensor([weights[-1] - slopes @ mean]).float())
+
+    def logits(self, examples: Sequence[Example]) -> Floats:
+        """Raw logits (candidates,)."""
+        values = np.concatenate([example.prompt.statistics(self.weight.shape[1]) for example in examples])
+        logits: Floats = (torch.from_numpy(values).float() @ self.weight[0] + self.bias).numpy()
+        return logits
+
+    @torch.no_grad()
+    def mix_into(self, model: ExitModel, share: float) -> None:
+        """Let the model answer `share` times the regression's logits and the rest of its own. Both are linear in the
+        last step, so the model does not grow: with 1 it is the regression, and no layer counts.
+        """
+        wide = _wide_of(model)
+        wide.weight.lerp_(self.weight.to(wide.weight), share)
+        wide.bias.lerp_(self.bias.to(wide.bias), share)
+        for head in _heads_of(model):
+            head.weight.mul_(1.0 - share)
+            head.bias.mul_(1.0 - share)
 
 
 @torch.no_grad()
@@ -53,20 +85,35 @@ def begin_together(model: ExitModel, seed: int) -> None:
     Beside a regression that is fitted already, layers learn next to nothing: what is linear in the statistics is the
     slope that first tells them which way a click lies (docs/decisions/wide-and-deep.md).
     """
-    if model.wide is None:
-        return
-    nn.init.zeros_(model.wide.weight)
-    nn.init.zeros_(model.wide.bias)
-    model.wide.requires_grad_(requires_grad=True)
+    wide = _wide_of(model)
+    nn.init.zeros_(wide.weight)
+    nn.init.zeros_(wide.bias)
     random = torch.Generator().manual_seed(seed)
-    for head in model.heads:
-        if isinstance(head, ExitHead):
-            nn.init.normal_(head.linear.weight, std=HEAD_STD, generator=random)
-            nn.init.zeros_(head.linear.bias)
+    for head in _heads_of(model):
+        initial = torch.randn(head.weight.shape, generator=random) * (_INITIAL_LOGITS / math.sqrt(head.in_features))
+        head.weight.copy_(initial)
+        nn.init.zeros_(head.bias)
 
 
-def _statistics(examples: Sequence[Example], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Statistics (candidates, count) and labels (candidates,) of the first examples; of shards these are any."""
+def best_share(regression: Floats, layers: Floats, labels: Floats) -> tuple[float, float]:
+    """The share of the regression in the mean with the lowest log loss, and that loss; it is no number where the
+    layers' logits are none.
+
+    Args:
+        regression: its logits (candidates,).
+        layers: the model's logits (candidates,).
+        labels: (candidates,) 0 or 1.
+    """
+    if not np.isfinite(layers).all():
+        return 1.0, math.nan
+    means = (share * regression + (1.0 - share) * layers for share in _SHARES)
+    losses = [log_loss(labels, sigmoid(mean)) for mean in means]
+    best = int(np.argmin(losses))
+    return float(_SHARES[best]), losses[best]
+
+
+def _first(examples: Sequence[Example], count: int) -> tuple[Floats, Floats]:
+    """Statistics (candidates, count) and labels (candidates,)."""
     statistics, labels, candidates = [], [], 0
     for example in examples:
         statistics.append(example.prompt.statistics(count))
@@ -77,13 +124,11 @@ def _statistics(examples: Sequence[Example], count: int) -> tuple[np.ndarray, np
     return np.concatenate(statistics), np.concatenate(labels)
 
 
-def loss_at_first(model: ExitModel, examples: Sequence[Example]) -> float:
-    """Log loss of the regression on the statistics, whose answer all heads give at first: no layer has to run. Without
-    a regression it is infinite, so that the first epoch is better.
-    """
+def _wide_of(model: ExitModel) -> nn.Linear:
     if model.wide is None:
-        return math.inf
-    statistics = np.concatenate([example.prompt.statistics(model.config.statistics) for example in examples])
-    with torch.no_grad():
-        logits = model.wide(torch.from_numpy(statistics).float().to(model.wide.weight.device))
-    return loss_of(examples, logits[:, 0].cpu().numpy())
+        raise ValueError("a model without a wide part has no place for a regression")
+    return model.wide
+
+
+def _heads_of(model: ExitModel) -> list[nn.Linear]:
+    return [head.linear for head in model.heads if isinstance(head, ExitHead)]

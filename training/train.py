@@ -58,12 +58,13 @@ def train(
         PromptTemplateError: the prompt's limits of tokens leave no room for its own words.
     """
     preset = preset or preset_for(log, pretrained=pretrained is not None)
-    with _computing_on(preset.threads):
+    with computing_on(preset.threads):
         return _train(log, out, preset, reporter or Silent(), pretrained)
 
 
 @contextmanager
-def _computing_on(threads: int | None) -> Iterator[None]:
+def computing_on(threads: int | None) -> Iterator[None]:
+    """Compute with so many threads; None: with as many as before."""
     usual = torch.get_num_threads()
     torch.set_num_threads(threads or usual)
     try:

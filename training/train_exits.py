@@ -21,8 +21,8 @@ from models.features import FEATURES
 from models.prompt_batch import PromptBatch, collate
 from models.token_sequence import SoftKind
 from training.batches import as_shards, batches, planned
-from training.best_epoch import BestEpoch, loss_of
-from training.regression import begin_together, fit_wide, loss_at_first
+from training.best_epoch import BestEpoch, labels_of
+from training.regression import Regression, begin_together
 from training.replay import Example
 
 
@@ -35,14 +35,11 @@ class ExitOptions:
     attention_heads: int = 4
     exit_layers: tuple[int, ...] = (1, 2, 4)
     initial_std: float = field(default=0.02, repr=False)
-    """Standard deviation of the initial weights. Only a training from scratch reads it, `patience` and
-    `regression_first`: they are no part of what identifies one from pre-trained weights, which may go on."""
+    """Standard deviation of the initial weights. Only a training from scratch reads it: it is no part of what
+    identifies one from pre-trained weights, which may go on."""
     epochs: int = 3
-    patience: int = field(default=1, repr=False)
+    patience: int = 1
     """So many epochs in a row without improvement end the training."""
-    regression_first: bool = field(default=True, repr=False)
-    """Whether the regression on the statistics stays as it is fitted, and layers learn what it cannot tell; else all of
-    them learn together (docs/decisions/wide-and-deep.md)."""
     batch_tokens: int = 8_192
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -88,7 +85,8 @@ def train_exits(
 ) -> ExitModel:
     """The model after the epoch with the lowest validation loss; stops after `patience` epochs without improvement.
 
-    It is the regression on the statistics alone (`fit_wide`) where no epoch is better than that.
+    With each epoch's answer that of the regression on the statistics is mixed as is best for the validation examples;
+    it is the regression alone where no epoch is better.
 
     Args:
         model: to train; changed in place.
@@ -98,13 +96,12 @@ def train_exits(
         seed: of shuffling and dropout.
         on_step: called after each batch with its number of candidates and a note about the loss.
     """
-    fit_wide(model, examples)
-    best, epochs = (
-        copy.deepcopy(model.state_dict()),
-        BestEpoch(loss_at_first(model, validation), options.patience, begins_there=options.regression_first),
-    )
-    if not options.regression_first:
+    regression = None if model.wide is None else Regression.fitted(examples, model.config.statistics)
+    told = None if regression is None else regression.logits(validation)
+    epochs = BestEpoch(labels_of(validation), told, options.patience)
+    if regression is not None:
         begin_together(model, seed)
+    best = copy.deepcopy(model.state_dict())
     random = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(_parameter_groups(model, options), betas=(0.9, 0.98))
     rates = [group["lr"] for group in optimiser.param_groups]
@@ -120,11 +117,13 @@ def train_exits(
             _follow(average, model, min(options.averaging, (1 + step) / (10 + step)))
             step += 1
             on_step(sum(len(example) for example in batch), f"loss {loss:.4f}")
-        if epochs.take(loss_of(validation, predict(average, validation, options.batch_tokens)[:, -1])):
+        if epochs.take(predict(average, validation, options.batch_tokens)[:, -1]):
             best = copy.deepcopy(average.state_dict())
         if epochs.is_over:
             break
     model.load_state_dict(best)
+    if regression is not None:
+        regression.mix_into(model, epochs.share)
     return model.eval()
 
 

@@ -13,6 +13,7 @@ from benchmarks.ablations import EVIDENCE_REFERENCE, QUICK, SKIPPED, Options, me
 from benchmarks.quality_peers import embeddings_alone
 from event_data.synthetic import SyntheticSize, synthetic_log
 from models.features import EVIDENCE_FEATURES, FEATURES, GRAPH_FEATURES
+from models.prompt_template import COMPACT, TERSE
 from models.token_sequence import SoftKind
 from training.progress import Silent
 
@@ -106,11 +107,13 @@ def test_without_retrieval_only_the_graphs_statistics_are_told(recorded):
     assert {**told, "affinity": 0.0, "cosine": 0.0} == blind
 
 
-def test_inputs_are_left_out_of_the_prompt_one_by_one(recorded):
+@pytest.mark.parametrize("template", [TERSE, COMPACT], ids=["a token a word", "summed lines"])
+def test_inputs_are_left_out_of_the_prompt_one_by_one(recorded, template):
     """Words without soft tokens, soft tokens without titles, statistics alone; the answer is always read last."""
     records, text = recorded
     one = max(records.last_tenth, key=lambda one: len(one.evidence.user.recent))
-    prompts = {name: prompt_maker(Variant(inputs=inputs), text, TINY)(one) for name, inputs in INPUTS.items()}
+    preset = replace(TINY, template=template)
+    prompts = {name: prompt_maker(Variant(inputs=inputs), text, preset)(one) for name, inputs in INPUTS.items()}
     whole = prompts["all"]
     kinds = {
         name: {*prompt.prefix.soft_kinds.tolist(), *prompt.suffixes[0].soft_kinds.tolist()}
@@ -120,21 +123,30 @@ def test_inputs_are_left_out_of_the_prompt_one_by_one(recorded):
     assert kinds["words"] == kinds["statistics"] == {SoftKind.STATISTICS}
     for name in ("words", "soft"):
         assert not prompts[name].statistics(len(FEATURES)).any()
-        assert prompts[name].tokens < whole.tokens
+        assert prompts[name].tokens < whole.tokens or template is COMPACT
     assert (prompts["statistics"].statistics(len(FEATURES)) == whole.statistics(len(FEATURES))).all()
     assert prompts["statistics"].tokens == 2
-    words = [int(token) for token, soft in zip(*_tokens(whole.prefix), strict=True) if not soft]
-    assert prompts["words"].prefix.token_ids.tolist() == words
+    assert _words(prompts["words"]) == _words(whole)
+    assert len(_words(prompts["soft"])) < len(_words(whole))
+    assert not any(len(part.added_ids) for part in _parts(prompts["statistics"]))
     for prompt in prompts.values():
         suffix = prompt.suffixes[0]
         assert suffix.soft_positions[-1] == len(suffix) - 1
         assert suffix.soft_kinds[-1] == SoftKind.STATISTICS
 
 
-def _tokens(part):
-    soft = np.zeros(len(part), bool)
-    soft[part.soft_positions] = True
-    return part.token_ids, soft
+def _parts(prompt):
+    return (prompt.prefix, *prompt.suffixes)
+
+
+def _words(prompt):
+    """Word ids of a prompt, those that are summed into a token included, without where they stand."""
+    told = []
+    for part in _parts(prompt):
+        summed = {*part.soft_positions.tolist(), *part.added_positions.tolist()}
+        told += [int(word) for place, word in enumerate(part.token_ids) if place not in summed]
+        told += part.added_ids.tolist()
+    return told
 
 
 @pytest.mark.slow

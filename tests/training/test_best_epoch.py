@@ -1,38 +1,90 @@
-"""Which epoch is kept, and when a training ends."""
+"""Which epoch is kept, mixed with how much of the regression, and when a training ends."""
 
 import math
 
-from training.best_epoch import BestEpoch
+import numpy as np
+import pytest
+
+from evaluation.metrics import log_loss
+from training.best_epoch import BestEpoch, loss_of
+
+LABELS = np.array([0.0, 1.0] * 50)
+SIGNS = 2 * LABELS - 1
 
 
-def taken(losses, *, to_beat, patience, begins_there=False):
+def logits(right):
+    """Answers that lie on the right side by so much."""
+    return right * SIGNS
+
+
+def taken(epochs, answers):
     """Which epochs are kept for the time being, as far as training goes."""
-    epochs, kept = BestEpoch(to_beat, patience, begins_there=begins_there), []
-    for loss in losses:
-        kept.append(epochs.take(loss))
+    kept = []
+    for answer in answers:
+        kept.append(epochs.take(answer))
         if epochs.is_over:
             break
     return kept
 
 
-def test_an_epoch_is_kept_that_is_better_than_all_before_and_than_what_is_to_beat():
-    """Those before the first such one are not kept, and do not end the training while they improve."""
-    assert taken([0.9, 0.8, 0.69, 0.7, 0.6], to_beat=0.7, patience=2) == [False, False, True, False, True]
+def without_regression(patience):
+    """Of a model whose epochs are judged by themselves."""
+    return BestEpoch(LABELS, None, patience)
 
 
 def test_so_many_epochs_in_a_row_without_improvement_end_it():
     """An improvement in between begins the count anew; as good as before is none."""
-    assert taken([0.6, 0.7, 0.5, 0.5, 0.55, 0.1], to_beat=math.inf, patience=2) == [True, False, True, False, False]
-    assert taken([0.6, 0.6, 0.1], to_beat=math.inf, patience=1) == [True, False]
-    assert taken([0.9, 0.95, 0.1], to_beat=0.5, patience=1) == [False, False]
+    assert taken(without_regression(2), map(logits, [1, 0.5, 2, 2, 1, 3])) == [True, False, True, False, False]
+    assert taken(without_regression(1), map(logits, [1, 1, 3])) == [True, False]
 
 
 def test_a_loss_that_is_no_number_is_no_improvement():
-    """Nor does it hide later ones."""
-    assert taken([math.nan, 0.6, math.nan], to_beat=0.7, patience=2) == [False, True, False]
+    """Nor does it hide later ones, with a regression or without."""
+    answers = [logits(math.nan), logits(1), logits(math.nan)]
+    assert taken(without_regression(2), answers) == [False, True, False]
+    assert taken(BestEpoch(LABELS, logits(0.5), 2), answers) == [False, True, False]
 
 
-def test_who_begins_with_what_is_to_beat_stops_where_that_is_not_improved_on():
-    """Else the first epoch is the first to improve on."""
-    assert taken([0.8, 0.6], to_beat=0.7, patience=1, begins_there=True) == [False]
-    assert taken([0.8, 0.6], to_beat=0.7, patience=1) == [False, True]
+def test_while_no_epoch_is_better_the_regression_stands_alone():
+    """One that says the opposite gets no share and is not kept; but while they become better, training goes on."""
+    epochs = BestEpoch(LABELS, logits(1), 1)
+    assert taken(epochs, [logits(-1), logits(-0.5), logits(-0.7), logits(2)]) == [False, False, False]
+    assert epochs.share == 1.0
+    assert epochs.loss == pytest.approx(loss_of(LABELS, logits(1)))
+
+
+def test_the_kept_share_is_that_of_the_lowest_loss():
+    """An epoch and a regression that err in different places are best mixed; told is the mixture's loss."""
+    regression, layers = logits(2), logits(2)
+    regression[:30], layers[40:60] = -regression[:30], -layers[40:60]
+    epochs = BestEpoch(LABELS, regression, 1)
+    assert epochs.take(layers)
+    assert 0.1 < epochs.share < 0.9
+    losses = {
+        share: log_loss(LABELS, 1 / (1 + np.exp(-(share * regression + (1 - share) * layers))))
+        for share in (epochs.share - 0.03, epochs.share, epochs.share + 0.03)
+    }
+    assert epochs.loss == pytest.approx(losses[epochs.share])
+    assert min(losses, key=losses.get) == epochs.share
+
+
+def test_later_epochs_have_to_beat_the_mixture():
+    """A worse one changes nothing of what is kept; but as it improves on its own predecessors, training goes on."""
+    epochs = BestEpoch(LABELS, logits(1), 1)
+    assert epochs.take(logits(3))
+    kept = epochs.loss, epochs.share
+    assert not epochs.take(logits(2))
+    assert (epochs.loss, epochs.share) == kept
+    assert epochs.is_over
+
+
+def test_it_goes_on_from_its_state():
+    """What another process said is said again."""
+    one, other = (BestEpoch(LABELS, logits(1), 2) for _ in range(2))
+    one.take(logits(2))
+    one.take(logits(1.5))
+    other.continue_from(one.state())
+    assert other.state() == one.state()
+    for answers in (logits(1.8), logits(4)):
+        assert other.take(answers) == one.take(answers)
+        assert (other.is_over, other.share, other.loss) == (one.is_over, one.share, one.loss)

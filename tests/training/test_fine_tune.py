@@ -8,7 +8,6 @@ import pytest
 import torch
 from tiny_checkpoint import write_checkpoint
 
-from evaluation.metrics import log_loss
 from models.bundle import TRAINING, Bundle
 from models.checkpoint import open_checkpoint
 from models.exit_model import ExitModel
@@ -17,6 +16,7 @@ from models.prompt import Prompt
 from models.prompt_batch import collate
 from models.text import item_text
 from runtime.errors import CheckpointError
+from training.best_epoch import labels_of, loss_of
 from training.examples import make_examples
 from training.fine_tune import Job
 from training.fine_tune import fine_tune as fine_tune_in
@@ -25,7 +25,7 @@ from training.presets import PRETRAINED
 from training.pretrained import PretrainedModel, PretrainedOptions
 from training.processes import Processes
 from training.progress import Silent
-from training.regression import fit_wide, loss_at_first
+from training.regression import Regression
 from training.train import train
 from training.train_exits import predict
 from training.train_graph import train_graph
@@ -99,22 +99,25 @@ def test_a_training_killed_after_any_step_ends_with_the_same_weights(folder, exa
             assert torch.equal(weight, resumed.state_dict()[name]), (last, name)
 
 
-def test_what_the_first_epoch_has_to_beat_is_the_regressions_loss(folder, examples, small):
-    """Told without running a layer, it is the loss of the model as it begins: every head gives the regression's."""
-    job, pretrained = job_of(examples, small), new_model(folder)
-    with torch.no_grad():
-        fit_wide(pretrained.model, job.train)
-    labels = np.concatenate([example.labels for example in job.validation])
-    told = loss_at_first(pretrained.model, job.validation)
-    for answers in predict(pretrained.model, job.validation).T:
-        assert told == pytest.approx(log_loss(labels, 1 / (1 + np.exp(-answers))))
+def test_weights_that_have_run_away_are_not_kept(folder, examples, small, tmp_path):
+    """Their loss is no number: the regression stands."""
+    runaway, job = new_model(folder, rate_of_new=float("inf")), job_of(examples, small)
+    model = fine_tune(runaway, job, StateFile(tmp_path / "state", "x"), Silent())
+    told = Regression.fitted(job.train, model.config.statistics).logits(job.validation)
+    for answers in predict(model, job.validation).T:
+        np.testing.assert_allclose(answers, told, atol=1e-4)
 
 
-def test_a_loss_that_is_no_number_is_no_improvement(folder, examples, small, tmp_path):
-    """Weights that have run away are not taken for the best: the regression stands."""
-    runaway = new_model(folder, rate_of_new=float("inf"))
-    model = fine_tune(runaway, job_of(examples, small), StateFile(tmp_path / "state", "x"), Silent())
-    assert model.is_silent
+def test_what_is_kept_is_mixed_with_the_regression(folder, examples, small, tmp_path):
+    """As is best for the validation examples: with more of it the answers are no better."""
+    job = job_of(examples, small, 600)
+    job = replace(job, options=replace(job.options, epochs=6, patience=6))
+    model = fine_tune(new_model(folder), job, StateFile(tmp_path / "state", "x"), Silent())
+    told = Regression.fitted(job.train, model.config.statistics).logits(job.validation)
+    labels, own = labels_of(job.validation), predict(model, job.validation)[:, -1]
+    assert loss_of(labels, own) <= loss_of(labels, told)
+    for share in (-0.1, 0.1):
+        assert loss_of(labels, own) <= loss_of(labels, share * told + (1 - share) * own) + 1e-4
 
 
 def test_how_many_events_are_tested_is_no_part_of_a_training(examples, small):

@@ -16,9 +16,10 @@ from models.exit_model import ExitModel
 from models.prompt import Prompt
 from models.prompt_batch import collate
 from models.token_sequence import SoftKind
+from training.best_epoch import labels_of, loss_of
 from training.examples import make_examples
 from training.progress import Silent
-from training.regression import WIDE_PENALTY, begin_together, fit_wide
+from training.regression import WIDE_PENALTY, Regression, begin_together
 from training.train_exits import (
     _parameter_groups,
     joint_loss,
@@ -86,58 +87,64 @@ def logistic_regression(model, examples):
     return regression.decision_function(scaled.transform(statistics))
 
 
-def test_every_head_begins_with_the_regression_on_the_statistics(sets, preset, text, graph):
-    """Before any step the model answers what a logistic regression does, at each head."""
+def test_the_regression_is_scikit_learns(sets, preset, text, graph):
+    """On the standardised statistics, with the same penalty."""
     model = fresh_model(preset, text, graph)
-    fit_wide(model, sets.train)
-    expected = logistic_regression(model, sets.train)
-    for answers in predict(model, sets.train).T:
-        np.testing.assert_allclose(answers, expected, atol=0.05)  # the intercept is penalised as well
+    told = Regression.fitted(sets.train, model.config.statistics).logits(sets.train)
+    np.testing.assert_allclose(told, logistic_regression(model, sets.train), atol=0.05)  # intercepts are penalised too
 
 
 def test_learning_together_everything_begins_at_nothing_and_all_of_it_trains(sets, preset, text, graph):
     """The regression too: what is kept is neither the fitted one nor without heads."""
-    options = replace(preset.exits, regression_first=False, epochs=40, averaging=0.0, learning_rate=0.01)
+    options = replace(preset.exits, epochs=40, averaging=0.0, learning_rate=0.01)
     options = replace(options, patience=options.epochs)
-    begun, fitted = fresh_model(preset, text, graph), fresh_model(preset, text, graph)
-    fit_wide(fitted, sets.train)
+    begun = fresh_model(preset, text, graph)
+    fitted = Regression.fitted(sets.train, begun.config.statistics)
     begin_together(begun, seed=0)
     assert not begun.wide.weight.any()
     assert not begun.wide.bias.any()
-    assert begun.wide.weight.requires_grad
     assert all(head.linear.weight.any() for head in begun.heads)
     kept = train_exits(fresh_model(preset, text, graph), sets.train, sets.train, options, seed=0)
     assert not kept.is_silent
     assert kept.wide.weight.any()
-    assert not torch.allclose(kept.wide.weight, fitted.wide.weight, atol=1e-2)
-    first = train_exits(
-        fresh_model(preset, text, graph), sets.train, sets.train, replace(options, regression_first=True), 0
-    )
-    assert torch.equal(first.wide.weight, fitted.wide.weight)
+    assert not torch.allclose(kept.wide.weight, fitted.weight, atol=1e-2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_mixing_gives_the_mean_of_both_answers_at_every_head(sets, preset, text, graph, share):
+    """With weights `share` and the rest, in logits; with 1 no layer counts."""
+    model = fresh_model(preset, text, graph)
+    begin_together(model, seed=0)
+    with torch.no_grad():
+        model.wide.weight.normal_(std=0.1)
+    regression = Regression.fitted(sets.train, model.config.statistics)
+    own, told = predict(model, sets.to_fit), regression.logits(sets.to_fit)
+    regression.mix_into(model, share)
+    np.testing.assert_allclose(predict(model, sets.to_fit), share * told[:, None] + (1 - share) * own, atol=1e-4)
+    assert model.is_silent == (share == 1.0)
+
+
+def test_what_is_kept_is_mixed_with_the_regression(sets, preset, text, graph):
+    """As is best for the validation examples: nothing that could be mixed into it makes it better."""
+    options = replace(preset.exits, epochs=12, averaging=0.0, learning_rate=0.003)
+    options = replace(options, patience=options.epochs)
+    kept = train_exits(fresh_model(preset, text, graph), sets.train, sets.to_fit, options, seed=0)
+    told = Regression.fitted(sets.train, kept.config.statistics).logits(sets.to_fit)
+    labels, own = labels_of(sets.to_fit), predict(kept, sets.to_fit)[:, -1]
+    assert not kept.is_silent
+    assert loss_of(labels, own) < loss_of(labels, told)
+    for share in (-0.1, 0.1):
+        assert loss_of(labels, own) <= loss_of(labels, share * told + (1 - share) * own) + 1e-4
 
 
 def test_where_learning_together_is_no_better_the_regression_is_kept(sets, preset, text, graph):
-    """It is fitted before, and compared with every epoch."""
-    options = replace(preset.exits, regression_first=False, learning_rate=0.0)
-    model, fitted = fresh_model(preset, text, graph), fresh_model(preset, text, graph)
-    fit_wide(fitted, sets.train)
-    kept = train_exits(model, sets.train, sets.to_fit, options, 0)
+    """Where clicks are what it says, nothing is mixed into it."""
+    options, model = replace(preset.exits, learning_rate=0.0), fresh_model(preset, text, graph)
+    fitted = Regression.fitted(sets.train, model.config.statistics)
+    expected = [replace(one, labels=(fitted.logits([one]) > 0).astype(np.float32)) for one in sets.to_fit]
+    kept = train_exits(model, sets.train, expected, options, 0)
     assert kept.is_silent
-    assert torch.equal(kept.wide.weight, fitted.wide.weight)
-
-
-def test_where_layers_do_not_improve_on_the_regression_it_is_kept(sets, preset, text, graph):
-    """Where clicks are as likely as the regression says, training stops after an epoch and takes nothing of it."""
-    options = replace(preset.exits, epochs=3, averaging=0.0, learning_rate=0.02)
-    model, trained, expected = fresh_model(preset, text, graph), [], []
-    fit_wide(model, sets.train)
-    random = np.random.default_rng(0)
-    for example in sets.to_fit:
-        rates = 1 / (1 + np.exp(-predict(model, [example])[:, -1]))
-        expected += [replace(example, labels=(random.random(len(rates)) < rates).astype(np.float32)) for _ in range(40)]
-    kept = train_exits(model, sets.train, expected, options, 0, lambda candidates, _: trained.append(candidates))
-    assert sum(trained) == sum(len(example) for example in sets.train)
-    assert kept.is_silent
+    assert torch.equal(kept.wide.weight, fitted.weight)
 
 
 def test_the_epoch_that_did_best_on_the_validation_examples_is_kept(sets, preset, text, graph):
