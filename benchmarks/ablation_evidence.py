@@ -20,7 +20,7 @@ from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, Us
 from models.graph_base import GraphBase
 from models.prompt import PromptLimits
 from models.text import Text
-from training.examples import graph_end, tick_lengths, without_embeddings
+from training.examples import graph_end, halves, tick_lengths, without_embeddings
 from training.presets import Preset
 from training.progress import Advance, Reporter
 from training.replay import PastRequest, Replay, replay_requests
@@ -35,7 +35,8 @@ class Choice:
     past: Literal["none", "latest", "text", "graph"] = "none"
     """Which of the user's past items stand beside a candidate; with any, the latest ones are in the prefix too."""
     users: bool = False
-    """What the nearest users did with the candidate and, if none met it, how the nearest items fare."""
+    """What the nearest users did with the candidate; if none met it and the preset asks for similar items, how these
+    fare."""
     embeddings: bool = True
     """The graph's embeddings of user and items, as soft tokens and as affinity."""
     shared: bool = False
@@ -95,9 +96,7 @@ def record(
         train = [*blind.found(first, start, ticks, advance), *seeing.found(start, split.train_end, ticks, advance)]
         held_out = list(seeing.found(held_out_from, split.validation_end, at_once, advance))
         last_tenth = list(seeing.found(tested_from, count, at_once, advance))
-    order = np.random.default_rng(preset.seed).permutation(len(held_out))
-    to_fit, to_test = ([held_out[place] for place in part] for part in np.array_split(order, 2))
-    return Records(train, to_fit, to_test, last_tenth)
+    return Records(train, *halves(held_out, preset.seed), last_tenth)
 
 
 class _Finder:

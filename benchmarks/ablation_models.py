@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.ablation_evidence import CHOICES, Choice, Recorded, Records, chosen
-from models.exit_model import ExitModel
 from models.features import FEATURES
 from models.prompt import Prompt, PromptBuilder
 from models.text import Text
@@ -21,6 +20,8 @@ from training.calibrate import HeldOut
 from training.presets import Preset
 from training.progress import Reporter
 from training.replay import Example
+from training.shards import in_memory
+from training.train import computing_on
 from training.train_exits import new_model, predict, train_exits
 
 
@@ -75,13 +76,16 @@ def train_variant(
 ) -> Answers:
     """Its answers. Every variant begins with the same weights and has the same requests."""
     prompts = prompt_maker(variant, text, preset)
-    train, to_fit = _examples(records.train, prompts), _examples(records.to_fit, prompts)
+    to_fit = _examples(records.to_fit, prompts)
+    train = in_memory(
+        _examples(records.train, prompts), sum(len(one.request.labels) for one in records.train), preset.seed
+    )
     torch.manual_seed(preset.seed)
     model = new_model(preset.exits, text.vocabulary_size, preset.graph.dim)
     if not variant.inputs.regression:
-        model = ExitModel(model.backbone, replace(model.config, wide=False))
+        model.wide, model.config = None, replace(model.config, wide=False)
     total = preset.exits.epochs * sum(len(example) for example in train)
-    with reporter.step(name, total) as advance:
+    with computing_on(preset.threads), reporter.step(name, total) as advance:
         train_exits(model, train, to_fit, preset.exits, preset.seed, advance)
     tokens = float(np.mean([example.prompt.tokens for example in train]))
     del train

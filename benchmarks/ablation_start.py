@@ -25,16 +25,15 @@ def start_figures(
     Args:
         log: to train on and test with.
         options: the pre-trained weights.
-        preset: how many examples, and how many epochs; prompts are those for pre-trained weights.
+        preset: how many examples, at most; everything else is that for pre-trained weights.
         most_tested: of a longer last tenth, so many of the latest events are scored.
         reporter: shows progress.
     """
     shown = replace(
         PRETRAINED,
         graph=preset.graph,
-        exits=replace(PRETRAINED.exits, epochs=preset.exits.epochs),
-        most_examples=preset.most_examples,
-        most_held_out=preset.most_held_out,
+        most_examples=min(PRETRAINED.most_examples, preset.most_examples),
+        most_held_out=min(PRETRAINED.most_held_out, preset.most_held_out),
         seed=preset.seed,
     )
     answers: dict[str, HeadAnswers] = {}

@@ -36,7 +36,7 @@ SOURCES: Final = {
     "quality-ml-100k": "`benchmarks.quality --data …`",
     "quality-book-crossing": "`benchmarks.quality --data … --click-at 8`",
     "ablations-synthetic": "`benchmarks.ablations`",
-    "ablations-ml-100k": "`benchmarks.ablations --data …`",
+    "ablations-ml-100k": "`benchmarks.ablations --data … --examples 20000`",
     "learning-curve": "`benchmarks.learning_curve`",
     "promise": "`benchmarks.promise`",
     "graph": "`benchmarks.graph`",

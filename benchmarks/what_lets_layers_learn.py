@@ -28,7 +28,7 @@ VARIANTS: Final[dict[str, Preset]] = {
     "a token a word": replace(DEMO, template=TERSE),
     "no titles in the past": replace(DEMO, limits=replace(DEMO.limits, title_tokens=0, similar_title_tokens=0)),
 }
-"""By name: the standard deviation of initial weights, the prompt, what it tells."""
+"""What is tried, by name."""
 
 
 def main() -> None:

@@ -46,8 +46,8 @@ class ExitConfig:
         soft_width: columns of `TokenSequence.soft_values`.
         statistics: how many of the `FEATURES` the model reads, the leading ones. New features are added at the end, so
             a model from before them goes on with its own; its file does not name the number.
-        wide: whether every head adds a logistic regression on the statistics (Wide & Deep, Cheng et al. 2016): what is
-            linear in them needs no layer, and the layers learn the rest.
+        wide: whether every head adds a part that is linear in the statistics (Wide & Deep, Cheng et al. 2016): it takes
+            no layer.
 
     Raises:
         ValueError: the layers do not ascend, `soft_width` is too small, or there are fewer `FEATURES`.

@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from evaluation.metrics import log_loss
 from models.calibration import sigmoid
-from training.regression import best_share
+from training.regression import Floats, best_share
 from training.replay import Example
-
-Floats = NDArray[np.floating]
 
 
 class BestEpoch:
@@ -27,7 +24,7 @@ class BestEpoch:
 
     Attributes:
         loss: the lowest so far; before an epoch is kept, the regression's.
-        share: of the regression in the mean that has it.
+        share: the regression's in the mixture that has it.
     """
 
     def __init__(self, labels: Floats, regression: Floats | None, patience: int) -> None:
@@ -38,10 +35,10 @@ class BestEpoch:
         self._waited = 0
 
     def take(self, logits: Floats) -> bool:
-        """Whether an epoch with these logits (candidates,) is to be kept. Without improvement is one that is better
-        neither by itself nor mixed, also where its logits are no numbers.
+        """Whether an epoch with these logits (candidates,) is to be kept. One that is better neither by itself nor
+        mixed counts as one without improvement, as does one whose logits are not finite.
         """
-        own = loss_of(self._labels, logits)
+        own = loss_of(self._labels, logits) if np.isfinite(logits).all() else math.nan
         if self._regression is None:
             share, loss = 0.0, own
         else:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from training.progress import Advance, Reporter
 from training.replay import Example, Replay, replay_examples
 from training.shards import Keep, ShardedExamples, in_memory
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True)
 class ExampleSets:
@@ -25,7 +28,7 @@ class ExampleSets:
 
     train: ShardedExamples
     to_fit: list[Example]
-    """For early stopping, and to fit the calibration."""
+    """For early stopping, for the share of the regression, and to fit the calibration."""
     to_test: list[Example]
     """To test the exit threshold; nothing is fitted to it."""
 
@@ -61,7 +64,7 @@ def make_examples(
         seeing.advance(log.interactions[split.train_end : held_out_from])
         validation = log.interactions[held_out_from : split.validation_end]
         held_out = list(_told(replay_examples(seeing, validation, repeat(1), held_out_from), advance))
-    return ExampleSets(train, *_halves(held_out, preset.seed))
+    return ExampleSets(train, *halves(held_out, preset.seed))
 
 
 def _told(examples: Iterator[Example], advance: Advance) -> Iterator[Example]:
@@ -84,7 +87,8 @@ def without_embeddings(graph: GraphBase) -> BaseEmbeddings:
     )
 
 
-def _halves(examples: list[Example], seed: int) -> tuple[list[Example], list[Example]]:
+def halves(examples: Sequence[T], seed: int) -> tuple[list[T], list[T]]:
+    """To fit, and to test: a random half each."""
     order = np.random.default_rng(seed).permutation(len(examples))
     middle = len(order) // 2
     return [examples[place] for place in order[:middle]], [examples[place] for place in order[middle:]]

@@ -1,4 +1,4 @@
-"""Trains soft tokens, heads and (adapters of) pre-trained weights; says the cost first, and can be continued.
+"""Trains soft tokens, heads, wide part and (adapters of) pre-trained weights; says the cost, and can be continued.
 
 The order of the examples and every random number of a step depend on the seed and the number of the step alone. So a
 training that was killed and continued does the same steps as one that was not. And several processes do the steps that
@@ -23,7 +23,7 @@ from training.interrupted import StateFile, TrainingState
 from training.pretrained import PretrainedModel
 from training.processes import Processes
 from training.progress import Reporter
-from training.regression import Regression, begin_together
+from training.regression import Regression, begin_together, told
 from training.replay import Example
 from training.shards import ShardedExamples
 from training.train_exits import (
@@ -41,7 +41,7 @@ class Job:
 
     Args:
         train: examples to train on.
-        validation: for early stopping; only the main process needs them.
+        validation: for early stopping, and for the share of the regression; only the main process needs them.
         options: hyperparameters; sizes are not read.
         seed: of shuffling and dropout.
         save_every_s: seconds between two writings of the state.
@@ -85,8 +85,9 @@ def fine_tune(
     processes: Processes,
     after_step: Callable[[int], None] = lambda _step: None,
 ) -> ExitModel:
-    """The finished model after the epoch with the lowest validation loss; stops after `patience` without improvement.
-    With each epoch's answer that of the regression on the statistics is mixed as is best for the validation examples.
+    """The finished model after the epoch with the lowest validation loss; stops after `patience` epochs without
+    improvement. With each epoch's answer that of the regression on the statistics is mixed as is best for the
+    validation examples.
 
     Every process calls it and gets the same model. The main one alone reads `state_file` and writes it.
 
@@ -128,6 +129,7 @@ def fine_tune(
                 run.save(state_file)
             if run.finished and run.step <= start:
                 break
+    reporter.say(told(run.share))
     return run.best_model()
 
 
@@ -139,7 +141,13 @@ class _Kept:
 
 
 class _Run:
-    """The model, its optimiser and its best epoch so far."""
+    """The model, its optimiser and its best epoch so far.
+
+    Attributes:
+        step: number of steps done.
+        share: of the regression in what is kept.
+        finished: whether no further epoch will improve it.
+    """
 
     def __init__(self, pretrained: PretrainedModel, job: Job, processes: Processes) -> None:
         self._pretrained, self._job, self._processes = pretrained, job, processes
@@ -149,8 +157,8 @@ class _Run:
         groups = [group for group in pretrained.parameter_groups(job.options.weight_decay) if group["params"]]
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
-        self._best, self._share = self._weights(), 1.0  # the regression alone, until an epoch is better
-        self._epochs = self._to_beat() if processes.is_main else None  # others are told what it says
+        self._best, self.share = self._weights(), 1.0  # the regression alone, until an epoch is better
+        self._epochs = self._new_epochs() if processes.is_main else None  # others are told what it says
         self.step = 0
         self.finished = False
 
@@ -194,7 +202,7 @@ class _Run:
     def validate(self, reporter: Reporter) -> None:
         """Keep the parameters if they are the best so far; finished if not."""
         # By the main process alone: others' last digits may differ, and all must decide the same.
-        is_best, self._share, self.finished = self._processes.from_main(self._judged(reporter))
+        is_best, self.share, self.finished = self._processes.from_main(self._judged(reporter))
         if is_best:
             self._best = self._weights()
 
@@ -211,14 +219,14 @@ class _Run:
         """What `continue_from` needs; of the main process."""
         epochs = {} if self._epochs is None else self._epochs.state()
         return TrainingState(
-            self.step, self._weights(), self._optimiser.state_dict(), self._best, epochs, self._share, self.finished
+            self.step, self._weights(), self._optimiser.state_dict(), self._best, epochs, self.finished
         )
 
     def continue_from(self, state: TrainingState) -> None:
         """Go on where another process stopped."""
         self._take(state.weights)
         self._optimiser.load_state_dict(dict(state.optimiser))
-        self._best, self._share = dict(state.best), state.share
+        self._best, self.share = dict(state.best), state.epochs["share"]
         if self._epochs is not None:
             self._epochs.continue_from(state.epochs)
         self.step, self.finished = state.step, state.finished
@@ -226,7 +234,7 @@ class _Run:
     def best_model(self) -> ExitModel:
         """The finished model after its best epoch."""
         self._take(self._best)
-        self._regression.mix_into(self._pretrained.model, self._share)
+        self._regression.mix_into(self._pretrained.model, self.share)
         return self._pretrained.finished()
 
     def _fitted(self) -> Regression:
@@ -234,7 +242,7 @@ class _Run:
         statistics, processes = self._pretrained.model.config.statistics, self._processes
         return processes.from_main(Regression.fitted(self._job.train, statistics) if processes.is_main else None)
 
-    def _to_beat(self) -> BestEpoch:
+    def _new_epochs(self) -> BestEpoch:
         validation = self._job.validation
         return BestEpoch(labels_of(validation), self._regression.logits(validation), self._job.options.patience)
 

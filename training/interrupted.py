@@ -24,9 +24,8 @@ class TrainingState:
         step: number of steps done.
         weights: the parameters that train, by name.
         optimiser: state of the optimiser.
-        best: the parameters after the best epoch; before the end of the first, those of the beginning.
+        best: the parameters after the best epoch; those of the beginning until one is better than the regression.
         epochs: the state of `BestEpoch`.
-        share: of the regression in what is kept.
         finished: no further epoch will improve it.
     """
 
@@ -35,7 +34,6 @@ class TrainingState:
     optimiser: Mapping[str, Any]
     best: Mapping[str, Tensor]
     epochs: Mapping[str, float]
-    share: float
     finished: bool
 
 

@@ -37,7 +37,7 @@ class PretrainedOptions:
     checkpointing: bool = False
     """Compute a layer's activations again in the backward pass: less memory, about a third more time."""
     rate_of_new: float = 1e-3
-    """Learning rate of soft tokens and heads, which start from random weights."""
+    """Learning rate of soft tokens, heads and wide part, which no checkpoint has."""
     rate_of_lora: float = 2e-4
     rate_of_full: float = 3e-5
     save_every_minutes: float = 10.0

@@ -1,4 +1,4 @@
-"""A logistic regression on the statistics, and how much of it and of the layers a finished model answers."""
+"""A logistic regression on the statistics, and how it is mixed into a trained model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WIDE_PENALTY: Final = 1.0
 _MOST_FOR_WIDE: Final = 1 << 19
 """Candidates that the regression on the statistics is fitted to: far more than its few weights need."""
 _INITIAL_LOGITS: Final = 0.8
-"""Standard deviation of the heads' initial answers: their inputs are normalised."""
+"""Standard deviation of the heads' initial answers."""
 _SMALLEST_SCALE: Final = 1e-3
 """A statistic that hardly varies in training gets no large weight for it."""
 _SHARES: Final = np.linspace(0.0, 1.0, 41)
@@ -52,7 +52,7 @@ class Regression:
             examples: to fit to.
             statistics: how many of the `FEATURES` it reads, the leading ones.
         """
-        values, labels = _first(examples, statistics)
+        values, labels = _statistics_and_labels(examples, statistics)
         mean, scale = values.mean(axis=0), np.maximum(values.std(axis=0), _SMALLEST_SCALE)
         standardised = np.column_stack([(values - mean) / scale, np.ones(len(labels))])
         weights = fit_logistic(standardised, labels, WIDE_PENALTY)
@@ -74,25 +74,36 @@ class Regression:
         wide.weight.lerp_(self.weight.to(wide.weight), share)
         wide.bias.lerp_(self.bias.to(wide.bias), share)
         for head in _heads_of(model):
-            head.weight.mul_(1.0 - share)
-            head.bias.mul_(1.0 - share)
+            head.linear.weight.mul_(1.0 - share)
+            head.linear.bias.mul_(1.0 - share)
 
 
 @torch.no_grad()
 def begin_together(model: ExitModel, seed: int) -> None:
-    """Lets the wide part begin at nothing and the heads at random, so that they learn together (Cheng et al. 2016).
+    """Lets a wide part begin at nothing and the heads at random, so that they learn together (Cheng et al. 2016).
 
     Beside a regression that is fitted already, layers learn next to nothing: what is linear in the statistics is the
     slope that first tells them which way a click lies (docs/decisions/wide-and-deep.md).
     """
-    wide = _wide_of(model)
-    nn.init.zeros_(wide.weight)
-    nn.init.zeros_(wide.bias)
+    if model.wide is not None:
+        nn.init.zeros_(model.wide.weight)
+        nn.init.zeros_(model.wide.bias)
     random = torch.Generator().manual_seed(seed)
     for head in _heads_of(model):
-        initial = torch.randn(head.weight.shape, generator=random) * (_INITIAL_LOGITS / math.sqrt(head.in_features))
-        head.weight.copy_(initial)
-        nn.init.zeros_(head.bias)
+        weight = head.linear.weight
+        # What the head reads is normalised, then multiplied by its norm's weights: those of a checkpoint are not 1.
+        read = float(head.norm.weight.float().square().mean().sqrt())
+        scale = _INITIAL_LOGITS / (math.sqrt(weight.shape[1]) * max(read, _SMALLEST_SCALE))
+        weight.copy_(torch.randn(weight.shape, generator=random) * scale)
+        nn.init.zeros_(head.linear.bias)
+
+
+def told(share: float) -> str:
+    """What a training says of the regression's share in what is kept."""
+    return (
+        f"of every answer {share:.0%} is that of a regression on the statistics alone, which was mixed in as the "
+        "validation examples ask for"
+    )
 
 
 def best_share(regression: Floats, layers: Floats, labels: Floats) -> tuple[float, float]:
@@ -112,8 +123,8 @@ def best_share(regression: Floats, layers: Floats, labels: Floats) -> tuple[floa
     return float(_SHARES[best]), losses[best]
 
 
-def _first(examples: Sequence[Example], count: int) -> tuple[Floats, Floats]:
-    """Statistics (candidates, count) and labels (candidates,)."""
+def _statistics_and_labels(examples: Sequence[Example], count: int) -> tuple[Floats, Floats]:
+    """Statistics (candidates, count) and labels (candidates,) of the first examples."""
     statistics, labels, candidates = [], [], 0
     for example in examples:
         statistics.append(example.prompt.statistics(count))
@@ -130,5 +141,5 @@ def _wide_of(model: ExitModel) -> nn.Linear:
     return model.wide
 
 
-def _heads_of(model: ExitModel) -> list[nn.Linear]:
-    return [head.linear for head in model.heads if isinstance(head, ExitHead)]
+def _heads_of(model: ExitModel) -> list[ExitHead]:
+    return [head for head in model.heads if isinstance(head, ExitHead)]

@@ -133,7 +133,7 @@ def _train_exits(examples: ExampleSets, text: Text, graph: GraphBase, preset: Pr
     model = new_model(options, text.vocabulary_size, graph.dim)
     total = options.epochs * sum(len(example) for example in examples.train)
     with reporter.step("exit heads", total) as advance:
-        return train_exits(model, examples.train, examples.to_fit, options, preset.seed, advance)
+        return train_exits(model, examples.train, examples.to_fit, options, preset.seed, advance, reporter.say)
 
 
 def _calibrate(model: ExitModel, examples: ExampleSets, preset: Preset, reporter: Reporter) -> ExitCalibration:

@@ -22,7 +22,7 @@ from models.prompt_batch import PromptBatch, collate
 from models.token_sequence import SoftKind
 from training.batches import as_shards, batches, planned
 from training.best_epoch import BestEpoch, labels_of
-from training.regression import Regression, begin_together
+from training.regression import Regression, begin_together, told
 from training.replay import Example
 
 
@@ -82,6 +82,7 @@ def train_exits(
     options: ExitOptions,
     seed: int,
     on_step: Callable[[int, str], None] = lambda _candidates, _note: None,
+    say: Callable[[str], None] = lambda _line: None,
 ) -> ExitModel:
     """The model after the epoch with the lowest validation loss; stops after `patience` epochs without improvement.
 
@@ -91,16 +92,16 @@ def train_exits(
     Args:
         model: to train; changed in place.
         examples: to train on.
-        validation: for early stopping.
+        validation: for early stopping, and for the share of the regression.
         options: hyperparameters.
-        seed: of shuffling and dropout.
+        seed: of shuffling and dropout, and of the heads' initial weights.
         on_step: called after each batch with its number of candidates and a note about the loss.
+        say: told what share of the regression was mixed in.
     """
     regression = None if model.wide is None else Regression.fitted(examples, model.config.statistics)
-    told = None if regression is None else regression.logits(validation)
-    epochs = BestEpoch(labels_of(validation), told, options.patience)
-    if regression is not None:
-        begin_together(model, seed)
+    regression_logits = None if regression is None else regression.logits(validation)
+    epochs = BestEpoch(labels_of(validation), regression_logits, options.patience)
+    begin_together(model, seed)
     best = copy.deepcopy(model.state_dict())
     random = np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(_parameter_groups(model, options), betas=(0.9, 0.98))
@@ -124,6 +125,7 @@ def train_exits(
     model.load_state_dict(best)
     if regression is not None:
         regression.mix_into(model, epochs.share)
+        say(told(epochs.share))
     return model.eval()
 
 

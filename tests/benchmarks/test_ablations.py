@@ -15,6 +15,7 @@ from event_data.synthetic import SyntheticSize, synthetic_log
 from models.features import EVIDENCE_FEATURES, FEATURES, GRAPH_FEATURES
 from models.prompt_template import COMPACT, TERSE
 from models.token_sequence import SoftKind
+from training.examples import make_examples
 from training.progress import Silent
 
 LOG = synthetic_log(SyntheticSize(users=40, items=30, sessions=150, shown=8))
@@ -52,6 +53,27 @@ def test_the_parts_are_those_of_a_training_and_the_last_tenth(recorded):
     held_out = np.concatenate([one.request.events for one in (*records.to_fit, *records.to_test)])
     assert sorted(held_out.tolist()) == list(range(split.validation_end - 60, split.validation_end))
     assert abs(len(records.to_fit) - len(records.to_test)) <= 1
+
+
+def test_with_all_parts_it_is_trained_on_what_train_makes():
+    """Prompts, labels and events: without embeddings in the slice that these are fitted to, with them later."""
+    preset = replace(TINY, most_examples=900)
+    graph, text = embeddings_alone(LOG, preset, Silent())
+    records, made = record(LOG, graph, text, preset, 50, Silent()), make_examples(LOG, graph, text, preset, Silent())
+    prompts = prompt_maker(Variant(), text, preset)
+    for name in ("train", "to_fit", "to_test"):
+        mine, theirs = getattr(records, name), getattr(made, name)
+        assert len(mine) == len(theirs) > 0
+        for one, other in zip(mine, theirs, strict=True):
+            assert list(one.request.labels) == other.labels.tolist()
+            assert list(one.request.events) == list(other.events)
+            for part, expected in zip(_parts(prompts(one)), _parts(other.prompt), strict=True):
+                assert part.token_ids.tolist() == expected.token_ids.tolist()
+                assert part.added_ids.tolist() == expected.added_ids.tolist()
+                np.testing.assert_allclose(part.soft_values, expected.soft_values, atol=1e-5)
+    users = [prompts(one).prefix.soft_values[0] for one in records.train]
+    assert not users[0].any()
+    assert users[-1].any()
 
 
 def test_no_evidence_knows_its_own_outcome(recorded):

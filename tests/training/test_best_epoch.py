@@ -39,10 +39,11 @@ def test_so_many_epochs_in_a_row_without_improvement_end_it():
 
 
 def test_a_loss_that_is_no_number_is_no_improvement():
-    """Nor does it hide later ones, with a regression or without."""
-    answers = [logits(math.nan), logits(1), logits(math.nan)]
-    assert taken(without_regression(2), answers) == [False, True, False]
-    assert taken(BestEpoch(LABELS, logits(0.5), 2), answers) == [False, True, False]
+    """Nor does it hide later ones, with a regression or without; infinite logits are none either."""
+    for away in (math.nan, math.inf):
+        answers = [logits(away), logits(1), logits(away)]
+        assert taken(without_regression(2), answers) == [False, True, False]
+        assert taken(BestEpoch(LABELS, logits(0.5), 2), answers) == [False, True, False]
 
 
 def test_while_no_epoch_is_better_the_regression_stands_alone():
@@ -69,7 +70,7 @@ def test_the_kept_share_is_that_of_the_lowest_loss():
 
 
 def test_later_epochs_have_to_beat_the_mixture():
-    """A worse one changes nothing of what is kept; but as it improves on its own predecessors, training goes on."""
+    """A worse one changes nothing of what is kept."""
     epochs = BestEpoch(LABELS, logits(1), 1)
     assert epochs.take(logits(3))
     kept = epochs.loss, epochs.share

@@ -113,6 +113,7 @@ def test_what_is_kept_is_mixed_with_the_regression(folder, examples, small, tmp_
     job = job_of(examples, small, 600)
     job = replace(job, options=replace(job.options, epochs=6, patience=6))
     model = fine_tune(new_model(folder), job, StateFile(tmp_path / "state", "x"), Silent())
+    assert not model.is_silent
     told = Regression.fitted(job.train, model.config.statistics).logits(job.validation)
     labels, own = labels_of(job.validation), predict(model, job.validation)[:, -1]
     assert loss_of(labels, own) <= loss_of(labels, told)
@@ -163,8 +164,8 @@ def test_word_embeddings_stay_and_everything_else_asked_for_trains(folder, examp
     model = fine_tune(new_model(folder, **dict(options)), job, StateFile(tmp_path, "x"), Silent())
     after = model.state_dict()
     assert torch.equal(after["backbone.embed_tokens.weight"], words)
-    for name in ("soft.user.weight", "heads.0.linear.weight"):
-        assert not torch.equal(after[name], before[name])
+    assert not torch.equal(after["soft.user.weight"], before["soft.user.weight"])
+    assert {"wide.weight", "heads.0.linear.weight"} <= new_model(folder, **dict(options)).trained().keys()
     name = "backbone.layers.0.mlp.up_proj.weight"
     assert not torch.equal(after[name], open_checkpoint(str(folder)).model.layers[0].mlp.up_proj.weight), name
 

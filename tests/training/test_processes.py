@@ -75,6 +75,7 @@ def test_two_processes_give_the_weights_of_one_with_twice_the_batch(together, tm
     preset = training_process.preset(2 * training_process.BATCH_TOKENS)
     alone = train(training_process.log(), tmp_path / "alone", preset, pretrained=training_process.options(together))
     both = Bundle.load(together / "bundle")
+    assert not alone.model.is_silent
     for name, weight in alone.model.state_dict().items():
         torch.testing.assert_close(both.model.state_dict()[name], weight, atol=2e-5, rtol=1e-3, msg=name)
     assert both.metrics["auc"] == pytest.approx(alone.metrics["auc"], abs=1e-3)
@@ -88,6 +89,7 @@ def test_two_processes_that_were_stopped_go_on(together, tmp_path):
     kept = StateFile(tmp_path, "x")
     whole = fine_tune(training_process.new_model(together), job, kept, Silent(), Processes(), steps.append)
     assert len(steps) > training_process.STOPPED_AFTER
+    assert not whole.is_silent
     continued = torch.load(together / "continued.pt")
     for name, weight in whole.state_dict().items():
         torch.testing.assert_close(continued[name], weight, atol=2e-5, rtol=1e-3, msg=name)

@@ -54,7 +54,7 @@ def test_training_lowers_the_loss_of_every_head(sets, preset, text, graph):
         return [float(joint_loss(logits[:, head : head + 1], labels, 0.0)) for head in range(logits.shape[1])]
 
     before = losses()
-    train_exits(model, sets.train, sets.to_fit, preset.exits, seed=0)
+    assert not train_exits(model, sets.train, sets.to_fit, preset.exits, seed=0).is_silent
     assert all(after < first for first, after in zip(before, losses(), strict=True))
 
 
@@ -137,6 +137,27 @@ def test_what_is_kept_is_mixed_with_the_regression(sets, preset, text, graph):
         assert loss_of(labels, own) <= loss_of(labels, share * told + (1 - share) * own) + 1e-4
 
 
+def test_first_answers_are_as_large_whatever_a_checkpoints_norm_multiplies_by(sets, preset, text, graph):
+    """The deepest head begins with the checkpoint's own norm, whose weights are not 1."""
+    spreads = []
+    for factor in (1.0, 3.0):
+        model = fresh_model(preset, text, graph)
+        with torch.no_grad():
+            model.heads[-1].norm.weight.fill_(factor)
+        begin_together(model, seed=0)
+        spreads.append(predict(model, sets.to_fit)[:, -1].std())
+    assert spreads[0] == pytest.approx(spreads[1], rel=1e-3)
+    assert 0 < spreads[0] < 2
+
+
+def test_the_share_of_the_regression_is_told(sets, preset, text, graph):
+    """In a line."""
+    lines = []
+    options = replace(preset.exits, epochs=0)
+    train_exits(fresh_model(preset, text, graph), sets.train, sets.to_fit, options, 0, say=lines.append)
+    assert [line.startswith("of every answer 100% is that of a regression") for line in lines] == [True]
+
+
 def test_where_learning_together_is_no_better_the_regression_is_kept(sets, preset, text, graph):
     """Where clicks are what it says, nothing is mixed into it."""
     options, model = replace(preset.exits, learning_rate=0.0), fresh_model(preset, text, graph)
@@ -148,7 +169,7 @@ def test_where_learning_together_is_no_better_the_regression_is_kept(sets, prese
 
 
 def test_the_epoch_that_did_best_on_the_validation_examples_is_kept(sets, preset, text, graph):
-    """Without a regression to begin with, training stops after the second epoch and goes back to the weights after the
+    """Without a regression, training stops after the second epoch and goes back to the weights after the
     first, where validation asks for the opposite of what is learned.
     """
     opposite = [replace(example, labels=1 - example.labels) for example in sets.to_fit]
