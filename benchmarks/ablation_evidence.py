@@ -20,7 +20,7 @@ from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, Us
 from models.graph_base import GraphBase
 from models.prompt import PromptLimits
 from models.text import Text
-from training.examples import graph_end, halves, tick_lengths, without_embeddings
+from training.examples import Spans, halves, tick_lengths, without_embeddings
 from training.presets import Preset
 from training.progress import Advance, Reporter
 from training.replay import PastRequest, Replay, replay_requests
@@ -82,9 +82,7 @@ def record(
     these are fitted to.
     """
     split, count = log.split(), len(log.interactions)
-    first = max(0, split.train_end - preset.most_examples)
-    start = max(first, graph_end(log, preset))
-    held_out_from = max(split.train_end, split.validation_end - preset.most_held_out)
+    first, start, held_out_from = Spans.of(log, preset)
     tested_from = max(split.validation_end, count - most_tested)
     blind, seeing = (
         _Finder(log, Replay(log.items, base, text, preset.limits), preset.limits)

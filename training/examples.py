@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -33,6 +33,27 @@ class ExampleSets:
     """To test the exit threshold; nothing is fitted to it."""
 
 
+class Spans(NamedTuple):
+    """Indices in the log of where examples begin. The training part ends, and the validation part begins, where the
+    log's split says.
+    """
+
+    first: int
+    """Of the training examples."""
+    seeing: int
+    """Of those of them that have embeddings."""
+    held_out: int
+    """Of the validation examples."""
+
+    @classmethod
+    def of(cls, log: EventLog, preset: Preset) -> Spans:
+        """Those of a log: the latest examples of either part, as many as the preset takes."""
+        split = log.split()
+        first = max(0, split.train_end - preset.most_examples)
+        held_out = max(split.train_end, split.validation_end - preset.most_held_out)
+        return cls(first, max(first, graph_end(log, preset)), held_out)
+
+
 def graph_end(log: EventLog, preset: Preset) -> int:
     """Index in the log of the end of the slice that base embeddings are fitted to."""
     return round(log.split().train_end * preset.graph_share)
@@ -48,10 +69,7 @@ def make_examples(
     embeddings that serving will have. Held-out examples are made as of each event, without lag.
     """
     split = log.split()
-    fitted_until = graph_end(log, preset)
-    first = max(0, split.train_end - preset.most_examples)
-    start = max(first, fitted_until)
-    held_out_from = max(split.train_end, split.validation_end - preset.most_held_out)
+    first, start, held_out_from = Spans.of(log, preset)
     ticks = tick_lengths(preset)
     with reporter.step("examples by replay", split.validation_end - first) as advance:
         blind = Replay(log.items, without_embeddings(graph), text, preset.limits, template=preset.template)

@@ -23,7 +23,7 @@ from training.interrupted import StateFile, TrainingState
 from training.pretrained import PretrainedModel
 from training.processes import Processes
 from training.progress import Reporter
-from training.regression import Regression, begin_together, told
+from training.regression import Regression, begin_together, share_in_words
 from training.replay import Example
 from training.shards import ShardedExamples
 from training.train_exits import (
@@ -129,7 +129,7 @@ def fine_tune(
                 run.save(state_file)
             if run.finished and run.step <= start:
                 break
-    reporter.say(told(run.share))
+    reporter.say(share_in_words(run.share))
     return run.best_model()
 
 

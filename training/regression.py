@@ -98,7 +98,7 @@ def begin_together(model: ExitModel, seed: int) -> None:
         nn.init.zeros_(head.linear.bias)
 
 
-def told(share: float) -> str:
+def share_in_words(share: float) -> str:
     """What a training says of the regression's share in what is kept."""
     return (
         f"of every answer {share:.0%} is that of a regression on the statistics alone, which was mixed in as the "

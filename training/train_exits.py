@@ -22,7 +22,7 @@ from models.prompt_batch import PromptBatch, collate
 from models.token_sequence import SoftKind
 from training.batches import as_shards, batches, planned
 from training.best_epoch import BestEpoch, labels_of
-from training.regression import Regression, begin_together, told
+from training.regression import Regression, begin_together, share_in_words
 from training.replay import Example
 
 
@@ -125,7 +125,7 @@ def train_exits(
     model.load_state_dict(best)
     if regression is not None:
         regression.mix_into(model, epochs.share)
-        say(told(epochs.share))
+        say(share_in_words(epochs.share))
     return model.eval()
 
 

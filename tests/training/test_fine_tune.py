@@ -99,6 +99,28 @@ def test_a_training_killed_after_any_step_ends_with_the_same_weights(folder, exa
             assert torch.equal(weight, resumed.state_dict()[name]), (last, name)
 
 
+def test_a_continued_training_remembers_the_epochs_before(folder, examples, small, tmp_path):
+    """Where a later epoch is worse, because validation asks for the opposite of what is learned: what is best, and how
+    long nothing has improved, is as if it had not been killed.
+    """
+    job = job_of(examples, small)
+    opposite = [replace(example, labels=1 - example.labels) for example in examples.train]
+    job = replace(job, validation=opposite, options=replace(job.options, epochs=4, patience=4))
+    left_alone, killed, steps = StateFile(tmp_path / "whole", "x"), StateFile(tmp_path / "killed", "x"), []
+    fine_tune(new_model(folder, rate_of_new=0.02), job, left_alone, Silent(), steps.append)
+
+    def kill(step):
+        if step == len(steps):
+            raise Killed
+
+    with pytest.raises(Killed):
+        fine_tune(new_model(folder, rate_of_new=0.02), job, killed, Silent(), kill)
+    fine_tune(new_model(folder, rate_of_new=0.02), job, killed, Silent())
+    told = left_alone.read().epochs
+    assert told["waited"] > 0
+    assert killed.read().epochs == told
+
+
 def test_weights_that_have_run_away_are_not_kept(folder, examples, small, tmp_path):
     """Their loss is no number: the regression stands."""
     runaway, job = new_model(folder, rate_of_new=float("inf")), job_of(examples, small)
