@@ -101,9 +101,6 @@ class KafkaCluster:
                 "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": replicas,
                 "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": replicas,
                 "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": in_sync,
-                # Few partitions of the inner topics: a restarted broker opens all of them before it answers.
-                "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
-                "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "4",
                 # Small segments, so that topics are compacted within a run: a restarted worker reads all that is left.
                 "KAFKA_LOG_SEGMENT_BYTES": str(8 * 1_048_576),
                 "KAFKA_LOG_CLEANER_BACKOFF_MS": "5000",

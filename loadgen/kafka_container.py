@@ -177,6 +177,9 @@ def broker_settings(port: int) -> dict[str, str]:
         "KAFKA_ADVERTISED_LISTENERS": f"EXT://127.0.0.1:{port},INT://localhost:9094",
         "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "EXT:PLAINTEXT,INT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "KAFKA_INTER_BROKER_LISTENER_NAME": "INT",
+        # Few partitions of the inner topics: a restarted broker opens all of them before it answers.
+        "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
+        "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "4",
         "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",

@@ -156,6 +156,10 @@ class Publisher:
                 return False
             self._marked = progress.offsets
             self.outbox.add_everything(await self._states.everything())
+        elif any((progress.offsets.get(place) or 0) < offset for place, offset in self.published.items()):
+            # A broker that is shut down can confirm a transaction that the next abort takes back (`runtime.delivery`).
+            log.warning("publishing every state: the broker lost transactions that it had confirmed")
+            self.outbox.add_everything(await self._states.everything())
         self._reconciled_term = term
         return True
 

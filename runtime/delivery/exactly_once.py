@@ -34,7 +34,8 @@ class ExactlyOnceDelivery(Delivery):
         2. a transaction holds all outputs of an unbroken run of finished records and the offset after it;
         3. when one fails or its outcome is unknown, the lane asks the group whether the partition is still ours,
            initialises its id again, asks for the committed offset and repeats the transaction only if that offset lies
-           before it;
+           before it. If that offset lies even before what was confirmed, the broker has lost a transaction: the
+           partition begins anew there;
         4. what was started in an earlier assignment of the partition has no lane any more and is dropped.
     """
 
@@ -119,6 +120,15 @@ class ExactlyOnceDelivery(Delivery):
             dropped=self._tracker.in_flight([lane.partition]),
         )
         self._forget([lane.partition])
+
+    def forgotten(self, lane: Lane, offset: int | None) -> None:
+        """As in `LaneOwner`. What the lane would still have written is dropped when the new assignment begins."""
+        log.warning(
+            "the broker lost transactions that it had confirmed: their records are read again",
+            partition=str(lane.partition),
+            going_on_from=offset,
+        )
+        self._source.begin_again(lane.partition, lane.epoch)
 
     def failed(self, error: BaseException) -> None:
         """As in `LaneOwner`."""

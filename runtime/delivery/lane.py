@@ -57,6 +57,11 @@ class LaneOwner(Protocol):
     def lost(self, lane: Lane) -> None:
         """The partition has another owner. The lane has ended; its records are that owner's."""
 
+    def forgotten(self, lane: Lane, offset: int | None) -> None:
+        """The broker has lost transactions that it had confirmed: the group's offset is back at this one. The lane has
+        ended; the partition is to be read from there again.
+        """
+
     def failed(self, error: BaseException) -> None:
         """The lane cannot go on, and waiting does not help."""
 
@@ -65,6 +70,7 @@ class _Outcome(Enum):
     COMMITTED = auto()
     NOT_COMMITTED = auto()
     NOT_OURS = auto()
+    FORGOTTEN = auto()
 
 
 class Lane:
@@ -75,6 +81,10 @@ class Lane:
     every failure the lane asks the group whether the partition is still ours. If so it initialises its id again, which
     completes or aborts the failed transaction, and repeats the transaction unless the committed offset says that it
     took place. If not it ends. Outages, and rights that were withdrawn, are waited out.
+
+    A broker that is shut down can confirm a commit and yet write no marker of it; the next abort then takes that
+    transaction back, outputs and offset (seen with Kafka 4.3.1). So an offset before what was confirmed ends the lane
+    as well, and the records from there on are read again.
 
     Args:
         partition: of the input.
@@ -104,6 +114,7 @@ class Lane:
         self._progress = PartitionProgress()
         self._finished: dict[int, FinishedRecord] = {}
         self._most_records = _MAX_RECORDS
+        self._confirmed = 0
         self._failures = 0
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -160,9 +171,10 @@ class Lane:
             self._wake.clear()
             while run := self._next_run():
                 outcome = await self._attempt(run)
-                if outcome is _Outcome.NOT_OURS:
+                if outcome in {_Outcome.NOT_OURS, _Outcome.FORGOTTEN}:
                     self._outages.over(self._activity)
-                    self._owner.lost(self)
+                    if outcome is _Outcome.NOT_OURS:
+                        self._owner.lost(self)
                     await self._sink.stop()
                     return
                 if outcome is _Outcome.COMMITTED:
@@ -222,6 +234,9 @@ class Lane:
             except BrokerError as error:
                 await self._pause(error)
             else:
+                if (offset or 0) < self._confirmed:
+                    self._owner.forgotten(self, offset)
+                    return _Outcome.FORGOTTEN
                 took_place = offset is not None and offset > run[-1].record.offset
                 return _Outcome.COMMITTED if took_place else _Outcome.NOT_COMMITTED
 
@@ -252,6 +267,7 @@ class Lane:
     def _note_committed(self, run: list[FinishedRecord]) -> None:
         self._outages.over(self._activity)
         self._failures = 0
+        self._confirmed = run[-1].record.offset + 1
         self._most_records = min(_MAX_RECORDS, 2 * self._most_records)
         for finished in run:
             del self._finished[finished.record.offset]

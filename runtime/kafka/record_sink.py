@@ -29,9 +29,10 @@ class RecordSink(ProducerOwner):
             delivery = await sink.send(record)   # in the buffer
             await delivery                       # acknowledged by all replicas in sync
 
-    While the broker is unreachable deliveries wait. With `outages`, a record that the broker refused for another reason
-    than its size is sent again until it is delivered, and so is everything after it; the order within a partition
-    stays. Without, a failure is final: the first one that concerns more than its own record is also raised by every
+    While the broker is unreachable deliveries wait; they fail once their partition has had no leader for
+    `request_timeout_ms`. With `outages`, a record that failed so, or that the broker refused for another reason than
+    its size, is sent again until it is delivered, and so is everything after it; the order within a partition stays.
+    Without, a failure is final: the first one that concerns more than its own record is also raised by every
     later `send` and `flush`, as nothing after it may be taken for delivered.
 
     Args:

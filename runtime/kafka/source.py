@@ -88,6 +88,7 @@ class RecordSource(PartitionReader):
         self._assignments = 0
         self._epochs: dict[TopicPartition, int] = {}
         self._preparing: frozenset[TopicPartition] = frozenset()
+        self._to_begin_again: dict[TopicPartition, int] = {}  # and the epoch that ends with it
         self._committing = asyncio.Lock()
         self._commit_limit: asyncio.Timeout | None = None
 
@@ -128,6 +129,9 @@ class RecordSource(PartitionReader):
 
     async def poll(self, *, max_records: int = 500, timeout_ms: int = 100) -> list[Record]:
         """As in `PartitionReader`; also raises what a rebalance hook raised."""
+        if self._to_begin_again:
+            wanted, self._to_begin_again = self._to_begin_again, {}
+            await self._renew(partition for partition, epoch in wanted.items() if self.epoch(partition) == epoch)
         records = await super().poll(max_records=max_records, timeout_ms=timeout_ms)
         self._raise_failure()
         return records
@@ -139,6 +143,12 @@ class RecordSource(PartitionReader):
     def resume(self, partitions: Iterable[TopicPartition] | None = None) -> None:
         """As in `PartitionReader`; partitions that are still being prepared stay paused."""
         super().resume((self.assignment() if partitions is None else frozenset(partitions)) - self._preparing)
+
+    def begin_again(self, partition: TopicPartition, epoch: int) -> None:
+        """With the next `poll` a new assignment of the partition begins, at the group's offset as it is then. Without
+        effect if this epoch is over.
+        """
+        self._to_begin_again[partition] = epoch
 
     def epoch(self, partition: TopicPartition) -> int:
         """The number of the partition's present assignment; 0 if it is not assigned."""
@@ -282,18 +292,24 @@ class RecordSource(PartitionReader):
     async def _recover(self, offsets: Mapping[VendorPartition, int]) -> None:
         """As in `PartitionReader`. Offsets may begin anew, so an epoch begins, in which none is known yet."""
         await super()._recover(offsets)
-        reset = frozenset(TopicPartition(*partition) for partition in offsets) & self._epochs.keys()
-        if self._backlog is not None:
-            await self._backlog.revoke(reset)
-        self._begin_epochs(reset)
-        epochs = {partition: self._epochs[partition] for partition in reset}
+        await self._renew((TopicPartition(*partition) for partition in offsets), at_committed=False)
 
-        async def tell_hooks() -> None:
-            still_ours = frozenset(partition for partition in reset if self._is_present(partition, epochs))
+    async def _renew(self, partitions: Iterable[TopicPartition], *, at_committed: bool = True) -> None:
+        """Begins new epochs of partitions that are ours, where they are read now or at the group's offsets."""
+        renewed = frozenset(partitions) & self._epochs.keys()
+        if self._backlog is not None:
+            await self._backlog.revoke(renewed)
+        self._begin_epochs(renewed)
+        epochs = {partition: self._epochs[partition] for partition in renewed}
+
+        async def prepare() -> None:
+            still_ours = frozenset(partition for partition in renewed if self._is_present(partition, epochs))
             if self._hooks is not None and still_ours:
                 await self._hooks.on_assigned(still_ours)
+            if at_committed:
+                await self._start_at_committed(one for one in still_ours if self._is_present(one, epochs))
 
-        await self._until_answered(tell_hooks)
+        await self._until_answered(prepare)
 
     async def _until_answered(self, attempt: Callable[[], Awaitable[None]]) -> bool:
         """Makes everything ready for reading, however long the broker is away. False if the group has excluded us

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections import Counter
 
 import pytest
 from brokers import PARTITIONS, read
@@ -13,7 +14,7 @@ from delivery_lab import Copier, copying_process, run_until, running
 from runtime.delivery import make_delivery
 from runtime.kafka import RecordSource, TransactionalSink, create_missing_topics
 from runtime.process.lifecycle import owned_tasks
-from runtime.records import OutRecord
+from runtime.records import OutRecord, TopicPartition
 from runtime.topic_specs import TopicSpec
 
 COUNT = 400
@@ -122,6 +123,31 @@ async def test_a_lane_that_was_fenced_off_finds_out_what_happened_and_goes_on(br
                 await asyncio.sleep(0)
         await until_kept(broker, topics[1], "exactly_once")
     assert kept("exactly_once", await broker.contents(topics[1]))
+
+
+async def test_transactions_that_the_broker_confirmed_and_lost_are_repeated(broker, topics):
+    """As after a shutdown that wrote no markers: the group's offsets are back before what was confirmed. Whoever reads
+    on from where they were would never write those records again.
+    """
+    settings, group = broker.settings(delivery="exactly_once"), broker.name("group")
+    copier = Copier(settings, topics, group)
+    partitions = [TopicPartition(topics[0], number) for number in range(PARTITIONS)]
+    async with running(copier):
+        while copier.delivered < COUNT or await offsets_left(settings, topics[0], group):
+            await asyncio.sleep(0.05)
+        async with TransactionalSink(settings, broker.name("id")) as other, other.transaction() as transaction:
+            await transaction.commit_offsets(group, dict.fromkeys(partitions, 7))
+        for partition in partitions:
+            async with TransactionalSink(settings, f"{group}.{partition.topic}.{partition.partition}"):
+                await asyncio.sleep(0)
+        await broker.fill(topics[0], COUNT, begin=COUNT)
+        await until_kept(broker, topics[1], "at_least_once", 2 * COUNT)
+        async with asyncio.timeout(60):
+            while await offsets_left(settings, topics[0], group):
+                await asyncio.sleep(0.05)
+    copies = Counter(await broker.contents(topics[1]))
+    assert sorted(copies) == sorted(b"%d" % number for number in range(2 * COUNT))
+    assert sorted(copies.values()) == [1] * (COUNT + 7 * PARTITIONS) + [2] * (COUNT - 7 * PARTITIONS)
 
 
 @GUARANTEES

@@ -204,7 +204,8 @@ async def test_reading_and_writing_outlive_a_restart_of_the_broker(broker, kafka
     topic = await broker.topic()
     source = RecordSource(broker.settings(), [topic], broker.name("group"))
     await source.start()
-    async with RecordSink(broker.settings()) as sink:
+    # A broker that holds the topics of many tests can take longer to come back than the usual 20 s.
+    async with RecordSink(broker.settings(request_timeout_ms=120_000)) as sink:
         await sink.send_and_wait(OutRecord(topic, b"k", b"before"))
         restart = asyncio.create_task(asyncio.to_thread(container_at(kafka_container.port, docker_engine).restart))
         await asyncio.sleep(0.5)

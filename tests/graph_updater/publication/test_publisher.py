@@ -177,6 +177,21 @@ async def test_a_failed_transaction_ends_the_term_and_loses_nothing(broker, publ
     assert publisher.pending == 0
 
 
+async def test_a_leader_whose_confirmed_transactions_the_broker_lost_publishes_every_state(broker, publisher):
+    """The group's offsets are back before those that were confirmed; nothing tells which states went with them."""
+    broker.elect()
+    assert await publisher.flush()
+    broker.offsets[CLICKS] = 5
+    again = broker.elect()
+    assert await publisher.flush()
+    assert sorted(keys(again)) == ["early", "idle", "late"]
+    assert again.offsets == {"group": {CLICKS: 6}}
+    broker.offsets[CLICKS] = 6
+    third = broker.elect()
+    assert await publisher.flush()
+    assert keys(third) == []
+
+
 async def test_committed_offsets_are_asked_for_once_per_term(broker, publisher):
     """Within a term this updater alone writes: what it has not written is pending, whatever the offsets say."""
     sink = broker.elect()

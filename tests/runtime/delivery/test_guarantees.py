@@ -247,6 +247,31 @@ async def test_a_lane_that_was_fenced_off_takes_its_id_back_and_repeats_the_tran
     assert (broker.outputs, broker.offsets) == ([b"0"], {HERE: 1})
 
 
+async def test_a_confirmed_transaction_that_the_broker_lost_is_no_part_of_the_offset(broker):
+    """A commit was confirmed and the group's offset is before it: reading goes on from there, in an assignment of its
+    own. What the lane had not written yet belongs to that one too.
+    """
+    async with member(broker, "exactly_once", HERE) as (source, delivery):
+        for offset in range(2):
+            assert delivery.started(record(offset))
+            await delivery.finished(record(offset), outputs(b"%d" % offset))
+            assert await delivery.drain(5)
+        assert delivery.started(record(2))
+        broker.offsets[HERE] = 1
+        async with TransactionalSink(KafkaSettings(), "group.in.0"):
+            await delivery.finished(record(2), outputs(b"2"))
+            async with asyncio.timeout(10):
+                while source.epoch(HERE) == 1:
+                    await source.poll(timeout_ms=0)
+        assert (source.epoch(HERE), source.starts) == (2, {HERE: 1})
+        assert not delivery.started(record(2))
+        for offset in (1, 2):
+            assert delivery.started(record(offset, epoch=2))
+            await delivery.finished(record(offset, epoch=2), outputs(b"%d" % offset))
+        assert await delivery.drain(5)
+    assert (broker.outputs, broker.offsets) == ([b"0", b"1", b"1", b"2"], {HERE: 3})
+
+
 async def test_a_transaction_that_fails_again_and_again_is_repeated_until_it_succeeds(broker):
     """However often it fails, while the partition is ours nothing is lost, repeated or given up."""
     broker.commit_failures.extend(["lost", "lost", "lost", "lost", "unknown"])
