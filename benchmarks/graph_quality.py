@@ -4,7 +4,7 @@
 to the training part (`training.rank_items`); then all items but the user's training items are ranked for each user.
 Users have no base embedding, as everywhere here. The test part is looked at once, at the end.
 
-`--validate` puts a random tenth of the training part in the test part's place: settings are chosen there.
+`--validate` puts a random quarter of the training part in the test part's place: settings are chosen there.
 
     python -m benchmarks.graph_quality --data ../shared/datasets/gowalla --out out/graph-quality.json
 """
@@ -27,7 +27,7 @@ from runtime.errors import ExitstreamError
 from training.progress import Reporter, reporter_for
 from training.rank_items import Graph, RankingOptions, fit_to_rank
 
-HELD_OUT: Final = 0.1
+HELD_OUT: Final = 0.25
 """Share of the training part that `--validate` measures on."""
 
 
@@ -63,7 +63,7 @@ def _arguments() -> Namespace:
     arguments.add_argument("--learning-rate", type=float)
     arguments.add_argument("--regularisation", type=float)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--validate", action="store_true", help="measure on a tenth of the training part instead")
+    arguments.add_argument("--validate", action="store_true", help="measure on a quarter of the training part instead")
     given = arguments.parse_args()
     if given.data is None:
         arguments.error("--data is missing: the folder of train.txt and test.txt")
@@ -125,7 +125,7 @@ def _matrix(pairs: np.ndarray[tuple[int, int], np.dtype[np.int64]], shape: tuple
 
 
 def held_out(train: csr_matrix, seed: int) -> tuple[csr_matrix, csr_matrix]:
-    """The training interactions without a random tenth, and that tenth."""
+    """The training interactions without a random quarter, and that quarter."""
     pairs = np.stack(train.nonzero(), axis=1)
     out = np.random.default_rng(seed).random(len(pairs)) < HELD_OUT
     return _matrix(pairs[~out], train.shape), _matrix(pairs[out], train.shape)

@@ -39,7 +39,7 @@ class RankingOptions:
     """Hyperparameters."""
 
     dim: int = 64
-    layers: int = 3
+    layers: int = 4
     steps: int = 200
     minutes: float = 90.0
     """Training ends after this time, or after `steps`, whichever is first; the learning rate falls accordingly."""
