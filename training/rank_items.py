@@ -185,7 +185,7 @@ def _loss(
     rows = torch.from_numpy(np.repeat(np.arange(len(users)), np.diff(own.indptr)))
     right = torch.from_numpy(own.indices.astype(np.int64))
     # The length stays that of the whole sum, and is a constant here: exact removal ranked a little worse.
-    scale = torch.from_numpy(own.data) / (sums.detach().norm(dim=1)[rows] * options.temperature)
+    scale = torch.from_numpy(own.data) / (sums.detach().norm(dim=1).clamp_min(1e-12)[rows] * options.temperature)
     loss: Tensor = _SampledSoftmax.apply(  # type: ignore[no-untyped-call]
         functional.normalize(sums, dim=1) / options.temperature,
         items[torch.from_numpy(among)],

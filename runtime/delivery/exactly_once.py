@@ -13,6 +13,7 @@ from typing import Self
 
 import structlog
 
+from runtime.delivery.attempts import PartitionAttempts
 from runtime.delivery.base import Delivery
 from runtime.delivery.lane import FinishedRecord, Lane
 from runtime.errors import RecordTooLarge
@@ -43,6 +44,8 @@ class ExactlyOnceDelivery(Delivery):
         super().__init__(settings, source, outages)
         self._lanes: dict[TopicPartition, Lane] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._carried: dict[TopicPartition, tuple[int, PartitionAttempts]] = {}
+        """What is known of attempts at partitions that begin again: the note that stands in the group is our own."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,6 +87,8 @@ class ExactlyOnceDelivery(Delivery):
         """Initialises the partitions' transactional ids."""
         self._close(partitions)
         await super().on_assigned(partitions)
+        for partition in partitions & self._carried.keys():
+            self.begin_attempts(partition, *self._carried.pop(partition))
         lanes = [
             Lane(partition, self._source.epoch(partition), self._settings, self._source, self._outages, self)
             for partition in partitions
@@ -99,6 +104,8 @@ class ExactlyOnceDelivery(Delivery):
             await super().on_revoked(partitions)
         finally:
             self._close(partitions)
+            for partition in partitions & self._carried.keys():
+                del self._carried[partition]
 
     def committed(self, records: Sequence[Record]) -> None:
         """As in `LaneOwner`."""
@@ -122,12 +129,18 @@ class ExactlyOnceDelivery(Delivery):
         self._forget([lane.partition])
 
     def forgotten(self, lane: Lane, offset: int | None) -> None:
-        """As in `LaneOwner`. What the lane would still have written is dropped when the new assignment begins."""
+        """As in `LaneOwner`. What the lane would still have written is dropped, so that nothing waits for it."""
+        if self._lanes.get(lane.partition) is not lane:
+            return
         log.warning(
             "the broker lost transactions that it had confirmed: their records are read again",
             partition=str(lane.partition),
             going_on_from=offset,
         )
+        if (attempts := self.attempts_of(lane.partition)) is not None:
+            self._carried[lane.partition] = (offset or 0, attempts)
+        del self._lanes[lane.partition]
+        self._forget([lane.partition])
         self._source.begin_again(lane.partition, lane.epoch)
 
     def failed(self, error: BaseException) -> None:

@@ -145,9 +145,7 @@ class RecordSource(PartitionReader):
         super().resume((self.assignment() if partitions is None else frozenset(partitions)) - self._preparing)
 
     def begin_again(self, partition: TopicPartition, epoch: int) -> None:
-        """With the next `poll` a new assignment of the partition begins, at the group's offset as it is then. Without
-        effect if this epoch is over.
-        """
+        """With the next `poll` a new assignment begins, at the group's offset as it is then; not if this one is over."""
         self._to_begin_again[partition] = epoch
 
     def epoch(self, partition: TopicPartition) -> int:
@@ -337,7 +335,10 @@ class RecordSource(PartitionReader):
         """Seeks to the offsets committed as of now. The library asked before the hooks ran, when an earlier owner might
         still have been committing; by now the hooks have fenced that owner.
         """
-        for partition, offset in (await self.committed(partitions)).items():
+        epochs = {partition: self.epoch(partition) for partition in partitions}
+        for partition, offset in (await self.committed(epochs)).items():
+            if not self._is_present(partition, epochs):
+                continue
             if offset is None:
                 await self._seek_end_of_range(partition, self._start_from)
             else:
