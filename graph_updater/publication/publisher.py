@@ -160,7 +160,7 @@ class Publisher:
             # A broker that is shut down can confirm a transaction that the next abort takes back (`runtime.delivery`).
             log.warning("publishing every state: the broker lost transactions that it had confirmed")
             self.outbox.add_everything(await self._states.everything())
-            self.published = {}
+            self.published = progress.offsets
         self._reconciled_term = term
         return True
 

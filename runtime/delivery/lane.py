@@ -69,8 +69,7 @@ class LaneOwner(Protocol):
 class _Outcome(Enum):
     COMMITTED = auto()
     NOT_COMMITTED = auto()
-    NOT_OURS = auto()
-    FORGOTTEN = auto()
+    ENDED = auto()
 
 
 class Lane:
@@ -171,10 +170,8 @@ class Lane:
             self._wake.clear()
             while run := self._next_run():
                 outcome = await self._attempt(run)
-                if outcome in {_Outcome.NOT_OURS, _Outcome.FORGOTTEN}:
+                if outcome is _Outcome.ENDED:
                     self._outages.over(self._activity)
-                    if outcome is _Outcome.NOT_OURS:
-                        self._owner.lost(self)
                     await self._sink.stop()
                     return
                 if outcome is _Outcome.COMMITTED:
@@ -224,19 +221,22 @@ class Lane:
         run[0].outputs = alternative or ()
 
     async def _find_out(self, run: list[FinishedRecord]) -> _Outcome:
-        """What became of a transaction. Afterwards the id is ours again, unless the partition is not."""
+        """What became of a transaction. Afterwards the id is ours again, unless the lane has ended; then the owner has
+        been told why.
+        """
         while True:
             try:
                 await self._sink.stop()
                 if not await self._take_over():
-                    return _Outcome.NOT_OURS
+                    self._owner.lost(self)
+                    return _Outcome.ENDED
                 offset = (await self._source.committed([self.partition]))[self.partition]
             except BrokerError as error:
                 await self._pause(error)
             else:
                 if (offset or 0) < self._confirmed:
                     self._owner.forgotten(self, offset)
-                    return _Outcome.FORGOTTEN
+                    return _Outcome.ENDED
                 took_place = offset is not None and offset > run[-1].record.offset
                 return _Outcome.COMMITTED if took_place else _Outcome.NOT_COMMITTED
 

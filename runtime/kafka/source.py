@@ -145,7 +145,7 @@ class RecordSource(PartitionReader):
         super().resume((self.assignment() if partitions is None else frozenset(partitions)) - self._preparing)
 
     def begin_again(self, partition: TopicPartition, epoch: int) -> None:
-        """With the next `poll` a new assignment begins, at the group's present offset; not if this one is over."""
+        """With the next `poll` a new assignment begins, at the group's offset; not if this epoch is over."""
         self._to_begin_again[partition] = epoch
 
     def epoch(self, partition: TopicPartition) -> int:

@@ -33,6 +33,7 @@ class MemoryBroker:
         metadata: the text beside a partition's committed offset.
         end: the offset after every partition's last record.
         commit_gate: while it is not set, commits outside transactions do not arrive.
+        offset_gate: while it is not set, nobody learns a committed offset.
     """
 
     def __init__(self):
@@ -47,6 +48,8 @@ class MemoryBroker:
         self.commit_error = None
         self.commit_gate = asyncio.Event()
         self.commit_gate.set()
+        self.offset_gate = asyncio.Event()
+        self.offset_gate.set()
         self.holders = {}
 
     @property
@@ -278,6 +281,7 @@ class _Consumer:
         return {}
 
     async def committed(self, partition):
+        await self._broker.offset_gate.wait()
         return self._broker.offsets.get(TopicPartition(*partition))
 
     async def end_offsets(self, partitions):

@@ -92,6 +92,13 @@ def test_a_click_is_no_evidence_for_itself(seed, users, items):
     assert found.item() == pytest.approx(np.mean(losses), rel=1e-4, abs=1e-4)
 
 
+def test_without_layers_that_reach_users_the_loss_is_a_number():
+    """All users are zero vectors then, which have no direction."""
+    graph = Graph(random_clicks(0, 5, 4, 0.5), [1.0])
+    loss = _loss(torch.ones(4, 3), graph, graph.active_users, RankingOptions(), np.random.default_rng(0))
+    assert loss.isfinite()
+
+
 def test_drawn_items_stand_for_the_catalogue():
     """Each item counts 1 / probability when drawn, so 1 on average, however popular it is."""
     popularity = np.linspace(0.002, 0.3, 30)
@@ -139,7 +146,7 @@ def test_training_is_better_than_its_start():
         fitted = fit_to_rank(known, RankingOptions(dim=8, steps=steps, users_per_step=100, learning_rate=0.02))
         return recall_and_ndcg(*Graph(known, fitted.alphas).embeddings(fitted.base), known, hidden, k=10)[1]
 
-    assert found(80) > found(1) + 0.015
+    assert found(80) > found(1) + 0.02
 
 
 def test_the_same_seed_gives_the_same_embeddings():

@@ -91,11 +91,13 @@ class States:
 
     def __init__(self, topic="states"):
         self._topic = topic
+        self.all_asked_for = 0
 
     async def encode(self, batch):
         return [OutRecord(self._topic, name.encode(), b"state") for name in batch.users]
 
     async def everything(self):
+        self.all_asked_for += 1
         return StateBatch({CLICKS: 6}, users=["early", "late", "idle"])
 
 
@@ -182,8 +184,11 @@ async def test_a_leader_whose_confirmed_transactions_the_broker_lost_publishes_e
     broker.elect()
     assert await publisher.flush()
     broker.offsets[CLICKS] = 5
+    broker.elect().fails = True
+    assert not await publisher.flush()
     again = broker.elect()
     assert await publisher.flush()
+    assert publisher._states.all_asked_for == 1
     assert sorted(keys(again)) == ["early", "idle", "late"]
     assert again.offsets == {"group": {CLICKS: 6}}
     broker.offsets[CLICKS] = 6

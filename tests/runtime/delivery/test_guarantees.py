@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
@@ -19,6 +20,7 @@ from aiokafka.errors import (
 from memory_kafka import turns
 from memory_member import HERE, THERE, member, outputs, record
 
+from runtime.delivery.attempts import PartitionAttempts
 from runtime.errors import RecordTooLarge
 from runtime.kafka import TransactionalSink
 from runtime.settings import KafkaSettings
@@ -270,6 +272,56 @@ async def test_a_confirmed_transaction_that_the_broker_lost_is_no_part_of_the_of
             await delivery.finished(record(offset, epoch=2), outputs(b"%d" % offset))
         assert await delivery.drain(5)
     assert (broker.outputs, broker.offsets) == ([b"0", b"1", b"1", b"2"], {HERE: 3})
+
+
+@asynccontextmanager
+async def member_that_begins_again(broker):
+    """The broker has taken back its transaction of record 1, and the lane knows. It has attempts noted."""
+    attempts = PartitionAttempts(None, 0, 10)
+    async with member(broker, "exactly_once", HERE) as (source, delivery):
+        delivery.begin_attempts(HERE, 0, attempts)
+        for offset in range(2):
+            assert delivery.started(record(offset))
+            await delivery.finished(record(offset), outputs(b"%d" % offset))
+            assert await delivery.drain(5)
+        assert delivery.started(record(2))
+        broker.offsets[HERE] = 1
+        async with TransactionalSink(KafkaSettings(), "group.in.0"):
+            await delivery.finished(record(2), outputs(b"2"))
+            await delivery.idle()
+        yield source, delivery, attempts
+
+
+async def test_who_begins_again_keeps_what_is_known_of_attempts(broker):
+    """The note in the group is this member's own and no sign of a death. Another note does not move the offset."""
+    async with member_that_begins_again(broker) as (source, delivery, attempts):
+        await source.poll(timeout_ms=0)
+        assert delivery.attempts_of(HERE) is attempts
+        await delivery.commit_note(HERE)
+        assert broker.offsets == {HERE: 1}
+
+
+async def test_a_rebalance_ends_what_was_to_begin_again(broker):
+    """What the partition's next owner leaves there is news, also to who had it before."""
+    async with member_that_begins_again(broker) as (source, delivery, _):
+        await source.take_away(HERE)
+        await source.give(HERE)
+        epoch = source.epoch(HERE)
+        await source.poll(timeout_ms=0)
+        assert (source.epoch(HERE), delivery.attempts_of(HERE)) == (epoch, None)
+
+
+async def test_an_offset_of_an_assignment_that_is_over_moves_no_position(broker):
+    """While the group was asked where to begin again, the partition went."""
+    async with member_that_begins_again(broker) as (source, _, _attempts):
+        broker.offset_gate.clear()
+        poll = asyncio.create_task(source.poll(timeout_ms=0))
+        await turns()
+        before = source.starts
+        await source.take_away(HERE)
+        broker.offset_gate.set()
+        await poll
+        assert source.starts == before == {HERE: 0}
 
 
 async def test_a_transaction_that_fails_again_and_again_is_repeated_until_it_succeeds(broker):
