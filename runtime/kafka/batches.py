@@ -7,10 +7,12 @@ a future; this takes about a third of that time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaTimeoutError, UnknownTopicOrPartitionError
 
 from runtime.kafka.partitioner import partition_of
 from runtime.kafka.translation import translated
@@ -78,7 +80,8 @@ async def count_partitions(producer: AIOKafkaProducer, topics: Iterable[str]) ->
         BrokerError: if it cannot be learned.
     """
     with translated("looking at the topics to write to"):
-        return {topic: len(await producer.partitions_for(topic)) for topic in topics}
+        async with _silence_told_from_absence(producer):
+            return {topic: len(await producer.partitions_for(topic)) for topic in topics}
 
 
 async def enqueue(producer: AIOKafkaProducer, batch: Batch) -> asyncio.Future[Any]:
@@ -88,18 +91,23 @@ async def enqueue(producer: AIOKafkaProducer, batch: Batch) -> asyncio.Future[An
         BrokerError: if they cannot be taken.
     """
     with translated(f"writing to {batch.topic}"):
-        if batch.partition is None:
-            [record] = batch.records
-            return await _enqueue_one(producer, record)
-        builder = producer.create_batch()
-        for record in batch.records:
-            added = builder.append(
-                timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers)
-            )
-            if added is None:
-                raise ValueError(f"{len(batch.records)} records for {batch.topic} do not fit into a batch")
-        builder.close()
-        acknowledged: asyncio.Future[Any] = await producer.send_batch(builder, batch.topic, partition=batch.partition)
+        async with _silence_told_from_absence(producer):
+            if batch.partition is None:
+                [record] = batch.records
+                return await _enqueue_one(producer, record)
+            return await _enqueue_batch(producer, batch)
+
+
+async def _enqueue_batch(producer: AIOKafkaProducer, batch: Batch) -> asyncio.Future[Any]:
+    builder = producer.create_batch()
+    for record in batch.records:
+        added = builder.append(
+            timestamp=record.timestamp_ms, key=record.key, value=record.value, headers=list(record.headers)
+        )
+        if added is None:
+            raise ValueError(f"{len(batch.records)} records for {batch.topic} do not fit into a batch")
+    builder.close()
+    acknowledged: asyncio.Future[Any] = await producer.send_batch(builder, batch.topic, partition=batch.partition)
     return acknowledged
 
 
@@ -113,3 +121,14 @@ async def _enqueue_one(producer: AIOKafkaProducer, record: OutRecord) -> asyncio
         headers=list(record.headers),
     )
     return acknowledged
+
+
+@asynccontextmanager
+async def _silence_told_from_absence(producer: AIOKafkaProducer) -> AsyncIterator[None]:
+    """The library says that a topic is unknown also where no broker could be asked about it in time."""
+    try:
+        yield
+    except UnknownTopicOrPartitionError as error:
+        if await producer.client.force_metadata_update():
+            raise
+        raise KafkaTimeoutError from error

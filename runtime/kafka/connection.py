@@ -22,6 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from runtime.errors import BrokerUnreachable, SettingsError
+from runtime.kafka.lost_connections import lose_closed_connections
 from runtime.settings import KafkaSettings
 
 _FIRST_PAUSE_S: Final = 0.25
@@ -49,6 +50,7 @@ _EXPLANATIONS: Final = (
 )
 """The first match counts, so narrow types come first."""
 log = structlog.get_logger(__name__)
+lose_closed_connections()  # here, because every client takes its arguments from here
 
 
 def connection_arguments(settings: KafkaSettings) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.partitioner import DefaultPartitioner
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.kafka.batches import batched
+from runtime.errors import BrokerUnreachable, TopicMissing
+from runtime.kafka.batches import Batch, batched, count_partitions, enqueue
 from runtime.records import OutRecord
 
 PARTITIONS = {"a": 4, "b": 1}
@@ -64,3 +67,31 @@ def test_small_records_share_a_batch():
     records = [OutRecord("b", b"%d" % number, b"x" * 100) for number in range(1_000)]
     assert len(batched(records, PARTITIONS, 262_144)) == 1
     assert len(batched(records, PARTITIONS, 65_536)) == 3
+
+
+class Client:
+    """Of a producer that knows no topic; whether a broker answers when it is asked."""
+
+    def __init__(self, answers):
+        self.client = self
+        self.answers = answers
+
+    async def force_metadata_update(self):
+        return self.answers
+
+    async def partitions_for(self, _topic):
+        raise UnknownTopicOrPartitionError
+
+    async def send(self, *_, **__):
+        raise UnknownTopicOrPartitionError
+
+
+@pytest.mark.parametrize(
+    ("answers", "error", "words"), [(True, TopicMissing, "does not exist"), (False, BrokerUnreachable, "no answer")]
+)
+async def test_a_silent_broker_is_not_taken_for_a_missing_topic(answers, error, words):
+    """A person would look for the topic; and what waits for a broker would not wait."""
+    with pytest.raises(error, match=f"writing to t: .*{words}"):
+        await enqueue(Client(answers), Batch((OutRecord("t", b"k", b"v"),)))
+    with pytest.raises(error, match=words):
+        await count_partitions(Client(answers), {"t"})
