@@ -94,14 +94,15 @@ def _behind_attention(
     deeper = torch.empty_like(hidden)
     for rows in slices:
         inner = layer.output(attended[rows]).add_(hidden[rows])
-        gate, up = layer.gate_up(_normed(inner, shape)).chunk(2, dim=1)
-        torch.add(layer.down(functional.silu(gate).mul_(up)), inner, out=deeper[rows])
+        torch.add(layer.down(layer.gated(_normed(inner, shape))), inner, out=deeper[rows])
     return deeper
 
 
 def _normed(rows: Tensor, shape: Shape) -> Tensor:
     """Rows at root mean square 1: RMSNorm less its weight, which is folded into the product that follows."""
-    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32).square_()
+    # On a CPU a norm asked for in float32 costs a copy of the rows; the sum is made in float32 either way.
+    widened = None if rows.device.type == "cpu" else torch.float32
+    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=widened).float().square()
     scale: Tensor = squares.div_(rows.shape[-1]).add_(shape.epsilon).rsqrt_()
     return rows * scale.to(rows.dtype)
 

@@ -193,7 +193,7 @@ class StageRunner:
                 layer.qkv(hidden)
                 exit_layer.key_value(hidden)
             layer.output(hidden.new_zeros(rows, shape.query_width))
-            layer.down(layer.gate_up(hidden).chunk(2, dim=1)[0].contiguous())
+            layer.down(layer.gated(hidden))
 
     def _embed(self, parts: Sequence[Part | PrefixChunk], packed: Packed) -> Tensor:  # (padded_rows, hidden)
         sequences = [sequence for part in parts for sequence in part.token_sequences()]

@@ -16,7 +16,7 @@ from torch import Tensor
 from models.decoder_config import UnsupportedBackbone
 from models.exit_model import ExitHead, ExitModel
 from worker.engine.settings import Precision
-from worker.engine.transformer.linear import Linear, pack_linear
+from worker.engine.transformer.linear import Linear, WeightAndBias, joined, pack_gated, pack_linear
 
 HfModule: TypeAlias = Any
 """A module of transformers, or one of `models.decoder`: which parts it has depends on the family, which its types do
@@ -56,7 +56,7 @@ class LayerWeights:
     query_norm: Tensor | None
     key_norm: Tensor | None
     output: Linear
-    gate_up: Linear
+    gated: Linear  # silu(gate) * up
     down: Linear
 
 
@@ -172,15 +172,15 @@ def _float_heads(model: ExitModel) -> tuple[ExitHead, ...]:
 
 def _pack_layer(layer: HfModule, shape: Shape, precision: Precision) -> LayerWeights:
     attention, mlp = layer.self_attn, layer.mlp
-    order = _pair_order(shape.head_dim)
+    order, norm = _pair_order(shape.head_dim), layer.post_attention_layernorm
     qkv = [_paired(attention.q_proj, order), _paired(attention.k_proj, order), _plain(attention.v_proj)]
     return LayerWeights(
-        qkv=_fused(qkv, precision, layer.input_layernorm),
+        qkv=pack_linear(*_behind(layer.input_layernorm, joined(qkv)), precision),
         query_norm=attention.q_norm.weight.detach()[order] if hasattr(attention, "q_norm") else None,
         key_norm=attention.k_norm.weight.detach()[order] if hasattr(attention, "k_norm") else None,
-        output=_fused([_plain(attention.o_proj)], precision),
-        gate_up=_fused([_plain(mlp.gate_proj), _plain(mlp.up_proj)], precision, layer.post_attention_layernorm),
-        down=_fused([_plain(mlp.down_proj)], precision),
+        output=pack_linear(*_plain(attention.o_proj), precision),
+        gated=pack_gated(_behind(norm, _plain(mlp.gate_proj)), _behind(norm, _plain(mlp.up_proj)), precision),
+        down=pack_linear(*_plain(mlp.down_proj), precision),
     )
 
 
@@ -188,20 +188,19 @@ def _pack_exit(layer: HfModule, rest: LayerWeights, shape: Shape, precision: Pre
     attention, norm = layer.self_attn, layer.input_layernorm
     order = _pair_order(shape.head_dim)
     return ExitLayer(
-        query=_fused([_paired(attention.q_proj, order)], precision, norm),
-        key_value=_fused([_paired(attention.k_proj, order), _plain(attention.v_proj)], precision, norm),
+        query=pack_linear(*_behind(norm, _paired(attention.q_proj, order)), precision),
+        key_value=pack_linear(
+            *_behind(norm, joined([_paired(attention.k_proj, order), _plain(attention.v_proj)])), precision
+        ),
         rest=rest,
     )
 
 
-_Part = tuple[Tensor, Tensor | None]
-
-
-def _plain(linear: HfModule) -> _Part:
+def _plain(linear: HfModule) -> WeightAndBias:
     return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
 
 
-def _paired(linear: HfModule, order: Tensor) -> _Part:
+def _paired(linear: HfModule, order: Tensor) -> WeightAndBias:
     """A projection's rows (and bias) with every head's rotary pairs side by side."""
     weight, bias = _plain(linear)
     rows = torch.arange(len(weight)).view(-1, len(order))[:, order].flatten()
@@ -212,12 +211,7 @@ def _pair_order(head_dim: int) -> Tensor:  # 0, d/2, 1, d/2 + 1, ...
     return torch.arange(head_dim).view(2, -1).t().flatten()
 
 
-def _fused(parts: list[_Part], precision: Precision, norm: HfModule | None = None) -> Linear:
-    """Several projections of the same input as one; a part without bias gets zeros where others have one."""
-    weight = torch.cat([weight for weight, _ in parts])
-    if norm is not None:
-        weight = (weight.float() * norm.weight.detach().float()).to(weight.dtype)
-    if all(bias is None for _, bias in parts):
-        return pack_linear(weight, None, precision)
-    biases = [weight.new_zeros(len(weight)) if bias is None else bias for weight, bias in parts]
-    return pack_linear(weight, torch.cat(biases), precision)
+def _behind(norm: HfModule, projection: WeightAndBias) -> WeightAndBias:
+    """A projection of what a norm gives, as one of what it gives less its weight."""
+    weight, bias = projection
+    return (weight.float() * norm.weight.detach().float()).to(weight.dtype), bias
