@@ -8,7 +8,7 @@ further, to a multiple of `LANES`, since the kernel is slow with what is left ov
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
@@ -70,6 +70,7 @@ class SequenceAttention:
     keys: Sequences
     device: torch.device
     is_causal: bool = False
+    _left_out_of: dict[int, Tensor | None] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -100,7 +101,7 @@ class SequenceAttention:
 
     def grouped(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """See `__call__`: a call for each group of similar lengths."""
-        outcome, weight = _nothing_seen(query)
+        outcome, weight = self._begun(query)
         for group in self._groups:
             group.attend(query, key, value, outcome, weight)
         return outcome, weight
@@ -114,7 +115,7 @@ class SequenceAttention:
             value: as there.
             kernel: other than torch's for GPUs.
         """
-        outcome, weight = _nothing_seen(query)
+        outcome, weight = self._begun(query)
         if not len(self.queries.lengths):
             return outcome, weight
         query_rows, key_rows, query_bounds, key_bounds = self._flat
@@ -129,6 +130,23 @@ class SequenceAttention:
             self.is_causal,
         )
         return outcome.index_copy_(0, query_rows, attended), weight.index_copy_(0, query_rows, weights.T)
+
+    def _begun(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Outcome and weight of the queries, of which those of no sequence are filled in."""
+        outcome = torch.empty_like(query)
+        weight = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
+        if (left_out := self._left_out(len(query))) is not None:
+            outcome.index_fill_(0, left_out, 0.0)
+            weight.index_fill_(0, left_out, UNSEEN)
+        return outcome, weight
+
+    def _left_out(self, rows: int) -> Tensor | None:
+        """Of so many rows of queries those of no sequence; None where there are none."""
+        if rows not in self._left_out_of:
+            of_none = np.ones(rows, np.bool_)
+            of_none[self.queries.rows()] = False
+            self._left_out_of[rows] = on_device(np.flatnonzero(of_none), self.device) if of_none.any() else None
+        return self._left_out_of[rows]
 
     @cached_property
     def _groups(self) -> list[_Group]:
@@ -239,11 +257,6 @@ def _cut(group: Ints, longest: int, most_keys: int) -> Iterator[Ints]:
     size = 1 if max(longest, most_keys) >= LONG else max(1, MOST_ROWS // (longest + most_keys))
     for start in range(0, len(group), size):
         yield np.sort(group[start : start + size])
-
-
-def _nothing_seen(query: Tensor) -> tuple[Tensor, Tensor]:
-    """Outcome and weight of queries (rows, heads, head_dim) of no sequence."""
-    return torch.zeros_like(query), torch.full(query.shape[:2], UNSEEN, dtype=torch.float32, device=query.device)
 
 
 def _laid_out(rows: Tensor, grid: Tensor | slice) -> Tensor:

@@ -53,8 +53,7 @@ class LayerWeights:
     """One decoder layer."""
 
     qkv: Linear
-    query_norm: Tensor | None
-    key_norm: Tensor | None
+    head_norm: Tensor | None  # (heads + kv_heads, head_dim), those of queries first
     output: Linear
     gated: Linear  # silu(gate) * up
     down: Linear
@@ -66,6 +65,8 @@ class ExitLayer:
 
     query: Linear
     key_value: Linear
+    query_norm: Tensor | None  # (heads, head_dim)
+    key_norm: Tensor | None  # (kv_heads, head_dim)
     rest: LayerWeights
 
 
@@ -176,8 +177,7 @@ def _pack_layer(layer: HfModule, shape: Shape, precision: Precision) -> LayerWei
     qkv = [_paired(attention.q_proj, order), _paired(attention.k_proj, order), _plain(attention.v_proj)]
     return LayerWeights(
         qkv=pack_linear(*_behind(layer.input_layernorm, joined(qkv)), precision),
-        query_norm=attention.q_norm.weight.detach()[order] if hasattr(attention, "q_norm") else None,
-        key_norm=attention.k_norm.weight.detach()[order] if hasattr(attention, "k_norm") else None,
+        head_norm=_head_norm(attention, shape, order) if hasattr(attention, "q_norm") else None,
         output=pack_linear(*_plain(attention.o_proj), precision),
         gated=pack_gated(_behind(norm, _plain(mlp.gate_proj)), _behind(norm, _plain(mlp.up_proj)), precision),
         down=pack_linear(*_plain(mlp.down_proj), precision),
@@ -186,12 +186,14 @@ def _pack_layer(layer: HfModule, shape: Shape, precision: Precision) -> LayerWei
 
 def _pack_exit(layer: HfModule, rest: LayerWeights, shape: Shape, precision: Precision) -> ExitLayer:
     attention, norm = layer.self_attn, layer.input_layernorm
-    order = _pair_order(shape.head_dim)
+    order, heads = _pair_order(shape.head_dim), rest.head_norm
     return ExitLayer(
         query=pack_linear(*_behind(norm, _paired(attention.q_proj, order)), precision),
         key_value=pack_linear(
             *_behind(norm, joined([_paired(attention.k_proj, order), _plain(attention.v_proj)])), precision
         ),
+        query_norm=None if heads is None else heads[: shape.heads],
+        key_norm=None if heads is None else heads[shape.heads :],
         rest=rest,
     )
 
@@ -205,6 +207,11 @@ def _paired(linear: HfModule, order: Tensor) -> WeightAndBias:
     weight, bias = _plain(linear)
     rows = torch.arange(len(weight)).view(-1, len(order))[:, order].flatten()
     return weight[rows], None if bias is None else bias[rows]
+
+
+def _head_norm(attention: HfModule, shape: Shape, order: Tensor) -> Tensor:  # (heads + kv_heads, head_dim)
+    query, key = (norm.weight.detach()[order] for norm in (attention.q_norm, attention.k_norm))
+    return torch.cat([query.expand(shape.heads, -1), key.expand(shape.kv_heads, -1)])
 
 
 def _pair_order(head_dim: int) -> Tensor:  # 0, d/2, 1, d/2 + 1, ...
