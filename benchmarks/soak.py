@@ -15,7 +15,8 @@ or after two minutes' patience. The figures so far are written every minute. An 
 Keys of the JSON file:
 
 - `minutes`, `seed`, `rate` (requests per second): the conditions; `requests`, `interactions`: how many were sent.
-- `lost`: requests without an answer in a mode, over both modes. `duplicates`: by mode, answers beyond the first.
+- `lost`: requests without an answer in a mode, over both modes. `duplicates`: by mode, answers beyond the first;
+  `transactions_lost`: how often a broker took back what it had confirmed, after which exactly once is not promised.
 - `delivery`: by mode `answered`, `lost`, `duplicates`; latency from a request's creation until its scores were read,
   as `p50_ms` and `p99_ms`, of the `undisturbed` requests that were created outside of every fault and its recovery.
 - `p99_ms`: by mode, the same.
@@ -47,7 +48,7 @@ from benchmarks.soak_faults import FAULTS, LONG_FAULTS, STEADY, TARGET, Ground, 
 from benchmarks.soak_figures import Fault, Sample, delivery, longest_recovery, of_all, slopes
 from event_data.event_log import EventLog
 from event_data.load import load_log
-from loadgen.fault_site import MODES, FaultSite
+from loadgen.fault_site import MODES, FaultSite, transactions_lost
 from loadgen.kafka_cluster import KafkaCluster
 from loadgen.plan import make_plan
 from loadgen.player import Player
@@ -63,6 +64,7 @@ USUAL: Final = tuple(f"{kind}-{role}" for kind in (*MODES, "updater") for role i
 """The programs of an installation that is whole."""
 LONG_RUN_MINUTES: Final = 30.0
 """A run from which on the long faults happen, once each."""
+LOGS: Final = "logs"
 LINE_INTERVAL_S: Final = 10.0
 SAMPLE_INTERVAL_S: Final = 2.0
 WRITE_INTERVAL_S: Final = 60.0
@@ -107,6 +109,7 @@ class Soak:
             "interactions": self.ground.traffic.interactions,
             "lost": sum(of_all(modes, "lost").values()),
             "duplicates": of_all(modes, "duplicates"),
+            "transactions_lost": transactions_lost(self.ground.site.folder / LOGS),
             "delivery": modes,
             "p99_ms": of_all(modes, "p99_ms"),
             "faults": [fault.row(self.started_ms) for fault in self.faults],
@@ -157,7 +160,7 @@ async def run(site: FaultSite, log: EventLog, options: Any) -> dict[str, Any]:  
     run_folder = site.folder / f"{time.time_ns()}"  # an earlier run's snapshots belong to a broker that is gone
     site = FaultSite(site.cluster, site.bundle, run_folder, site.topics, site.more)
     pages = make_plan(log, 10**9).impressions
-    with Processes({}, run_folder / "logs") as processes:
+    with Processes({}, run_folder / LOGS) as processes:
         async with Traffic(site.destination, pages) as traffic:
             ground = Ground(site, processes, traffic, random.Random(options.seed), SystemClock())
             await prepare(ground, log)

@@ -37,6 +37,16 @@ _QUICK: Final[Mapping[str, str]] = {
 }
 
 
+def transactions_lost(logs: Path) -> int:
+    """How often a worker has said that a broker took back what it had confirmed (docs/decisions/exactly-once-lanes.md).
+    Parts of such a transaction may have stayed: the answers in it may come twice, also exactly once.
+
+    Args:
+        logs: folder of the programs' logs.
+    """
+    return sum(log.read_text().count("the broker lost transactions") for log in logs.glob("exactly_once-*"))
+
+
 @dataclass(frozen=True)
 class FaultSite:
     """One installation to be disturbed.

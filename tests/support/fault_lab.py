@@ -12,7 +12,7 @@ from brokers import TestBroker
 from updater_contract import clicks
 from updater_world import EXACT, UpdaterWorld
 
-from loadgen.fault_site import MODES, FaultSite
+from loadgen.fault_site import MODES, FaultSite, transactions_lost
 from loadgen.plan import Impression
 from loadgen.processes import Processes
 from loadgen.traffic import Traffic
@@ -82,7 +82,7 @@ class FaultLab:
         await self.start(*(name for name in self.usual if name not in self._alive()))
         await self.ready(*self.usual)
         self._first = self.ledger.sent
-        self._lost_before = self._transactions_lost()
+        self._lost_before = transactions_lost(self._logs)
         self.ended.clear()
 
     async def start(self, *names):
@@ -130,16 +130,15 @@ class FaultLab:
         """Waits until every request is answered in both modes and the published states are those of an undisturbed
         run, then checks that nothing was answered twice in the modes named, and that no program ended of itself.
 
-        Where a broker that was restarted took back what it had confirmed, as a worker says then, some parts of that
-        transaction may have stayed (docs/decisions/exactly-once-lanes.md): the answers in it may come twice.
+        Where a broker took transactions back, answers may come twice: see `transactions_lost`.
         """
         self.broken = True
         await self._until(lambda: not self._lost(), lambda: f"every request is answered; lost: {self._lost()}")
         await self.wait(_SETTLE_S)
         duplicates = {mode: self.ledger.duplicates(mode, self._first) for mode in once}
-        if self._transactions_lost() > self._lost_before:
+        if transactions_lost(self._logs) > self._lost_before:
             duplicates.pop("exactly_once", None)
-        assert not any(duplicates.values()), f"answers that came again: {duplicates}"
+        assert not any(duplicates.values()), f"answers that came again: {duplicates}\n{self._warnings()}"
         assert not self.ended, f"ended without having been asked to: {self.ended}"
         await self.world.published.until_equal(limit_s=PATIENCE_S)
         self.broken = False
@@ -167,9 +166,10 @@ class FaultLab:
     def _alive(self):
         return [name for name in self._programs if self.processes.is_running(name)]
 
-    def _transactions_lost(self):
-        """How often a worker has said so."""
-        return sum(log.read_text().count("the broker lost transactions") for log in self._logs.glob("exactly_once-*"))
+    def _warnings(self):
+        """The last lines of the programs that exactly once is promised of, without what is usual."""
+        lines = [line for log in self._logs.glob("exactly_once-*") for line in log.read_text().splitlines()]
+        return "\n".join([line for line in lines if '"level": "info"' not in line][-20:])
 
     def _lost(self):
         lost = {mode: len(self.ledger.missing(mode, self._first)) for mode in MODES}
