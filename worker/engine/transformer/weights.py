@@ -1,6 +1,6 @@
 """The decoder's weights as the layer loop wants them: fused, permuted and packed once at load.
 
-- q, k and v are one product, gate and up another; the norm's weight before each is folded into it.
+- q, k and v are one product, gate and up a pair; the norm's weight before each is folded into it.
 - Rotary pairs (i, i + d/2) of a head are laid side by side by permuting the rows of q and k: a rotation is then one
   complex multiplication, and since both sides of the dot product are permuted alike, attention does not notice.
 """
