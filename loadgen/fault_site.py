@@ -15,6 +15,7 @@ from loadgen.kafka_cluster import KafkaCluster
 from loadgen.processes import Program
 from loadgen.traffic import Destination
 from programs.topics import TopicSettings
+from runtime.delivery.exactly_once import LOST_TRANSACTIONS
 from runtime.kafka import create_missing_topics
 from runtime.settings import DeliveryMode, KafkaSettings
 
@@ -44,7 +45,7 @@ def transactions_lost(logs: Path) -> int:
     Args:
         logs: folder of the programs' logs.
     """
-    return sum(log.read_text().count("the broker lost transactions") for log in logs.glob("exactly_once-*"))
+    return sum(log.read_text(errors="replace").count(LOST_TRANSACTIONS) for log in logs.glob("exactly_once-*"))
 
 
 @dataclass(frozen=True)

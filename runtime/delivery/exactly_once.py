@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Self
+from typing import Final, Self
 
 import structlog
 
@@ -23,6 +23,7 @@ from runtime.observability.outages import Outages
 from runtime.records import OutRecord, Record, TopicPartition
 from runtime.settings import KafkaSettings
 
+LOST_TRANSACTIONS: Final = "the broker lost transactions that it had confirmed: their records are read again"
 log = structlog.get_logger(__name__)
 
 
@@ -133,7 +134,7 @@ class ExactlyOnceDelivery(Delivery):
         if self._lanes.get(lane.partition) is not lane:
             return
         log.warning(
-            "the broker lost transactions that it had confirmed: their records are read again",
+            LOST_TRANSACTIONS,
             partition=str(lane.partition),
             going_on_from=offset,
         )

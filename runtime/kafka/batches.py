@@ -21,6 +21,7 @@ from runtime.records import OutRecord
 _BATCH_OVERHEAD: Final = 61  # bytes of Kafka's format, at most
 _RECORD_OVERHEAD: Final = 36
 _HEADER_OVERHEAD: Final = 10
+_ANSWER_LIMIT_S: Final = 5.0
 
 
 class Batch(NamedTuple):
@@ -80,8 +81,12 @@ async def count_partitions(producer: AIOKafkaProducer, topics: Iterable[str]) ->
         BrokerError: if it cannot be learned.
     """
     with translated("looking at the topics to write to"):
-        async with _silence_told_from_absence(producer):
-            return {topic: len(await producer.partitions_for(topic)) for topic in topics}
+        return {topic: await _count_partitions(producer, topic) for topic in topics}
+
+
+async def _count_partitions(producer: AIOKafkaProducer, topic: str) -> int:
+    async with _silence_told_from_absence(producer, topic):
+        return len(await producer.partitions_for(topic))
 
 
 async def enqueue(producer: AIOKafkaProducer, batch: Batch) -> asyncio.Future[Any]:
@@ -91,7 +96,7 @@ async def enqueue(producer: AIOKafkaProducer, batch: Batch) -> asyncio.Future[An
         BrokerError: if they cannot be taken.
     """
     with translated(f"writing to {batch.topic}"):
-        async with _silence_told_from_absence(producer):
+        async with _silence_told_from_absence(producer, batch.topic):
             if batch.partition is None:
                 [record] = batch.records
                 return await _enqueue_one(producer, record)
@@ -124,11 +129,18 @@ async def _enqueue_one(producer: AIOKafkaProducer, record: OutRecord) -> asyncio
 
 
 @asynccontextmanager
-async def _silence_told_from_absence(producer: AIOKafkaProducer) -> AsyncIterator[None]:
+async def _silence_told_from_absence(producer: AIOKafkaProducer, topic: str) -> AsyncIterator[None]:
     """The library says that a topic is unknown also where no broker could be asked about it in time."""
     try:
         yield
     except UnknownTopicOrPartitionError as error:
-        if await producer.client.force_metadata_update():
+        if await _is_missing(producer, topic):
             raise
         raise KafkaTimeoutError from error
+
+
+async def _is_missing(producer: AIOKafkaProducer, topic: str) -> bool:
+    """Whether a broker says now that there is no such topic."""
+    async with asyncio.timeout(_ANSWER_LIMIT_S):  # of a client that is closed meanwhile no answer ever comes
+        answered = await producer.client.force_metadata_update()
+    return answered and producer.client.cluster.partitions_for_topic(topic) is None

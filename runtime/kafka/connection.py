@@ -16,6 +16,7 @@ from aiokafka.conn import AIOKafkaConnection, collect_hosts, create_conn
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
+    NodeNotReadyError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
@@ -44,7 +45,7 @@ _EXPLANATIONS: Final = (
     (socket.gaierror, "the host name is unknown; check kafka.bootstrap_servers"),
     (TimeoutError, "no answer in time; check address, firewall and kafka.security_protocol"),
     (
-        (KafkaConnectionError, ConnectionError),
+        (KafkaConnectionError, NodeNotReadyError, ConnectionError),
         "it closed the connection each time; do kafka.security_protocol and client certificate fit the listener?",
     ),
 )

@@ -75,6 +75,7 @@ class Programs:
         while True:
             seen, body = await asyncio.to_thread(ready_page, port)
             said = body.get("reasons", {}).get("broker")
+            assert "does not exist" not in (said or ""), said  # a person would look for what is there
             if seen == status and (status == 200 or (said is not None and re.search(broker, said))):
                 return
             await asyncio.sleep(0.1)

@@ -167,9 +167,12 @@ class FaultLab:
         return [name for name in self._programs if self.processes.is_running(name)]
 
     def _warnings(self):
-        """The last lines of the programs that exactly once is promised of, without what is usual."""
-        lines = [line for log in self._logs.glob("exactly_once-*") for line in log.read_text().splitlines()]
-        return "\n".join([line for line in lines if '"level": "info"' not in line][-20:])
+        """The last lines of each program that exactly once is promised of, without what is usual."""
+        unusual = {
+            log.name: [line for line in log.read_text(errors="replace").splitlines() if '"level": "info"' not in line]
+            for log in self._logs.glob("exactly_once-*")
+        }
+        return "\n".join(f"{name}: {line}" for name, lines in unusual.items() for line in lines[-10:])
 
     def _lost(self):
         lost = {mode: len(self.ledger.missing(mode, self._first)) for mode in MODES}

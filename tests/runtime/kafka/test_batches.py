@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.partitioner import DefaultPartitioner
@@ -70,14 +72,20 @@ def test_small_records_share_a_batch():
 
 
 class Client:
-    """Of a producer that knows no topic; whether a broker answers when it is asked."""
+    """Of a producer that knows no topic; how a broker answers when it is asked, and how many partitions it tells of."""
 
-    def __init__(self, answers):
-        self.client = self
+    def __init__(self, answers, partitions=None):
+        self.client = self.cluster = self
         self.answers = answers
+        self.partitions = partitions
 
     async def force_metadata_update(self):
+        if self.answers is None:
+            await asyncio.Event().wait()
         return self.answers
+
+    def partitions_for_topic(self, _topic):
+        return self.partitions
 
     async def partitions_for(self, _topic):
         raise UnknownTopicOrPartitionError
@@ -87,11 +95,19 @@ class Client:
 
 
 @pytest.mark.parametrize(
-    ("answers", "error", "words"), [(True, TopicMissing, "does not exist"), (False, BrokerUnreachable, "no answer")]
+    ("client", "error", "words"),
+    [
+        (Client(answers=True), TopicMissing, "does not exist"),
+        (Client(answers=False), BrokerUnreachable, "no answer in time"),
+        (Client(answers=True, partitions={0}), BrokerUnreachable, "no answer in time"),
+        (Client(answers=None), BrokerUnreachable, "no answer in time"),
+    ],
+    ids=["it answers", "it is silent", "it answers again", "the client was closed"],
 )
-async def test_a_silent_broker_is_not_taken_for_a_missing_topic(answers, error, words):
+async def test_a_silent_broker_is_not_taken_for_a_missing_topic(client, error, words, monkeypatch):
     """A person would look for the topic; and what waits for a broker would not wait."""
+    monkeypatch.setattr("runtime.kafka.batches._ANSWER_LIMIT_S", 0.05)
     with pytest.raises(error, match=f"writing to t: .*{words}"):
-        await enqueue(Client(answers), Batch((OutRecord("t", b"k", b"v"),)))
+        await enqueue(client, Batch((OutRecord("t", b"k", b"v"),)))
     with pytest.raises(error, match=words):
-        await count_partitions(Client(answers), {"t"})
+        await count_partitions(client, {"t"})

@@ -100,7 +100,8 @@ def _behind_attention(
 
 def _normed(rows: Tensor, shape: Shape) -> Tensor:
     """Rows at root mean square 1: RMSNorm less its weight, which is folded into the product that follows."""
-    # On a CPU a norm asked for in float32 costs a copy of the rows; the sum is made in float32 either way.
+    # On a CPU a norm asked for in float32 costs a copy of the rows. The sum is made in float32 either way; to round its
+    # root as well makes a row's scale a fifth less exact than rounding the scale does alone.
     widened = None if rows.device.type == "cpu" else torch.float32
     squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=widened).float().square()
     scale: Tensor = squares.div_(rows.shape[-1]).add_(shape.epsilon).rsqrt_()

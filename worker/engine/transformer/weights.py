@@ -199,7 +199,8 @@ def _pack_exit(layer: HfModule, rest: LayerWeights, shape: Shape, precision: Pre
 
 
 def _plain(linear: HfModule) -> WeightAndBias:
-    return linear.weight.detach(), None if linear.bias is None else linear.bias.detach()
+    # Products copy the weight when they lay it out. A bias may be a view of the whole file, mapped into memory.
+    return linear.weight.detach(), None if linear.bias is None else linear.bias.detach().clone()
 
 
 def _paired(linear: HfModule, order: Tensor) -> WeightAndBias:
