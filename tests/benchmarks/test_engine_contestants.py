@@ -21,8 +21,10 @@ from tests.worker.engine.conftest import EMBEDDING_DIM, SMALL, VOCABULARY, WIDTH
 from worker.engine.settings import EngineSettings
 
 CLOSE = 1e-5
-ROUNDED = 0.02
-"""Of rates in bfloat16."""
+ROUNDED = 0.03
+"""Of rates in bfloat16: of random models their errors are 0.007 on average, transformers' and this engine's alike, and
+up to three times that among ten.
+"""
 LEAST_CORRELATION = {"bf16": 0.999, "q8_0": 0.98, "q4_0": 0.5}
 """Four bits are few for random weights."""
 

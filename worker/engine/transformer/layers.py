@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from worker.engine.transformer.linear import ANSWER_STEP, rounded, row_slices
 from worker.engine.transformer.packing import Packed
 from worker.engine.transformer.tree_attention import KeyValue
 from worker.engine.transformer.weights import ExitLayer, LayerWeights, Shape
+
+_NORM_BLOCK: Final = 64
 
 Prefixes = Callable[[Tensor, Tensor], KeyValue]
 """From a layer's keys and values (rows, kv_heads, head_dim) to those of all requests' prefixes."""
@@ -100,12 +103,21 @@ def _behind_attention(
 
 def _normed(rows: Tensor, shape: Shape) -> Tensor:
     """Rows at root mean square 1: RMSNorm less its weight, which is folded into the product that follows."""
-    # On a CPU a norm asked for in float32 costs a copy of the rows. The sum is made in float32 either way; to round its
-    # root as well makes a row's scale a fifth less exact than rounding the scale does alone.
-    widened = None if rows.device.type == "cpu" else torch.float32
-    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=widened).float().square()
+    squares = _sums_of_squares(rows)
     scale: Tensor = squares.div_(rows.shape[-1]).add_(shape.epsilon).rsqrt_()
     return rows * scale.to(rows.dtype)
+
+
+def _sums_of_squares(rows: Tensor) -> Tensor:  # (..., 1) float32
+    """Of rows (..., width). On a CPU a norm in float32 of other rows would copy them first. So norms are left in their
+    format, but taken of blocks, whose rounding errors cancel for the most part.
+    """
+    if rows.device.type == "cpu" and rows.dtype != torch.float32:
+        blocks = rows.view(*rows.shape[:-1], -1, min(rows.shape[-1] & -rows.shape[-1], _NORM_BLOCK))
+        norms: Tensor = torch.linalg.vector_norm(blocks, dim=-1)
+        return norms.float().square_().sum(dim=-1, keepdim=True)
+    squares: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True, dtype=torch.float32).square_()
+    return squares
 
 
 def _heads(rows: Tensor, shape: Shape) -> Tensor:
