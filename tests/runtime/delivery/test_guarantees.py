@@ -249,21 +249,28 @@ async def test_a_lane_that_was_fenced_off_takes_its_id_back_and_repeats_the_tran
     assert (broker.outputs, broker.offsets) == ([b"0"], {HERE: 1})
 
 
+async def answer_two_and_take_the_second_back(broker, delivery):
+    """Records 0 and 1 are answered and confirmed; then the group's offset is before 1, and the lane learns of it with
+    record 2.
+    """
+    for offset in range(2):
+        assert delivery.started(record(offset))
+        await delivery.finished(record(offset), outputs(b"%d" % offset))
+        assert await delivery.drain(5)
+    assert delivery.started(record(2))
+    broker.offsets[HERE] = 1
+    async with TransactionalSink(KafkaSettings(), "group.in.0"):
+        await delivery.finished(record(2), outputs(b"2"))
+        async with asyncio.timeout(10):
+            await delivery.idle()  # nobody waits for what the lane will not write any more
+
+
 async def test_a_confirmed_transaction_that_the_broker_lost_is_no_part_of_the_offset(broker):
     """A commit was confirmed and the group's offset is before it: reading goes on from there, in an assignment of its
     own. What the lane had not written yet belongs to that one too.
     """
     async with member(broker, "exactly_once", HERE) as (source, delivery):
-        for offset in range(2):
-            assert delivery.started(record(offset))
-            await delivery.finished(record(offset), outputs(b"%d" % offset))
-            assert await delivery.drain(5)
-        assert delivery.started(record(2))
-        broker.offsets[HERE] = 1
-        async with TransactionalSink(KafkaSettings(), "group.in.0"):
-            await delivery.finished(record(2), outputs(b"2"))
-            async with asyncio.timeout(10):
-                await delivery.idle()  # nobody waits for what the lane will not write any more
+        await answer_two_and_take_the_second_back(broker, delivery)
         await source.poll(timeout_ms=0)
         assert (source.epoch(HERE), source.starts) == (2, {HERE: 1})
         assert not delivery.started(record(2))
@@ -280,15 +287,7 @@ async def member_that_begins_again(broker):
     attempts = PartitionAttempts(None, 0, 10)
     async with member(broker, "exactly_once", HERE) as (source, delivery):
         delivery.begin_attempts(HERE, 0, attempts)
-        for offset in range(2):
-            assert delivery.started(record(offset))
-            await delivery.finished(record(offset), outputs(b"%d" % offset))
-            assert await delivery.drain(5)
-        assert delivery.started(record(2))
-        broker.offsets[HERE] = 1
-        async with TransactionalSink(KafkaSettings(), "group.in.0"):
-            await delivery.finished(record(2), outputs(b"2"))
-            await delivery.idle()
+        await answer_two_and_take_the_second_back(broker, delivery)
         yield source, delivery, attempts
 
 
