@@ -9,8 +9,9 @@ in a large one: what grows is how much there is to learn words and layers from.
 
 Keys of the JSON file: `sizes`, and `starts`, by start (`random`, and with `--backbone` `pretrained`) a row per size:
 `impressions`, `trained_on`, `exit_layers`, `auc` of each head, `gain` of each further head over the one before it with
-its 95 % interval, `limit_auc`, `running_means_auc`, `minutes`; and `pays_from`, for each further layer the smallest
-number of examples at which its gain is above zero by more than chance.
+its 95 % interval, `limit_auc`, `running_means_auc`, `processor_minutes` (training); and `pays_from`, for each further
+layer the smallest number of examples at which its gain is above zero by more than chance. The file is written after
+each size: large ones take hours.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -77,10 +78,10 @@ def main() -> None:
             pretrained_preset=_with_epochs(options.pretrained_preset, arguments.epochs),
         )
     try:
-        figures = measure(options, reporter_for(Console(stderr=True)))
+        for figures in measure(options, reporter_for(Console(stderr=True))):
+            finish({**figures, "quick": arguments.quick}, arguments.out)
     except ExitstreamError as error:
         exit_on_error(error)
-    finish({**figures, "quick": arguments.quick}, arguments.out)
 
 
 def _arguments() -> Namespace:
@@ -97,22 +98,22 @@ def _with_epochs(preset: Preset, epochs: int) -> Preset:
     return replace(preset, exits=replace(preset.exits, epochs=epochs))
 
 
-def measure(options: Options, reporter: Reporter) -> dict[str, Any]:
-    """The rows of each start, one size after the other."""
+def measure(options: Options, reporter: Reporter) -> Iterator[dict[str, Any]]:
+    """The figures so far, after each size: rows of each start."""
     starts: dict[str, tuple[Preset, PretrainedOptions | None]] = {"random": (options.preset, None)}
     if options.pretrained is not None:
         starts["pretrained"] = (options.pretrained_preset, options.pretrained)
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in starts}
-    for size in options.sizes:
+    for done, size in enumerate(options.sizes, start=1):
         log = world(size)
         for name, (preset, pretrained) in starts.items():
             reporter.say(f"{name} start, {size:,} examples")
             rows[name].append(_row(log, replace(preset, most_examples=size), pretrained, reporter))
-    return {
-        "sizes": list(options.sizes),
-        "backbone": None if options.pretrained is None else options.pretrained.where,
-        "starts": {name: {"rows": of_start, "pays_from": pays_from(of_start)} for name, of_start in rows.items()},
-    }
+        yield {
+            "sizes": list(options.sizes[:done]),
+            "backbone": None if options.pretrained is None else options.pretrained.where,
+            "starts": {name: {"rows": of_start, "pays_from": pays_from(of_start)} for name, of_start in rows.items()},
+        }
 
 
 def world(examples: int) -> EventLog:
@@ -131,11 +132,11 @@ def world(examples: int) -> EventLog:
 
 
 def _row(log: EventLog, preset: Preset, pretrained: PretrainedOptions | None, reporter: Reporter) -> dict[str, Any]:
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     start = log.split().validation_end
     with tempfile.TemporaryDirectory() as folder:
         bundle = train(log, Path(folder) / "bundle", preset, reporter, pretrained)
-        minutes = (time.perf_counter() - started_s) / 60
+        minutes = (time.process_time() - started_s) / 60
         answers = head_answers(bundle, log, MOST_TESTED)
     return {
         "impressions": len(log.interactions),
@@ -143,7 +144,7 @@ def _row(log: EventLog, preset: Preset, pretrained: PretrainedOptions | None, re
         **answers.figures(),
         "limit_auc": log_figures(log)["limit_auc"],
         "running_means_auc": running_means_auc(log.interactions[:start], log.interactions[start:]),
-        "minutes": minutes,
+        "processor_minutes": minutes,
     }
 
 

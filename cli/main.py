@@ -15,6 +15,7 @@ from cli.bundles.app import app as bundle_app
 from cli.preset_options import PresetChanges, with_preset_options
 from cli.pretrained_options import with_pretrained_options
 from runtime.errors import ExitstreamError
+from runtime.process.ending import ending_before_its_threads
 
 if TYPE_CHECKING:
     from training.pretrained import PretrainedOptions
@@ -69,14 +70,15 @@ BundleAddress = Annotated[
 
 def run() -> None:
     """Entry point: runs the command and prints an `ExitstreamError` as one line."""
-    try:
-        app()
-    except ExitstreamError as error:
-        sys.stderr.write(f"exitstream: {error}\n")
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("exitstream: interrupted\n")
-        sys.exit(INTERRUPTED)
+    with ending_before_its_threads():
+        try:
+            app()
+        except ExitstreamError as error:
+            sys.stderr.write(f"exitstream: {error}\n")
+            sys.exit(1)
+        except KeyboardInterrupt:
+            sys.stderr.write("exitstream: interrupted\n")
+            sys.exit(INTERRUPTED)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from graph_updater.app import run
 from graph_updater.settings import load
 from runtime.errors import ExitstreamError
+from runtime.process.ending import ending_before_its_threads
 
 
 def main() -> None:
@@ -22,4 +23,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with ending_before_its_threads():
+        main()

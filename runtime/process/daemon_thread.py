@@ -1,4 +1,7 @@
-"""Work in a thread that does not keep the program from ending, unlike `asyncio.to_thread`'s: a disk may hang."""
+"""Work in a thread that does not keep the program from ending, unlike `asyncio.to_thread`'s: a disk may hang.
+
+Programs that use it end within `runtime.process.ending.ending_before_its_threads`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
+
+from runtime.process.ending import note_thread
 
 T = TypeVar("T")
 
@@ -39,5 +44,7 @@ async def in_daemon_thread(work: Callable[[], T], name: str) -> T:
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(tell, result, error)
 
-    threading.Thread(target=run, name=name, daemon=True).start()
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    note_thread(thread)
+    thread.start()
     return await done

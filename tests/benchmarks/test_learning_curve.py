@@ -42,9 +42,11 @@ def test_a_larger_world_has_more_users_and_items_who_meet_as_often():
 
 @pytest.mark.slow
 def test_each_size_is_trained_and_scored_by_every_head(monkeypatch):
-    """The table has a row per size, with the limit of its world."""
+    """The table has a row per size, with the limit of its world; what is done is told before the next size begins."""
     monkeypatch.setattr(learning_curve, "MOST_TESTED", 60)
-    figures = measure(Options((500, 900), TINY), Silent())
+    first, figures = measure(Options((500, 900), TINY), Silent())
+    assert first["sizes"] == [500]
+    assert len(first["starts"]["random"]["rows"]) == 1
     rows = figures["starts"]["random"]["rows"]
     assert [row["trained_on"] for row in rows] == pytest.approx([500, 900], abs=5)  # whole sessions
     for row in rows:

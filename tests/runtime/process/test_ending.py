@@ -1,0 +1,63 @@
+"""A program ends in order, and with its own status, although threads of it are still inside torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import asyncio, atexit, sys
+import torch
+from runtime.process.daemon_thread import in_daemon_thread
+from runtime.process.ending import ending_before_its_threads
+
+def work():
+    matrix = torch.zeros(300, 300)
+    while not {work_ends}:
+        matrix = torch.tanh(matrix @ matrix)
+
+async def main():
+    working = asyncio.create_task(in_daemon_thread(work, "busy"))
+    await asyncio.sleep(0.3)
+    working.cancel()
+
+atexit.register(print, "exit functions ran")
+with ending_before_its_threads():
+    asyncio.run(main())
+    print("done")
+    {end}
+"""
+
+
+def ended(end: str, *, work_ends: bool) -> subprocess.CompletedProcess[str]:
+    """What comes of a program with this last line."""
+    program = PROGRAM.format(end=end, work_ends=work_ends)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("work_ends", [False, True], ids=["a thread in torch", "no thread"])
+@pytest.mark.parametrize(
+    ("end", "status", "told"),
+    [
+        ("pass", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(3)", 3, ""),
+        ("sys.exit('one line')", 1, "one line\n"),
+    ],
+    ids=["its end", "no status", "a status", "an error"],
+)
+def test_the_status_is_the_programs_own(work_ends, end, status, told):
+    """As is what it printed, and what it had asked to be done at its end is done, whatever its threads do."""
+    program = ended(end, work_ends=work_ends)
+    assert program.returncode == status
+    assert program.stdout == "done\nexit functions ran\n"
+    assert program.stderr == told
+
+
+def test_a_fault_is_still_one():
+    """It is raised, not swallowed."""
+    program = ended("raise KeyError('key')", work_ends=True)
+    assert program.returncode == 1
+    assert "KeyError: 'key'" in program.stderr
