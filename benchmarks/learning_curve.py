@@ -112,7 +112,7 @@ def measure(options: Options, reporter: Reporter) -> Iterator[dict[str, Any]]:
         yield {
             "sizes": list(options.sizes[:done]),
             "backbone": None if options.pretrained is None else options.pretrained.where,
-            "starts": {name: {"rows": [*done_rows], "pays_from": pays_from(done_rows)} for name, done_rows in rows.items()},
+            "starts": {name: {"rows": [*told], "pays_from": pays_from(told)} for name, told in rows.items()},
         }
 
 
