@@ -60,9 +60,16 @@ def graph_end(log: EventLog, preset: Preset) -> int:
 
 
 def make_examples(
-    log: EventLog, graph: GraphBase, text: Text, preset: Preset, reporter: Reporter, keep: Keep = in_memory
+    log: EventLog,
+    graph: GraphBase,
+    text: Text,
+    preset: Preset,
+    reporter: Reporter,
+    keep: Keep = in_memory,
+    replay: type[Replay] = Replay,
 ) -> ExampleSets:
-    """Examples of the training and the validation part; `keep` says where those to train on are kept.
+    """Examples of the training and the validation part; `keep` says where those to train on are kept, `replay` what
+    makes their prompts.
 
     Base embeddings know the labels of the slice they were fitted to. So examples from that slice have none: they
     teach words, histories and counts, and how to score while embeddings are missing. All later examples have the
@@ -72,8 +79,8 @@ def make_examples(
     first, start, held_out_from = Spans.of(log, preset)
     ticks = tick_lengths(preset)
     with reporter.step("examples by replay", split.validation_end - first) as advance:
-        blind = Replay(log.items, without_embeddings(graph), text, preset.limits, template=preset.template)
-        seeing = Replay(log.items, bundled_base(graph, text), text, preset.limits, template=preset.template)
+        blind = replay(log.items, without_embeddings(graph), text, preset.limits, template=preset.template)
+        seeing = replay(log.items, bundled_base(graph, text), text, preset.limits, template=preset.template)
         blind.advance(log.interactions[:first])
         seeing.advance(log.interactions[:start])
         early = replay_examples(blind, log.interactions[first:start], ticks, first)
