@@ -9,9 +9,15 @@ from benchmarks.ablation_evidence import CHOICES
 from benchmarks.ablation_models import INPUTS
 from benchmarks.markdown import Figures, difference, measured, percent, table
 from benchmarks.retrieval_times import CANDIDATES, SOURCES
+from evaluation.left_out import NOTHING
 
 FASTER_GOAL: Final = "10 ×"
 _GRAPH: Final = {"mean": "mean over LightGCN's layers (as shipped)", "last": "each node's last layer"}
+_JOINT: Final = {
+    "apart": "trained before the heads (as shipped)",
+    "soft_tokens": "moved with the heads, in soft tokens",
+    "everywhere": "these in retrieval and statistics too, heads trained anew",
+}
 _CRITERIA: Final = {"calibrated": "calibrated criterion", "ratio": "plain criterion (ratio)"}
 _COMPARED: Final = {
     "graph_both_minus_latest": "AUC: GCN history and similar users, minus last K",
@@ -94,6 +100,37 @@ def criteria(figures: Figures) -> str:
         for criterion, told in both.items()
     ]
     return table(("criterion; inputs", "AUC as served", "log loss", "token-layers", "AUC minus full depth's"), rows)
+
+
+def left_out(synthetic: Figures, movielens: Figures) -> str:
+    """What trained bundles lose when a kind of evidence is kept from them."""
+    told = [{point["left_out"]: point for point in figures["left_out"]} for figures in (synthetic, movielens)]
+    names = dict.fromkeys(name for points in told for name in points)
+    rows = [(name, *(cell for points in told for cell in _lost(points.get(name)))) for name in names]
+    return table(("left out", "built-in world: AUC", "change", "MovieLens 100K: AUC", "change"), rows)
+
+
+def _lost(point: Figures | None) -> tuple[str, str]:
+    if point is None:  # of another data set alone
+        return "", ""
+    return f"{point['auc']:.4f}", "" if point["left_out"] == NOTHING else difference(point["difference"])
+
+
+def joint_embeddings(*worlds: Figures) -> str:
+    """Embeddings that the heads' loss moves beside those that it does not, by data set."""
+    layers = worlds[0]["exit_layers"]
+    rows = [
+        (f"{world['dataset']}: {words}", *(f"{value:.4f}" for value in way["auc"]), _gain(way))
+        for world in worlds
+        for words, way in ((words, world["ways"][name]) for name, words in _JOINT.items())
+    ]
+    return table(
+        ("embeddings", *(f"AUC after layer {layer}" for layer in layers), "gain of the last, 95 % interval"), rows
+    )
+
+
+def _gain(way: Figures) -> str:
+    return difference(way["gain"]) if "gain" in way else "reference"
 
 
 def learning_curve(figures: Figures) -> str:

@@ -56,7 +56,8 @@ class Options:
         bundle: a trained one to take instead of training.
         seeds: number of trainings.
         rounds: timed rounds of full depth and of exits.
-        peers_only: measure no model of ours.
+        ours: whether a model of ours is measured.
+        peers: whether others are.
         sentences: whether the sentence encoder, which reads every title, is among the peers.
         folder: where trained bundles are kept.
     """
@@ -66,7 +67,8 @@ class Options:
     bundle: Path | None = None
     seeds: int = 1
     rounds: int = 7
-    peers_only: bool = False
+    ours: bool = True
+    peers: bool = True
     sentences: bool = True
 
 
@@ -83,7 +85,8 @@ def main() -> None:
             bundle=arguments.bundle,
             seeds=arguments.seeds,
             rounds=3 if arguments.quick else 7,
-            peers_only=arguments.peers_only,
+            ours=not arguments.peers_only,
+            peers=not arguments.no_peers,
             sentences=not arguments.quick,
         )
         figures = measure(log, options, reporter_for(Console(stderr=True)))
@@ -98,7 +101,9 @@ def _arguments() -> Namespace:
     add_click_at(arguments)
     arguments.add_argument("--quick", action="store_true", help="a small model, few examples: for a first look")
     arguments.add_argument("--seeds", type=int, default=1, help="trainings; figures are their means")
-    arguments.add_argument("--peers-only", action="store_true", help="train no model of ours")
+    which = arguments.add_mutually_exclusive_group()
+    which.add_argument("--peers-only", action="store_true", help="train no model of ours")
+    which.add_argument("--no-peers", action="store_true", help="measure no other model")
     return arguments.parse_args()
 
 
@@ -107,12 +112,14 @@ def measure(log: EventLog, options: Options, reporter: Reporter) -> dict[str, An
     figures = log_figures(log)
     preset = options.preset
     ours: Floats | None = None
-    if options.peers_only:
-        graph, text = embeddings_alone(log, preset, reporter)
-    else:
+    if options.ours:
         bundle, runs, ours = _our_runs(log, options, reporter)
         figures |= means_of(runs) | {"runs": runs}
         graph, text, preset = bundle.graph, bundle.text, replace(preset, limits=bundle.limits)
+    else:
+        graph, text = embeddings_alone(log, preset, reporter)
+    if not options.peers:
+        return figures
     parts = statistics_parts(log, graph, text, preset, reporter)
     return figures | {"peers": peer_figures(log, parts, reporter, ours, options.sentences)}
 

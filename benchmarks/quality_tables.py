@@ -40,6 +40,17 @@ def peers(figures: Figures) -> str:
     return f"{conditions}\n\n" + table(_head(figures), _rows(figures))
 
 
+def exits(figures: Figures) -> str:
+    """Each head of ours, and what leaving early costs and saves."""
+    heads = [(f"head {place}", *_cells(told)) for place, told in enumerate(figures["heads"], start=1)]
+    served = ("as served", *_cells(figures["early_exit"]))
+    told = (
+        f"{figures['dataset']}: as served, {percent(figures['token_layer_share'])} of the token-layers of full depth "
+        f"are executed, and {percent(figures['time_saved'])} of its time is saved."
+    )
+    return f"{told}\n\n" + table(("scored by", "AUC", "log loss", "calibration error"), [*heads, served])
+
+
 def graph(figures: Figures) -> str:
     """LightGCN as we train it, beside the authors' best figures for the same split."""
     told = (

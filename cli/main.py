@@ -168,11 +168,14 @@ def evaluate(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Also score with state refreshed less often; takes several passes.")
     ] = False,
+    leave_out: Annotated[
+        bool, typer.Option("--leave-out", help="Also score without each kind of evidence; as long as nine passes.")
+    ] = False,
 ) -> None:
     """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""
     from cli.offline import evaluate_bundle
 
-    evaluate_bundle(bundle, data, out, report, click_at=click_at, refresh=refresh)
+    evaluate_bundle(bundle, data, out, report, click_at=click_at, refresh=refresh, leave_out=leave_out)
 
 
 @app.command()

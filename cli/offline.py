@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.evaluation_report.file import write_report
-from cli.evaluation_report.words import freshness_words, ways
+from cli.evaluation_report.words import freshness_words, lost, ways
 from cli.preset_options import PresetChanges
 from event_data.event_log import EventLog
 from event_data.load import load_log
@@ -23,6 +23,7 @@ from runtime.errors import BundleError
 from training.evaluate import Evaluation, evaluate
 from training.freshness import with_freshness
 from training.from_pretrained import assist
+from training.left_out import with_left_out
 from training.presets import DEMO_PRETRAINED
 from training.pretrained import PretrainedOptions
 from training.processes import Processes, require_single_process
@@ -85,6 +86,7 @@ def evaluate_bundle(
     *,
     click_at: float | None = None,
     refresh: bool = False,
+    leave_out: bool = False,
 ) -> None:
     """Show how good a bundle is on the last tenth of a log.
 
@@ -95,12 +97,15 @@ def evaluate_bundle(
         report: file for a page that tells them to a reader.
         click_at: the rating from which one is a click; None: as the data set has it.
         refresh: whether to score with staler state as well.
+        leave_out: whether to score without each kind of evidence as well.
     """
     console = Console(highlight=False)
     loaded, log = Bundle.load(resolve(bundle)), load_log(data, click_at)
     evaluation = evaluate(loaded, log, reporter_for(console))
     if refresh:
         evaluation = with_freshness(evaluation, loaded, log, reporter_for(console))
+    if leave_out:
+        evaluation = with_left_out(evaluation, loaded, log, reporter_for(console))
     console.print(_quality_table(evaluation))
     exits = zip(evaluation.exit_layers, evaluation.exit_shares, strict=True)
     console.print(
@@ -111,6 +116,8 @@ def evaluate_bundle(
     if evaluation.freshness:
         console.print(_freshness_table(evaluation))
         console.print(freshness_words(evaluation))
+    if evaluation.left_out:
+        console.print(_left_out_table(evaluation))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(asdict(evaluation), indent=1) + "\n")
@@ -173,4 +180,11 @@ def _freshness_table(evaluation: Evaluation) -> Table:
     table = Table("state refreshed", "AUC", "log loss")
     for point in evaluation.freshness:
         table.add_row(point.refreshed, f"{point.auc:.4f}", f"{point.log_loss:.4f}")
+    return table
+
+
+def _left_out_table(evaluation: Evaluation) -> Table:
+    table = Table("left out", "AUC", "change, 95 % interval", "log loss")
+    for point in evaluation.left_out:
+        table.add_row(point.left_out, f"{point.auc:.4f}", lost(point), f"{point.log_loss:.4f}")
     return table

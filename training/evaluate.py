@@ -14,6 +14,7 @@ from evaluation.auc_difference import AucDifference, auc_difference
 from evaluation.baseline import running_means_scores
 from evaluation.freshness import FreshnessPoint
 from evaluation.frontier import MeasuredPoint, measured_frontier, spread_thresholds
+from evaluation.left_out import LeftOutPoint
 from evaluation.metrics import auc, expected_calibration_error, log_loss
 from evaluation.reliability import Reliability, reliability
 from event_data.event_log import EventLog
@@ -82,6 +83,8 @@ class Evaluation:
     """By rising threshold, from the floor to full depth."""
     freshness: tuple[FreshnessPoint, ...] = ()
     """From frozen state to state as of each event; empty unless asked for."""
+    left_out: tuple[LeftOutPoint, ...] = ()
+    """Without each kind of evidence, after the one with all of it; empty unless asked for."""
 
     def figures(self) -> dict[str, float]:
         """The main figures by name, for the bundle's manifest."""

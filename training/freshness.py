@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from evaluation.freshness import INTERVALS, PER_EVENT, FreshnessPoint, refresh_ticks
 from evaluation.metrics import auc, log_loss
 from event_data.event_log import EventLog
 from models.bundle import Bundle
-from models.prompt import Prompt
 from training.clicks import is_click
-from training.evaluate import MOST_EVENTS, SCORED_AT_ONCE, Evaluation, first_tested
+from training.evaluate import MOST_EVENTS, Evaluation, first_tested
 from training.progress import Advance, Reporter, Silent
 from training.replay import Replay
-from worker.engine.engine import ScoringEngine
-from worker.engine.scoring_job import ScoringJob
-from worker.engine.settings import EngineSettings
-
-Floats = NDArray[np.float64]
+from training.served_scores import Floats, ServedScores
 
 
 def with_freshness(
@@ -66,7 +58,7 @@ def served_ctrs(
     history, tested = log.interactions[:first], log.interactions[first:]
     state = Replay.for_bundle(log.items, bundle)
     state.advance(history)
-    scorer = _Scorer(bundle, advance)
+    scorer = ServedScores(bundle, advance)
     start_ms = history[-1].event_time_ms if history else 0
     for tick in refresh_ticks([event.event_time_ms for event in tested], interval_ms, start_ms):
         # One candidate a prompt, as in `evaluate`: a prompt's evidence depends on all its candidates.
@@ -74,32 +66,3 @@ def served_ctrs(
             scorer.add(state.prompt(event.user_id, [event.item_id]))
         state.advance(tested[tick])
     return scorer.ctrs()
-
-
-class _Scorer:
-    """Scores prompts in groups, so that memory stays bounded."""
-
-    def __init__(self, bundle: Bundle, advance: Advance) -> None:
-        self._engine: ScoringEngine[ScoringJob] = ScoringEngine(
-            bundle.model, bundle.calibration, EngineSettings(prefix_cache_bytes=0)
-        )
-        self._advance = advance
-        self._waiting: list[Prompt] = []
-        self._ctrs: list[Floats] = [np.zeros(0)]
-
-    def add(self, prompt: Prompt) -> None:
-        """Take a prompt in."""
-        self._waiting.append(prompt)
-        if len(self._waiting) == SCORED_AT_ONCE:
-            self._score()
-
-    def ctrs(self) -> Floats:
-        """Of all prompts, in their order."""
-        if self._waiting:
-            self._score()
-        return np.concatenate(self._ctrs)
-
-    def _score(self) -> None:
-        self._ctrs += [np.asarray(job.ctr, np.float64) for job in self._engine.score(self._waiting)]
-        self._advance(len(self._waiting))
-        self._waiting = []

@@ -110,7 +110,11 @@ class Replay:
 
     def prompt(self, user_id: str, item_ids: Sequence[str]) -> Prompt:
         """The prompt of a request at this moment."""
-        return self._builder.build(self.evidence(user_id, item_ids))
+        return self.prompt_of(self.evidence(user_id, item_ids))
+
+    def prompt_of(self, evidence: Evidence) -> Prompt:
+        """The prompt that tells of this evidence."""
+        return self._builder.build(evidence)
 
     def advance(self, interactions: Sequence[Interaction]) -> None:
         """Apply events."""

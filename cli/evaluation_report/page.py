@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -72,6 +73,7 @@ def _sections(evaluation: Evaluation, subject: Subject) -> list[Html]:
         _section("Are the rates right? Each head", words.RELIABILITY_WORDS, tag("div", *heads, class_="pictures")),
         _section("Are the rates right? Each exit", words.EXIT_RELIABILITY_WORDS, tag("div", *exits, class_="pictures")),
         *_freshness(evaluation),
+        *_left_out(evaluation),
     ]
 
 
@@ -115,11 +117,7 @@ def _quality_table(evaluation: Evaluation) -> Html:
     if evaluation.limit_auc is not None:
         limit = evaluation.limit_auc
         rows.append(_row("limit: the world's own probabilities", _auc(limit), _lead(limit, evaluation), "", ""))
-    return tag(
-        "table",
-        tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names))),
-        tag("tbody", *rows),
-    )
+    return _table(names, rows)
 
 
 def _lead(auc: float, evaluation: Evaluation) -> str:
@@ -133,11 +131,26 @@ def _freshness(evaluation: Evaluation) -> list[Html]:
     if not evaluation.freshness:
         return []
     rows = [_row(point.refreshed, _auc(point.auc), f"{point.log_loss:.4f}") for point in evaluation.freshness]
-    names = ("state refreshed", "AUC", "log loss")
-    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
     told = tag("p", words.freshness_words(evaluation) + ".")
-    content = joined(tag("table", head, tag("tbody", *rows)), told)
+    content = joined(_table(("state refreshed", "AUC", "log loss"), rows), told)
     return [_section("What fresh state is worth", words.FRESHNESS_WORDS, content)]
+
+
+def _left_out(evaluation: Evaluation) -> list[Html]:
+    """The section on kinds of evidence; none unless they were left out."""
+    if not evaluation.left_out:
+        return []
+    rows = [
+        _row(point.left_out, _auc(point.auc), words.lost(point), f"{point.log_loss:.4f}")
+        for point in evaluation.left_out
+    ]
+    content = _table(("left out", "AUC", "change, 95 % interval", "log loss"), rows)
+    return [_section("What each kind of evidence is worth", words.LEFT_OUT_WORDS, content)]
+
+
+def _table(names: Sequence[str], rows: Sequence[Html]) -> Html:
+    head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
+    return tag("table", head, tag("tbody", *rows))
 
 
 def _row(name: str, *cells: str) -> Html:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from evaluation.left_out import NOTHING, LeftOutPoint
 from training.evaluate import Evaluation, Quality
 
 AUC_WORDS: Final = (
@@ -43,6 +44,12 @@ FRESHNESS_WORDS: Final = (
     "The distance from frozen to per event is what fresh state is worth to this model on this data."
 )
 
+LEFT_OUT_WORDS: Final = (
+    "The same events scored by the same model, with one kind of evidence kept from it. What the AUC loses is how much "
+    "the model relies on it. The model is not trained anew, so one that had never known it may do better than that. "
+    "If the interval holds zero, chance alone may explain the change."
+)
+
 
 def headline(evaluation: Evaluation, *, seen: bool) -> str:
     """The result in two or three sentences.
@@ -76,6 +83,14 @@ def freshness_words(evaluation: Evaluation) -> str:
     """What state as of each event adds to frozen state."""
     frozen, fresh = evaluation.freshness[0].auc, evaluation.freshness[-1].auc
     return f"AUC per event against frozen: {points(fresh - frozen) if math.isfinite(fresh) else 'undefined'}"
+
+
+def lost(point: LeftOutPoint) -> str:
+    """How the AUC changes without this evidence."""
+    if point.left_out == NOTHING or not math.isfinite(point.difference.difference):
+        return ""
+    changed = point.difference
+    return f"{points(changed.difference)} [{changed.low * 100:+.2f}, {changed.high * 100:+.2f}]"
 
 
 def points(difference: float) -> str:

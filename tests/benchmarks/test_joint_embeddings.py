@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.ablation_tables import joint_embeddings
 from benchmarks.joint_embeddings import UNKNOWN, NumberedReplay, ShiftedSoftTokens, Shifts, measure, with_shifts
 from benchmarks.learning_curve import world
 from benchmarks.quality_peers import embeddings_alone
@@ -113,3 +114,7 @@ def test_each_way_is_trained_and_compared(log):
         assert len(way["auc"]) == 2
         assert ("gain" in way) == (name != "apart")
     assert figures["ways"]["soft_tokens"]["auc"] != figures["ways"]["apart"]["auc"]
+    told = joint_embeddings(figures, figures).splitlines()
+    assert len(told) == 2 + 2 * 3
+    assert told[2].endswith("| reference |")
+    assert f"{figures['ways']['everywhere']['auc'][-1]:.4f}" in told[-1]

@@ -10,7 +10,7 @@ from benchmarks import quality_learned_peers
 from benchmarks.quality import Options, log_figures, means_of, measure, time_figures
 from benchmarks.quality_learned_peers import SENTENCES
 from benchmarks.quality_peers import embeddings_alone, statistics_parts
-from benchmarks.quality_tables import OURS, PEERS, peers
+from benchmarks.quality_tables import OURS, PEERS, exits, peers
 from evaluation.baseline import running_means_auc
 from evaluation.metrics import auc
 from evaluation.peers import fit_networks, fitting, light_gcn
@@ -119,12 +119,26 @@ def test_a_peer_that_an_older_file_lacks_is_told_as_not_measured():
 def test_peers_alone_need_no_model(measured, tmp_path):
     """The same embeddings are made, so the same peers come out; the table leaves ours out."""
     figures, _ = measured
-    alone = measure(LOG, Options(TINY, tmp_path, peers_only=True), Silent())
+    alone = measure(LOG, Options(TINY, tmp_path, ours=False), Silent())
     for name, quality in figures["peers"].items():
         assert alone["peers"][name] == {key: value for key, value in quality.items() if key != "ours_minus"}
     assert "early_exit" not in alone
     assert "exitstream" not in peers(alone)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_ours_alone_need_no_peers(measured, tmp_path):
+    """What exits cost and save is told of a bundle without anything beside it."""
+    figures, folder = measured
+    bundle = folder / f"{LOG.name}-quality-0"
+    alone = measure(LOG, Options(TINY, tmp_path, bundle=bundle, rounds=1, peers=False), Silent())
+    assert "peers" not in alone
+    assert alone["heads"] == figures["runs"][0]["heads"]
+    told = exits(alone).splitlines()
+    assert len(told) == 2 + 2 + len(alone["heads"]) + 1
+    assert f"{alone['early_exit']['auc']:.4f}" in told[-1]
+    assert f"{100 * alone['token_layer_share']:.0f} %" in told[0]
 
 
 @pytest.mark.slow
@@ -137,7 +151,7 @@ def test_peers_never_see_what_comes_after_an_event(tmp_path):
         for place, event in enumerate(LOG.interactions)
     ]
     one, other = (
-        measure(log, Options(TINY, tmp_path, peers_only=True), Silent())["peers"]
+        measure(log, Options(TINY, tmp_path, ours=False), Silent())["peers"]
         for log in (LOG, replace(LOG, interactions=flipped))
     )
     for name in PEERS:

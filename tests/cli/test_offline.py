@@ -2,9 +2,11 @@
 
 import json
 
+import msgspec
 import pytest
 
 from cli.offline import evaluate_bundle, no_gain
+from event_data.synthetic import SyntheticSize, synthetic_log
 
 
 @pytest.mark.slow
@@ -73,3 +75,26 @@ def test_a_gain_that_cannot_be_judged_is_no_gain():
     line = no_gain(metrics(float("nan"), float("nan")))
     assert "adds nothing" in line
     assert "nan" not in line
+
+
+def test_what_is_left_out_is_printed_and_told_in_the_report(tiny_bundle_folder, tmp_path, capsys):
+    """A row for each kind of evidence in the table, on the page and in the file, on a small log of one's own."""
+    data = folder_of(synthetic_log(SyntheticSize(users=40, items=30, sessions=30, shown=8)), tmp_path / "data")
+    out, report = tmp_path / "evaluate.json", tmp_path / "report.html"
+    evaluate_bundle(str(tiny_bundle_folder), data, out, report, leave_out=True)
+    figures, printed, page = json.loads(out.read_text()), capsys.readouterr().out, report.read_text()
+    assert len(figures["left_out"]) == 8
+    for point in figures["left_out"]:
+        assert point["left_out"].split()[-1] in printed
+        assert f"{point['auc']:.4f}" in printed
+        assert f"{point['auc']:.4f}" in page
+    assert "What each kind of evidence is worth" in page
+
+
+def folder_of(log, folder):
+    """The log as a team's own files."""
+    folder.mkdir()
+    for name, rows in (("items", log.items), ("interactions", log.interactions)):
+        lines = [msgspec.json.encode(row).decode() for row in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder

@@ -10,6 +10,8 @@ import pytest
 from evaluation_example import SUBJECT, example_evaluation
 
 from cli.evaluation_report.page import report_page
+from evaluation.auc_difference import AucDifference
+from evaluation.left_out import LeftOutPoint
 
 pytestmark = pytest.mark.slow
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
@@ -49,7 +51,10 @@ async def test_it_fits_the_screen_and_the_console_stays_empty(chromium_path, tmp
     from playwright.async_api import async_playwright  # noqa: PLC0415 - only where there is a browser
 
     file = tmp_path / "report.html"
-    file.write_text(report_page(example_evaluation(), replace(SUBJECT, dataset=LONG, version=LONG)), encoding="utf-8")
+    none = AucDifference(-0.1, -0.2, 0.0)
+    left_out = (LeftOutPoint("everything that items of the same attributes did", 0.5, 0.6, none),)
+    evaluation = replace(example_evaluation(), left_out=left_out)
+    file.write_text(report_page(evaluation, replace(SUBJECT, dataset=LONG, version=LONG)), encoding="utf-8")
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=chromium_path, args=FLAGS)
         page = await browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)

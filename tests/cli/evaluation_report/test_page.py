@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from cli.evaluation_report.html import tag
 from cli.evaluation_report.page import report_page
+from evaluation.auc_difference import AucDifference
 from evaluation.freshness import FreshnessPoint
 from evaluation.frontier import MeasuredPoint
+from evaluation.left_out import LeftOutPoint
 from training.evaluate import Quality
 
 VOID = {"meta"}
@@ -131,6 +133,17 @@ def test_refreshes_are_told_only_if_they_were_measured(evaluation):
     page = _Page(report_page(replace(evaluation, freshness=measured), SUBJECT))
     assert "per event against frozen: +1.30 points" in page.text
     assert "frozen <b> 0.7747 0.5700 per event 0.7877 0.5500" in page.text
+
+
+def test_kinds_of_evidence_are_told_only_if_they_were_left_out(evaluation):
+    """A row for each, with what the AUC loses in points and its interval; names stay text."""
+    assert "kind of evidence" not in _Page(report_page(evaluation, SUBJECT)).text
+    measured = (
+        LeftOutPoint("nothing", 0.7877, 0.55, AucDifference(0.0, 0.0, 0.0)),
+        LeftOutPoint("titles <b>", 0.7747, 0.57, AucDifference(-0.013, -0.02, -0.006)),
+    )
+    page = _Page(report_page(replace(evaluation, left_out=measured), SUBJECT))
+    assert "nothing 0.7877 0.5500 titles <b> 0.7747 -1.30 points [-2.00, -0.60] 0.5700" in page.text
 
 
 def test_without_both_classes_the_page_says_that_ranking_cannot_be_measured(evaluation):
