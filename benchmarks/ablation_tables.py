@@ -16,7 +16,8 @@ _GRAPH: Final = {"mean": "mean over LightGCN's layers (as shipped)", "last": "ea
 _JOINT: Final = {
     "apart": "trained before the heads (as shipped)",
     "soft_tokens": "moved with the heads, in soft tokens",
-    "everywhere": "these in retrieval and statistics too, heads trained anew",
+    "later_apart": "trained before the heads; later half of the examples",
+    "later_everywhere": "moved by the earlier examples, in retrieval and statistics too; later half",
 }
 _CRITERIA: Final = {"calibrated": "calibrated criterion", "ratio": "plain criterion (ratio)"}
 _COMPARED: Final = {
@@ -103,7 +104,9 @@ def criteria(figures: Figures) -> str:
 
 
 def left_out(synthetic: Figures, movielens: Figures) -> str:
-    """What trained bundles lose when a kind of evidence is kept from them."""
+    """What trained bundles lose when a kind of evidence is kept from them; evaluations with `--leave-out` know."""
+    if not (synthetic.get("left_out") and movielens.get("left_out")):
+        return "*Not measured: it takes evaluations with `--leave-out`.*"
     told = [{point["left_out"]: point for point in figures["left_out"]} for figures in (synthetic, movielens)]
     names = dict.fromkeys(name for points in told for name in points)
     rows = [(name, *(cell for points in told for cell in _lost(points.get(name)))) for name in names]
@@ -125,12 +128,13 @@ def joint_embeddings(*worlds: Figures) -> str:
         for words, way in ((words, world["ways"][name]) for name, words in _JOINT.items())
     ]
     return table(
-        ("embeddings", *(f"AUC after layer {layer}" for layer in layers), "gain of the last, 95 % interval"), rows
+        ("embeddings", *(f"AUC after layer {layer}" for layer in layers), "gain over the row above, 95 % interval"),
+        rows,
     )
 
 
 def _gain(way: Figures) -> str:
-    return difference(way["gain"]) if "gain" in way else "reference"
+    return difference(way["gain"]) if "gain" in way else ""
 
 
 def learning_curve(figures: Figures) -> str:

@@ -7,13 +7,15 @@ moves through all soft tokens of the item; what would reach it through other ite
     python -m benchmarks.joint_embeddings --out out/joint-embeddings.json
     python -m benchmarks.joint_embeddings --data ../shared/datasets/ml-100k --out out/joint-embeddings-ml-100k.json
 
-Keys of the JSON file: `dataset`, `tested`, and `ways`, by name, with `auc` of each head on the last tenth and, but for
-the first, `gain`: its last head's AUC minus that of the first's, with the 95 % interval.
+Keys of the JSON file: `dataset`, `tested`, and `ways`, by name, with `auc` of each head on the last tenth and, of those
+with shifts, `gain`: the last head's AUC minus that of the same without, with the 95 % interval.
 
 - `apart`: as shipped.
 - `soft_tokens`: the shifts are added in the items' soft tokens.
-- `everywhere`: then they are added to the base embeddings, which retrieval and statistics are made of as well, and
-  layers and heads learn anew on what is retrieved with them.
+- `later_apart`, `later_everywhere`: layers and heads learn on the later half of the examples that have embeddings,
+  with embeddings as shipped, and with shifts that were learned on all examples before it and added to the base
+  embeddings, so that retrieval and statistics are made with them as well. Not on the same half: heads would learn to
+  trust embeddings that know the answers to their examples.
 """
 
 from __future__ import annotations
@@ -47,13 +49,16 @@ from runtime.errors import ExitstreamError
 from runtime.process.allocator import keep_freed_memory
 from schemas.messages import Item
 from training.evaluate import first_tested
-from training.examples import ExampleSets, make_examples
+from training.examples import ExampleSets, Spans, make_examples
 from training.presets import Preset
 from training.progress import Reporter, reporter_for
 from training.replay import Example, Replay, replay_examples
+from training.shards import ShardedExamples
 from training.train import preset_for
 from training.train_exits import new_model, predict, train_exits
 
+COMPARED: Final = {"soft_tokens": "apart", "later_everywhere": "later_apart"}
+"""Each way with shifts, and the one without that had the same examples."""
 UNKNOWN: Final = 0
 """Number of an item without embedding; the others count from one, in the order of the catalogue."""
 
@@ -75,22 +80,30 @@ def main() -> None:
 def measure(log: EventLog, preset: Preset, reporter: Reporter) -> dict[str, Any]:
     """Train in each way and score the last tenth."""
     graph, text = embeddings_alone(log, preset, reporter)
-    sets, tested = _examples(log, graph, text, preset, reporter)
     torch.set_num_threads(preset.threads or torch.get_num_threads())
-    answers = {"apart": predict(_trained(sets, text, graph, preset, reporter), tested)}
-    shifts = Shifts(len(log.items), graph.dim)
-    answers["soft_tokens"] = predict(_trained(sets, text, graph, preset, reporter, shifts), tested)
-    moved = with_shifts(graph, log, text, shifts.numbers())
+    sets, tested = _examples(log, graph, text, preset, reporter)
+    spans = Spans.of(log, preset)
+    middle = (spans.seeing + log.split().train_end) // 2
+    earlier, later = _parted(sets, middle)
+    shifts, earlier_shifts = Shifts(len(log.items), graph.dim), Shifts(len(log.items), graph.dim)
+    answers = {
+        "apart": predict(_trained(sets, text, graph, preset, reporter), tested),
+        "soft_tokens": predict(_trained(sets, text, graph, preset, reporter, shifts), tested),
+        "later_apart": predict(_trained(later, text, graph, preset, reporter), tested),
+    }
+    _trained(earlier, text, graph, preset, reporter, earlier_shifts)
+    moved = with_shifts(graph, log, text, earlier_shifts.numbers())
     sets, tested = _examples(log, moved, text, preset, reporter)
-    answers["everywhere"] = predict(_trained(sets, text, moved, preset, reporter), tested)
+    _, later = _parted(sets, middle)
+    answers["later_everywhere"] = predict(_trained(later, text, moved, preset, reporter), tested)
     labels = np.concatenate([example.labels for example in tested])
     users = [event.user_id for event in log.interactions[-len(labels) :]]
     ways: dict[str, dict[str, Any]] = {
         name: {"auc": [auc(labels, logits[:, head]) for head in range(logits.shape[1])]}
         for name, logits in answers.items()
     }
-    for name in ("soft_tokens", "everywhere"):
-        gain = auc_difference(labels, answers[name][:, -1], answers["apart"][:, -1], users)
+    for name, reference in COMPARED.items():
+        gain = auc_difference(labels, answers[name][:, -1], answers[reference][:, -1], users)
         ways[name]["gain"] = asdict(gain)
     return {"dataset": log.name, "tested": len(labels), "exit_layers": preset.exits.exit_layers, "ways": ways}
 
@@ -203,6 +216,17 @@ def _examples(
     replay = NumberedReplay(log.items, bundled_base(graph, text), text, preset.limits, template=preset.template)
     replay.advance(log.interactions[:first])
     return sets, list(replay_examples(replay, log.interactions[first:], repeat(1), first))
+
+
+def _parted(sets: ExampleSets, middle: int) -> tuple[ExampleSets, ExampleSets]:
+    """The same validation examples, with those to train on before an event of the log, and from it on."""
+    earlier = [example for example in sets.train if example.events.max() < middle]
+    later = [example for example in sets.train if example.events.max() >= middle]
+    return _training_on(sets, earlier), _training_on(sets, later)
+
+
+def _training_on(sets: ExampleSets, examples: list[Example]) -> ExampleSets:
+    return replace(sets, train=ShardedExamples.of([examples]))
 
 
 def _trained(

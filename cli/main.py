@@ -15,7 +15,7 @@ from cli.bundles.app import app as bundle_app
 from cli.preset_options import PresetChanges, with_preset_options
 from cli.pretrained_options import with_pretrained_options
 from runtime.errors import ExitstreamError
-from runtime.process.ending import ending_before_its_threads
+from runtime.process.ending import INTERRUPTED, ending_before_its_threads
 
 if TYPE_CHECKING:
     from training.pretrained import PretrainedOptions
@@ -27,8 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-INTERRUPTED = 130
-"""The exit status that shells use for a command ended by Ctrl-C."""
 topics_app = typer.Typer(help="Kafka topics.", no_args_is_help=True)
 schemas_app = typer.Typer(help="Message contracts.", no_args_is_help=True)
 letters_app = typer.Typer(
@@ -169,7 +167,7 @@ def evaluate(
         bool, typer.Option("--refresh", help="Also score with state refreshed less often; takes several passes.")
     ] = False,
     leave_out: Annotated[
-        bool, typer.Option("--leave-out", help="Also score without each kind of evidence; as long as nine passes.")
+        bool, typer.Option("--leave-out", help="Also score with one kind of evidence left out; takes eleven passes.")
     ] = False,
 ) -> None:
     """Score the last tenth of an event log, each event as of its time, and print AUC, log loss and exits."""

@@ -45,6 +45,6 @@ async def in_daemon_thread(work: Callable[[], T], name: str) -> T:
             loop.call_soon_threadsafe(tell, result, error)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
-    note_thread(thread)
     thread.start()
+    note_thread(thread)
     return await done

@@ -1,8 +1,8 @@
 """The end of a program some of whose daemon threads still run.
 
 When a program ends, Python stops such a thread where it next asks for the interpreter, by unwinding its stack. Inside
-torch or FAISS this meets functions that cannot be unwound, and the C++ runtime aborts the process: status -6, although
-all had been done in order.
+torch or FAISS that meets functions that must not be unwound, and the C++ runtime aborts the process: status -6,
+although all had been done in order.
 """
 
 from __future__ import annotations
@@ -13,42 +13,70 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 from weakref import WeakSet
 
+INTERRUPTED: Final = 130
+"""The exit status that shells use for a command ended by Ctrl-C."""
 _ENDING_LIMIT_S: Final = 1.0
 """How long threads may take to end by themselves; most have done their work and only clear up."""
 _threads: Final[WeakSet[threading.Thread]] = WeakSet()
 
 
 def note_thread(thread: threading.Thread) -> None:
-    """A daemon thread that may still run when the program ends. Before it is started."""
+    """A daemon thread that has been started and may still run when the program ends."""
     _threads.add(thread)
 
 
 @contextmanager
 def ending_before_its_threads() -> Iterator[None]:
     """Around all of a program, as the last thing that it does: where noted threads still run at its end, the process
-    ends at once, with the same status, instead of in Python's own way.
+    ends at once, with the same status, instead of in Python's own way. What was registered with `atexit` is called;
+    threads that are no daemons are not waited for.
     """
     try:
         yield
-    except SystemExit as end:
-        _exit_if_threads_run(end.code)
+    except BaseException as error:
+        if _threads_run_on():
+            _exit_at_once(error)
         raise
-    _exit_if_threads_run(None)
+    if _threads_run_on():
+        _exit_at_once(None)
 
 
-def _exit_if_threads_run(code: str | int | None) -> None:
+def _threads_run_on() -> bool:
     give_up_at = time.monotonic() + _ENDING_LIMIT_S
     for thread in list(_threads):
         thread.join(max(0.0, give_up_at - time.monotonic()))
-    if not any(thread.is_alive() for thread in _threads):
-        return
-    if isinstance(code, str):  # which Python would print
-        sys.stderr.write(f"{code}\n")
-    atexit._run_exitfuncs()  # noqa: SLF001 - nothing else runs them before `os._exit`
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    return any(thread.is_alive() for thread in _threads)
+
+
+def _exit_at_once(error: BaseException | None) -> None:
+    """With the status and the last words that Python would have."""
+    status = 1
+    try:
+        status = _status(error)
+        with suppress(OSError, ValueError):  # nobody reads what it writes any more
+            _tell(error)
+        atexit._run_exitfuncs()  # noqa: SLF001 - nothing else calls them before `os._exit`
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        os._exit(status)
+
+
+def _status(error: BaseException | None) -> int:
+    if error is None:
+        return 0
+    if not isinstance(error, SystemExit):
+        return INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+    return error.code if isinstance(error.code, int) else int(error.code is not None)
+
+
+def _tell(error: BaseException | None) -> None:
+    if not isinstance(error, SystemExit | None):
+        sys.excepthook(type(error), error, error.__traceback__)
+    elif error is not None and isinstance(error.code, str):
+        sys.stderr.write(f"{error.code}\n")

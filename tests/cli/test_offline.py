@@ -1,12 +1,16 @@
 """The offline commands write down what they show."""
 
 import json
+import re
+from html import unescape
 
 import msgspec
 import pytest
 
 from cli.offline import evaluate_bundle, no_gain
+from evaluation.left_out import NOTHING
 from event_data.synthetic import SyntheticSize, synthetic_log
+from training.left_out import ITEM, KINDS, USER
 
 
 @pytest.mark.slow
@@ -83,12 +87,16 @@ def test_what_is_left_out_is_printed_and_told_in_the_report(tiny_bundle_folder, 
     out, report = tmp_path / "evaluate.json", tmp_path / "report.html"
     evaluate_bundle(str(tiny_bundle_folder), data, out, report, leave_out=True)
     figures, printed, page = json.loads(out.read_text()), capsys.readouterr().out, report.read_text()
-    assert len(figures["left_out"]) == 8
-    for point in figures["left_out"]:
-        assert point["left_out"].split()[-1] in printed
-        assert f"{point['auc']:.4f}" in printed
-        assert f"{point['auc']:.4f}" in page
-    assert "What each kind of evidence is worth" in page
+    rows = re.findall(r'<tr><th scope="row">([^<]*)</th><td>([^<]*)</td><td>([^<]*)</td><td>([^<]*)</td></tr>', page)
+    names = [point["left_out"] for point in figures["left_out"]]
+    assert names == [NOTHING, *KINDS, USER, ITEM]
+    assert [unescape(name) for name, *_ in rows if unescape(name) in names] == names
+    for point, (_, auc, change, log_loss) in zip(figures["left_out"], rows[-len(names) :], strict=True):
+        assert (auc, log_loss) == (f"{point['auc']:.4f}", f"{point['log_loss']:.4f}")
+        assert change.startswith(
+            "" if point["left_out"] == NOTHING else f"{100 * point['difference']['difference']:+.2f}"
+        )
+        assert f"{auc}" in printed
 
 
 def folder_of(log, folder):
