@@ -37,12 +37,11 @@ from evaluation.auc_difference import auc_difference
 from evaluation.metrics import auc
 from event_data.event_log import EventLog
 from event_data.load import load_log
-from graph_updater.graph.base_embeddings import BaseEmbeddings, bundled_base
+from graph_updater.graph.base_embeddings import bundled_base
+from models.evidence import Evidence
 from models.exit_model import ExitModel, SoftTokens
-from models.features import FEATURES
 from models.graph_base import GraphBase
-from models.prompt import Prompt, PromptBuilder, PromptLimits
-from models.prompt_template import TERSE, PromptTemplate
+from models.prompt import Prompt
 from models.text import Text, item_text
 from models.token_sequence import SoftKind
 from runtime.errors import ExitstreamError
@@ -162,26 +161,15 @@ class ShiftedSoftTokens(nn.Module):
 class NumberedReplay(Replay):
     """Writes behind the embedding of each item in a prompt which item it is. Nothing else reads that column."""
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        base: BaseEmbeddings,
-        text: Text,
-        limits: PromptLimits,
-        statistics: int = len(FEATURES),
-        template: PromptTemplate = TERSE,
-    ) -> None:
-        super().__init__(items, base, text, limits, statistics, template)
-        self._dim = base.dim
-        self._prompts = PromptBuilder(text, base.dim, limits, statistics, template)
+    def __init__(self, items: Sequence[Item], *others: Any, **named: Any) -> None:  # noqa: ANN401 - as of `Replay`
+        super().__init__(items, *others, **named)
         self._numbers = {item.item_id: number for number, item in enumerate(items, start=UNKNOWN + 1)}
 
-    def prompt(self, user_id: str, item_ids: Sequence[str]) -> Prompt:
-        """The prompt of a request at this moment."""
-        evidence = self.evidence(user_id, item_ids)
-        prompt = self._prompts.build(evidence)
-        for part, shown in zip((prompt.prefix, *prompt.suffixes), self._prompts.soft_items(evidence), strict=True):
-            part.soft_values[part.soft_kinds == SoftKind.ITEM, self._dim] = [
+    def prompt_of(self, evidence: Evidence) -> Prompt:
+        """The prompt that tells of this evidence."""
+        prompt, dim = super().prompt_of(evidence), self.tables.embedding_dim
+        for part, shown in zip((prompt.prefix, *prompt.suffixes), self.soft_items(evidence), strict=True):
+            part.soft_values[part.soft_kinds == SoftKind.ITEM, dim] = [
                 UNKNOWN if one.item.embedding is None else self._numbers[one.item.item_id] for one in shown
             ]
         return prompt

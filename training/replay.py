@@ -21,7 +21,7 @@ from graph_updater.state.updater_state import UpdaterState
 from models.bundle import Bundle
 from models.evidence import Evidence
 from models.features import FEATURES, GRAPH_FEATURES
-from models.prompt import Prompt, PromptBuilder, PromptLimits
+from models.prompt import Prompt, PromptBuilder, PromptLimits, SoftItem
 from models.prompt_template import TERSE, PromptTemplate
 from models.text import Text
 from schemas.messages import Interaction, Item
@@ -115,6 +115,10 @@ class Replay:
     def prompt_of(self, evidence: Evidence) -> Prompt:
         """The prompt that tells of this evidence."""
         return self._builder.build(evidence)
+
+    def soft_items(self, evidence: Evidence) -> list[list[SoftItem]]:
+        """What the item tokens of that prompt stand for: those of the prefix, then those of each suffix."""
+        return self._builder.soft_items(evidence)
 
     def advance(self, interactions: Sequence[Interaction]) -> None:
         """Apply events."""
