@@ -145,7 +145,7 @@ def _left_out(evaluation: Evaluation) -> list[Html]:
         for point in evaluation.left_out
     ]
     content = _table(("left out", "AUC", "change, 95 % interval", "log loss"), rows)
-    return [_section("What each kind of evidence is worth", words.LEFT_OUT_WORDS, content)]
+    return [_section("What the model relies on", words.LEFT_OUT_WORDS, content)]
 
 
 def _table(names: Sequence[str], rows: Sequence[Html]) -> Html:

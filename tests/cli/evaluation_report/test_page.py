@@ -137,7 +137,7 @@ def test_refreshes_are_told_only_if_they_were_measured(evaluation):
 
 def test_kinds_of_evidence_are_told_only_if_they_were_left_out(evaluation):
     """A row for each, with what the AUC loses in points and its interval; names stay text."""
-    assert "kind of evidence" not in _Page(report_page(evaluation, SUBJECT)).text
+    assert "relies on" not in _Page(report_page(evaluation, SUBJECT)).text
     measured = (
         LeftOutPoint("nothing", 0.7877, 0.55, AucDifference(0.0, 0.0, 0.0)),
         LeftOutPoint("titles <b>", 0.7747, 0.57, AucDifference(-0.013, -0.02, -0.006)),
