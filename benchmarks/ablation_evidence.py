@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.nearest_past import NearestPast, text_similarities
 from event_data.event_log import EventLog
 from graph_updater.graph.base_embeddings import bundled_base
-from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, UserEvidence
+from models.evidence import Evidence, PastItem, blinded
 from models.graph_base import GraphBase
 from models.prompt import PromptLimits
 from models.text import Text
@@ -141,7 +141,7 @@ def chosen(recorded: Recorded, choice: Choice, limits: PromptLimits) -> Evidence
             for candidate, past in zip(found.candidates, _past(recorded, choice, limits), strict=True)
         ],
     )
-    return evidence if choice.embeddings else _without_embeddings(evidence)
+    return evidence if choice.embeddings else blinded(evidence)
 
 
 def _past(recorded: Recorded, choice: Choice, limits: PromptLimits) -> Sequence[Sequence[PastItem]]:
@@ -156,30 +156,6 @@ def _past(recorded: Recorded, choice: Choice, limits: PromptLimits) -> Sequence[
     # The latest first, all of the same weight.
     latest = [msgspec.structs.replace(past, similarity=1.0) for past in reversed(found.user.recent)]
     return [latest[: limits.past_items]] * len(found.candidates)
-
-
-def _without_embeddings(evidence: Evidence) -> Evidence:
-    return Evidence(
-        user=_blind_user(evidence.user), candidates=[_blind_candidate(candidate) for candidate in evidence.candidates]
-    )
-
-
-def _blind_user(user: UserEvidence) -> UserEvidence:
-    return msgspec.structs.replace(user, embedding=None, recent=[_blind_past(past) for past in user.recent])
-
-
-def _blind_candidate(candidate: CandidateEvidence) -> CandidateEvidence:
-    return msgspec.structs.replace(
-        candidate, item=_blind(candidate.item), past=[_blind_past(past) for past in candidate.past]
-    )
-
-
-def _blind_past(past: PastItem) -> PastItem:
-    return msgspec.structs.replace(past, item=_blind(past.item))
-
-
-def _blind(item: ItemFacts) -> ItemFacts:
-    return msgspec.structs.replace(item, embedding=None)
 
 
 def request_events(records: Sequence[Recorded]) -> NDArray[np.int64]:

@@ -107,26 +107,23 @@ def left_out(synthetic: Figures, movielens: Figures) -> str:
     """What trained bundles lose when a kind of evidence is kept from them; evaluations with `--leave-out` know."""
     if not (synthetic.get("left_out") and movielens.get("left_out")):
         return "*Not measured: it takes evaluations with `--leave-out`.*"
-    told = [{point["left_out"]: point for point in figures["left_out"]} for figures in (synthetic, movielens)]
-    names = dict.fromkeys(name for points in told for name in points)
-    rows = [(name, *(cell for points in told for cell in _lost(points.get(name)))) for name in names]
+    both = zip(synthetic["left_out"], movielens["left_out"], strict=True)
+    rows = [(one["left_out"], *_lost(one), *_lost(other)) for one, other in both]
     return table(("left out", "built-in world: AUC", "change", "MovieLens 100K: AUC", "change"), rows)
 
 
-def _lost(point: Figures | None) -> tuple[str, str]:
-    if point is None:  # of another data set alone
-        return "", ""
+def _lost(point: Figures) -> tuple[str, str]:
     return f"{point['auc']:.4f}", "" if point["left_out"] == NOTHING else difference(point["difference"])
 
 
 def joint_embeddings(*worlds: Figures) -> str:
     """Embeddings that the heads' loss moves beside those that it does not, by data set."""
     layers = worlds[0]["exit_layers"]
-    rows = [
-        (f"{world['dataset']}: {words}", *(f"{value:.4f}" for value in way["auc"]), _gain(way))
-        for world in worlds
-        for words, way in ((words, world["ways"][name]) for name, words in _JOINT.items())
-    ]
+    rows = []
+    for world in worlds:
+        for name, words in _JOINT.items():
+            way = world["ways"][name]
+            rows.append((f"{world['dataset']}: {words}", *(f"{value:.4f}" for value in way["auc"]), _gain(way)))
     return table(
         ("embeddings", *(f"AUC after layer {layer}" for layer in layers), "gain over the row above, 95 % interval"),
         rows,

@@ -32,7 +32,7 @@ FIGURES: Final = ROOT / "docs" / "figures"
 SOURCES: Final = {
     "demo": "`make demo`, then its `report.json`",
     "evaluate-ml-100k": "`exitstream evaluate --leave-out --data … --out …`",
-    "evaluate-synthetic": "`exitstream evaluate --leave-out --out …`",
+    "evaluate-synthetic": "`exitstream evaluate --leave-out --refresh --out …`",
     "quality-ml-100k": "`benchmarks.quality --data …`",
     "quality-synthetic": "`benchmarks.quality --seeds 3`",
     "quality-book-crossing": "`benchmarks.quality --data … --click-at 8`",

@@ -6,10 +6,11 @@ Embeddings are LightGCN's z, float32 of shape (dim,), or None while an id has no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 Vector = NDArray[np.float32]
@@ -96,3 +97,27 @@ class Evidence(msgspec.Struct, frozen=True, gc=False):
 
     user: UserEvidence
     candidates: Sequence[CandidateEvidence]
+
+
+def blinded(evidence: Evidence) -> Evidence:
+    """The same evidence as if no user and no item had an embedding; what was retrieved with them stays."""
+    told = with_items(evidence, lambda item: replace(item, embedding=None))
+    return replace(told, user=replace(told.user, embedding=None))
+
+
+def with_items(evidence: Evidence, edit: Callable[[ItemFacts], ItemFacts]) -> Evidence:
+    """The same evidence with every item edited: candidates, past items, and those that stand in for a candidate."""
+
+    def past(one: PastItem) -> PastItem:
+        return replace(one, item=edit(one.item))
+
+    def candidate(one: CandidateEvidence) -> CandidateEvidence:
+        return replace(
+            one,
+            item=edit(one.item),
+            past=[past(each) for each in one.past],
+            similar_items=[replace(each, item=edit(each.item)) for each in one.similar_items],
+        )
+
+    user = replace(evidence.user, recent=[past(one) for one in evidence.user.recent])
+    return replace(evidence, user=user, candidates=[candidate(one) for one in evidence.candidates])

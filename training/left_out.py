@@ -19,7 +19,7 @@ from evaluation.left_out import NOTHING, LeftOutPoint
 from evaluation.metrics import auc, log_loss
 from event_data.event_log import EventLog
 from models.bundle import Bundle
-from models.evidence import CandidateEvidence, Evidence, ItemFacts, PastItem, SimilarItem
+from models.evidence import CandidateEvidence, Evidence, blinded, with_items
 from models.features import FEATURES, SHARED_FEATURES
 from models.prompt import Prompt
 from models.token_sequence import SoftKind
@@ -81,12 +81,12 @@ def with_left_out(
     replay.advance(log.interactions[:first])
     names = (NOTHING, *KINDS, USER, ITEM)
     with (reporter or Silent()).step("evidence left out", len(tested) * len(names)) as advance:
-        scores = {name: ServedScores(bundle, advance) for name in names}
+        scores = ServedScores(bundle, advance)
         for event in tested:
-            for name, prompt in prompts_without(replay, event.user_id, event.item_id).items():
-                scores[name].add(prompt)
+            for prompt in prompts_without(replay, event.user_id, event.item_id).values():
+                scores.add(prompt)
             replay.advance([event])
-        ctrs = {name: told.ctrs() for name, told in scores.items()}
+        ctrs = dict(zip(names, scores.ctrs().reshape(len(tested), len(names)).T, strict=True))
     labels = np.array([is_click(event) for event in tested])
     users = [event.user_id for event in tested]
     points = [
@@ -110,7 +110,7 @@ def prompts_without(replay: Replay, user_id: str, item_id: str) -> dict[str, Pro
 
 
 def _without_words(evidence: Evidence) -> Evidence:
-    told = _with_items(evidence, lambda item: changed(item, title_tokens=()))
+    told = with_items(evidence, lambda item: changed(item, title_tokens=()))
     return _with_candidates(told, lambda candidate: changed(candidate, attributes=()))
 
 
@@ -127,9 +127,7 @@ def _without_similar(evidence: Evidence) -> Evidence:
 
 
 def _without_graph(evidence: Evidence) -> Evidence:
-    bare = _without_past(_without_similar(evidence))
-    told = _with_items(bare, lambda item: changed(item, embedding=None))
-    return changed(told, user=changed(told.user, embedding=None))
+    return blinded(_without_past(_without_similar(evidence)))
 
 
 def _without_shared(evidence: Evidence) -> Evidence:
@@ -142,27 +140,6 @@ def _as_it_is(evidence: Evidence) -> Evidence:
 
 def _with_candidates(evidence: Evidence, edit: Callable[[CandidateEvidence], CandidateEvidence]) -> Evidence:
     return changed(evidence, candidates=[edit(candidate) for candidate in evidence.candidates])
-
-
-def _with_items(evidence: Evidence, edit: Callable[[ItemFacts], ItemFacts]) -> Evidence:
-    """Every item of the evidence edited."""
-
-    def past(one: PastItem) -> PastItem:
-        return changed(one, item=edit(one.item))
-
-    def near(one: SimilarItem) -> SimilarItem:
-        return changed(one, item=edit(one.item))
-
-    def candidate(one: CandidateEvidence) -> CandidateEvidence:
-        return changed(
-            one,
-            item=edit(one.item),
-            past=[past(each) for each in one.past],
-            similar_items=[near(each) for each in one.similar_items],
-        )
-
-    user = changed(evidence.user, recent=[past(one) for one in evidence.user.recent])
-    return _with_candidates(changed(evidence, user=user), candidate)
 
 
 _PAST: Final = ("past_vote", "past_surprise", "past_similarity", "past_known", "similar_grade")

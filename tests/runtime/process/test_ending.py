@@ -69,3 +69,44 @@ def test_the_status_is_the_programs_own(work_ends, end, status, told):
 def test_an_end_that_cannot_tell_its_last_words_still_has_its_status():
     """Whoever read what it writes may be gone by then."""
     assert ended("sys.stderr.close(); sys.exit('one line')", work_ends=False).returncode == 1
+
+
+ENTRY = """
+import asyncio, runpy, sys
+import torch
+from runtime.process.daemon_thread import in_daemon_thread
+
+def work():
+    matrix = torch.zeros(300, 300)
+    while True:
+        matrix = torch.tanh(matrix @ matrix)
+
+async def main():
+    working = asyncio.create_task(in_daemon_thread(work, "busy"))
+    await asyncio.sleep(0.3)
+    working.cancel()
+
+def program(*_):
+    asyncio.run(main())
+
+{replaced}
+sys.argv = ["program"]
+runpy.run_module("{module}", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "replaced"),
+    [
+        ("worker", "import worker.app, worker.settings; worker.app.run, worker.settings.load = program, print"),
+        (
+            "graph_updater",
+            "from graph_updater import app, settings; app.run, settings.load = program, print",
+        ),
+        ("cli", "import cli.main; cli.main.app = program"),
+    ],
+)
+def test_every_program_ends_before_its_threads(module, replaced):
+    """Whichever way it is started."""
+    program = ENTRY.format(module=module, replaced=replaced)
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60).returncode == 0
