@@ -44,7 +44,6 @@ def ablations(figures: Figures) -> str:
     for group, names, reference in groups:
         rows.append((f"**{group}**",))
         rows += list(_rows(figures[group], names, reference))
-    rows += _start(figures["start"])
     limit = figures.get("limit_auc")
     known = "" if limit is None else f" The limit of this world is an AUC of {limit:.4f}."
     conditions = (
@@ -61,18 +60,15 @@ def _rows(group: Figures, names: Mapping[str, str], reference: str) -> Iterator[
         yield (words, *(f"{value:.4f}" for value in told["auc"]), against)
 
 
-def _start(figures: Figures | str) -> list[tuple[str, ...]]:
-    """Pre-trained weights have layers of their own: all heads stand in one cell."""
-    if isinstance(figures, str):
-        return [("**start**", figures)]
-    layers = ", ".join(map(str, figures["layers"]))
-    rows: list[tuple[str, ...]] = [(f"**start**, heads after layers {layers} of {figures['backbone']}",)]
-    rows += [
-        (f"{name} weights", ", ".join(f"{value:.4f}" for value in figures[name]["auc"]))
-        for name in ("random", "pretrained")
+def start(figures: Figures) -> str:
+    """Pre-trained weights beside random ones in the same layers, by `benchmarks.pretrained_start`."""
+    head = ("start", *(f"AUC after layer {layer}" for layer in figures["layers"]))
+    rows = [
+        (f"{words} weights", *(f"{value:.4f}" for value in figures[name]["auc"]))
+        for name, words in (("random", "random"), ("pretrained", "pre-trained"))
     ]
-    rows.append(("pre-trained minus random", difference(figures["pretrained_minus_random"])))
-    return rows
+    gained = f"Pre-trained minus random after the last layer: {difference(figures['pretrained_minus_random'])}."
+    return f"{figures['dataset']}, {figures['backbone']}:\n\n{table(head, rows)}\n\n{gained}"
 
 
 def graph_evidence(figures: Figures) -> str:

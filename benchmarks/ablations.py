@@ -6,7 +6,6 @@ Every variant is trained on the same requests, from the same weights, and scored
 - inputs, with the evidence as shipped: words only, soft tokens only, statistics only, all.
 - graph: LightGCN's mean over its layers against each node's last layer.
 - exits: the calibrated criterion against the plain one of OptiRAG-Rec.
-- start, with `--backbone` alone: pre-trained weights against random ones in the same layers.
 
 Models, prompts and examples are those of `exitstream train`, so that all of it takes fifteen times as long;
 `--examples` takes fewer of them.
@@ -29,8 +28,7 @@ from rich.console import Console
 
 from benchmarks.ablation_evidence import CHOICES, Records, record, request_events
 from benchmarks.ablation_models import ALL_INPUTS, INPUTS, Answers, Variant, train_variant
-from benchmarks.ablation_start import start_figures
-from benchmarks.harness import add_backbone, add_click_at, exit_on_error, finish, parser
+from benchmarks.harness import add_click_at, exit_on_error, finish, parser
 from benchmarks.quality import log_figures
 from benchmarks.quality_peers import embeddings_alone
 from benchmarks.retrieval_times import SOURCES, retrieval_times
@@ -47,7 +45,6 @@ from runtime.process.allocator import keep_freed_memory
 from training.calibrate import calibrate
 from training.exit_costs import answers_at, confidences, exit_heads
 from training.presets import DEMO, Preset
-from training.pretrained import PretrainedOptions
 from training.progress import Reporter, reporter_for
 from training.replay import Replay
 from training.train import preset_for
@@ -66,7 +63,6 @@ COMPARED: Final = {
 choice of past items differs."""
 EXITS_OF: Final = ("all", "no_regression")
 """Where hardly anything is learned but the regression, heads hardly differ; without it they do."""
-SKIPPED: Final = "not measured: it takes pre-trained weights, and none were named with --backbone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +74,12 @@ class Options:
         most_tested: of a longer last tenth, so many of the latest events are scored.
         rounds: timed rounds of retrieval.
         requests: in each of them.
-        pretrained: weights to compare a random start with; None leaves that out.
     """
 
     preset: Preset
     most_tested: int = 10_000
     rounds: int = 7
     requests: int = 200
-    pretrained: PretrainedOptions | None = None
 
 
 def main() -> None:
@@ -104,7 +98,6 @@ def main() -> None:
 
 def _arguments() -> Namespace:
     arguments = parser("What each part of the model is worth: parts left out or replaced, one at a time.")
-    add_backbone(arguments)
     add_click_at(arguments)
     arguments.add_argument("--quick", action="store_true", help="few examples, two heads: for a first look")
     arguments.add_argument("--examples", type=int, help="candidates to train each variant on")
@@ -116,10 +109,9 @@ def _options(arguments: Namespace, log: EventLog) -> Options:
     preset = replace(QUICK if arguments.quick else preset_for(log), seed=arguments.seed)
     if arguments.examples is not None:
         preset = replace(preset, most_examples=arguments.examples)
-    pretrained = None if arguments.backbone is None else PretrainedOptions(arguments.backbone, arguments.layers)
     if arguments.quick:
-        return Options(preset, most_tested=2_000, rounds=3, requests=50, pretrained=pretrained)
-    return Options(preset, pretrained=pretrained)
+        return Options(preset, most_tested=2_000, rounds=3, requests=50)
+    return Options(preset)
 
 
 def measure(log: EventLog, options: Options, reporter: Reporter) -> dict[str, Any]:
@@ -152,9 +144,6 @@ def measure(log: EventLog, options: Options, reporter: Reporter) -> dict[str, An
         "inputs": test.rows(by_inputs, "all"),
         "graph": test.rows(by_graph, "mean"),
         "exits": {name: _exits(by_inputs[name], preset, test) for name in EXITS_OF},
-        "start": SKIPPED
-        if options.pretrained is None
-        else start_figures(log, options.pretrained, preset, options.most_tested, reporter),
         "retrieval_us": _times(log, graph, text, options, reporter),
     }
 

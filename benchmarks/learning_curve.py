@@ -34,7 +34,7 @@ from event_data.event_log import TRAIN_SHARE, EventLog
 from event_data.synthetic import SyntheticSize, synthetic_log
 from runtime.errors import ExitstreamError
 from runtime.process.allocator import keep_freed_memory
-from training.presets import DEMO, PRETRAINED, Preset
+from training.presets import COMPACT_PRETRAINED, DEMO, PRETRAINED, Preset
 from training.pretrained import PretrainedOptions
 from training.progress import Reporter, reporter_for
 from training.train import train
@@ -44,7 +44,7 @@ QUICK_SIZES: Final = (4_000, 8_000)
 MOST_TESTED: Final = 20_000
 RANDOM: Final = DEMO
 """From random weights: the model of small logs, whatever the size."""
-STARTED: Final = replace(PRETRAINED, graph=DEMO.graph)
+STARTED: Final = replace(COMPACT_PRETRAINED, most_held_out=PRETRAINED.most_held_out)
 
 
 @dataclass(frozen=True, slots=True)

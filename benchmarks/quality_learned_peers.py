@@ -5,7 +5,8 @@
   all rates. On the training part its score knows the answers, so the regression is fitted to one half of the validation
   part (every other event), and settings are chosen on the other half.
 - `sentences_*`: the similarity of the candidate's title to those that the user clicked and did not click, by a
-  sentence encoder that nothing is trained of, and all rates.
+  sentence encoder that nothing is trained of, and all rates. `sentences_statistics_*`: the same beside the statistics
+  of our own model in place of the rates; it tells what titles add to these.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from runtime.errors import MissingDependency
 from training.progress import Advance, Reporter
 
 WAYS: Final[Mapping[str, Callable[[Part, Part], Fitted]]] = {"logistic": fit_logistic_regression, "trees": fit_trees}
-SENTENCES: Final = tuple(f"sentences_{way}" for way in WAYS)
+SENTENCES: Final = tuple(f"{name}_{way}" for name in ("sentences", "sentences_statistics") for way in WAYS)
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -46,6 +47,7 @@ class PeerData:
         clicked: (events,)
         rates: (events, features) as of each event.
         prior_weight: of the rates, for the JSON file.
+        statistics: (events, features) of our own model as of each event of the parts; of others, zeros.
         train, validation, test: places of the events of each part.
     """
 
@@ -53,6 +55,7 @@ class PeerData:
     clicked: NDArray[np.bool_]
     rates: Floats
     prior_weight: float
+    statistics: Floats
     train: Places
     validation: Places
     test: Places
@@ -86,7 +89,7 @@ def sentence_scores(data: PeerData, reporter: Reporter) -> tuple[PeerScores, dic
         encoder = SentenceEncoder()
     except MissingDependency as error:
         return {}, dict.fromkeys(SENTENCES, str(error))
-    with reporter.step("sentence encoder", 1 + len(WAYS)) as advance:
+    with reporter.step("sentence encoder", 1 + len(SENTENCES)) as advance:
         encoded = encoder(list(titles.values()))
         # The last row is that of items without a title: zero is similar to nothing.
         vectors = np.vstack([encoded, np.zeros_like(encoded[:1])])
@@ -95,9 +98,14 @@ def sentence_scores(data: PeerData, reporter: Reporter) -> tuple[PeerScores, dic
         similarities = title_similarities(data.log.interactions, data.clicked, vectors, rows)
         advance(1, "titles")
         scores: PeerScores = {}
-        for way, fit in WAYS.items():
-            scores[f"sentences_{way}"] = _best_similarities(data, similarities, fit)
-            advance(1, way)
+        for name, beside, prior in (
+            ("sentences", data.rates, {"prior_weight": data.prior_weight}),
+            ("sentences_statistics", data.statistics, {}),
+        ):
+            for way, fit in WAYS.items():
+                predicted, settings = _best_similarities(data, similarities, beside, fit)
+                scores[f"{name}_{way}"] = predicted, {**settings, **prior}
+                advance(1, f"{name}_{way}")
     return scores, {}
 
 
@@ -108,23 +116,22 @@ def _light_gcn(data: PeerData, inputs: NetworkInputs, advance: Advance) -> tuple
         fit_on, choose_on = (data.part(features, data.validation[first::2]) for first in (0, 1))
         tried.append((fit_logistic_regression(fit_on, choose_on), features[data.test], asdict(settings)))
         advance(1, f"LightGCN, {settings.layers} layers")
-    return _best(tried, data.prior_weight)
+    predicted, chosen = _best(tried)
+    return predicted, {**chosen, "prior_weight": data.prior_weight}
 
 
 def _best_similarities(
-    data: PeerData, similarities: Floats, fit: Callable[[Part, Part], Fitted]
+    data: PeerData, similarities: Floats, beside: Floats, fit: Callable[[Part, Part], Fitted]
 ) -> tuple[Floats, Mapping[str, float]]:
-    """The number of most similar titles that does best on the validation part."""
+    """Beside other features, the number of most similar titles that does best on the validation part."""
     tried: list[tuple[Fitted, Floats, Mapping[str, float]]] = []
     for nearest, similar in zip(NEAREST, similarities, strict=True):
-        features = np.hstack([similar, data.rates])
+        features = np.hstack([similar, beside])
         fitted = fit(data.part(features, data.train), data.part(features, data.validation))
         tried.append((fitted, features[data.test], {"nearest": nearest}))
-    return _best(tried, data.prior_weight)
+    return _best(tried)
 
 
-def _best(
-    tried: Sequence[tuple[Fitted, Floats, Mapping[str, float]]], prior_weight: float
-) -> tuple[Floats, Mapping[str, float]]:
+def _best(tried: Sequence[tuple[Fitted, Floats, Mapping[str, float]]]) -> tuple[Floats, Mapping[str, float]]:
     fitted, tested, settings = min(tried, key=lambda one: one[0].validation_log_loss)
-    return fitted.predict(tested), {**settings, **fitted.settings, "prior_weight": prior_weight}
+    return fitted.predict(tested), {**settings, **fitted.settings}

@@ -25,6 +25,8 @@ PEERS: Final = {
     "light_gcn_logistic": "LightGCN's score and all rates, logistic regression",
     "sentences_logistic": "sentence encoder's similarities and all rates, logistic regression",
     "sentences_trees": "sentence encoder's similarities and all rates, boosted trees",
+    "sentences_statistics_logistic": "sentence encoder's similarities and our statistics, logistic regression",
+    "sentences_statistics_trees": "sentence encoder's similarities and our statistics, boosted trees",
     "dcn_v2": "DCN V2",
     "din": "DIN",
     "sim": "SIM, hard search",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import torch
 from tokenizers import Tokenizer
@@ -14,14 +13,12 @@ from models.backbone import no_progress_bars
 from models.checkpoint import open_checkpoint
 from training.pretrained import PretrainedOptions
 
-RATE: Final = 1e-3
-"""Learning rate of layers that start from random weights: adapters alone could not teach them anything."""
-
 
 def random_start(options: PretrainedOptions, folder: Path, seed: int) -> PretrainedOptions:
     """Options to train the same layers from random weights, which are written to the folder.
 
-    Tokenizer, exits and everything else stay the same; all weights of the layers train.
+    Tokenizer, exits and everything else stay the same; all weights train, since adapters alone could not teach random
+    layers anything.
 
     Raises:
         CheckpointError: the weights to compare with cannot be used.
@@ -36,4 +33,4 @@ def random_start(options: PretrainedOptions, folder: Path, seed: int) -> Pretrai
     start = checkpoint.text.start_tokens
     names = {"bos_token": tokenizer.id_to_token(start[0])} if start else {}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
-    return replace(options, where=str(folder), layers=None, lora=0, dtype="auto", rate_of_full=RATE)
+    return replace(options, where=str(folder), layers=None, lora=0)

@@ -46,7 +46,7 @@ EMBEDDED_BYTES: Final = 15_000_000
 BYTES_PER_EVENT: Final = 130
 RATE: Final = 20.0
 RATE_PRETRAINED: Final = 2.0
-LAYERS_PRETRAINED: Final = 6
+LAYERS_PRETRAINED: Final = 4
 """Of pre-trained weights, where nothing else is asked for: two cores can train and serve so many."""
 OUTCOME_WAIT_S: Final = 5
 """Replayed users act a quarter of a second after they asked."""

@@ -97,7 +97,7 @@ def demo(
 ) -> None:
     """Train (once), start broker, updater and worker, replay a data set in time order and report.
 
-    With --backbone the model starts from pre-trained weights: their first six layers, unless --layers says otherwise.
+    With --backbone the model starts from pre-trained weights: their first four layers, unless --layers says otherwise.
     """
     from cli.demo import DemoOptions, run_demo
 

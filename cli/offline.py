@@ -24,7 +24,7 @@ from training.evaluate import Evaluation, evaluate
 from training.freshness import with_freshness
 from training.from_pretrained import assist
 from training.left_out import with_left_out
-from training.presets import DEMO_PRETRAINED
+from training.presets import COMPACT_PRETRAINED
 from training.pretrained import PretrainedOptions
 from training.processes import Processes, require_single_process
 from training.progress import reporter_for
@@ -139,7 +139,7 @@ def reuse_or_train(log: EventLog, folder: Path, console: Console, pretrained: Pr
         except BundleError as error:
             console.print(f"{error}; training again")
     require_suitable(log)
-    preset = None if pretrained is None else DEMO_PRETRAINED
+    preset = None if pretrained is None else COMPACT_PRETRAINED
     bundle = train(log, folder, preset, reporter_for(console), pretrained)
     _warn_of_no_gain(bundle.metrics, console)
     return folder

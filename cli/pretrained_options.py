@@ -23,8 +23,8 @@ def pretrained_options(
     exit_after: Annotated[
         str, typer.Option(help="Layers with an exit head, such as 4,8,12; default: four, evenly spaced.")
     ] = "",
-    lora: Annotated[int, typer.Option(min=0, help="Rank of the LoRA adapters; 0 trains the layers in full.")] = 16,
-    dtype: Annotated[str, typer.Option(help="Format of frozen weights: auto, float32 or bfloat16.")] = "auto",
+    lora: Annotated[int, typer.Option(min=0, help="Rank of LoRA adapters; 0 trains all weights.")] = 0,
+    dtype: Annotated[str, typer.Option(help="Format to compute layers in: auto, float32 or bfloat16.")] = "auto",
     save_as: Annotated[
         str, typer.Option(help="Format of layers and words in the bundle: float32, or bfloat16 for half the size.")
     ] = "float32",

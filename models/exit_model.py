@@ -128,6 +128,8 @@ class ExitModel(nn.Module):
     Attributes:
         recompute: whether the backward pass computes each layer's activations again instead of keeping them (gradient
             checkpointing): less memory, more time. For training; False at first.
+        mixed_precision: whether layers multiply in bfloat16 what is kept in float32: less time, fewer digits. For
+            training; False at first.
 
     Raises:
         UnsupportedBackbone: the backbone's family is unknown, or its depth is not the last exit layer.
@@ -144,7 +146,7 @@ class ExitModel(nn.Module):
                 f"the backbone's number of layers"
             )
         self.config = config
-        self.recompute = False
+        self.recompute = self.mixed_precision = False
         self._saved_as: torch.dtype | None = None
         self.backbone: Any = backbone  # which parts its layers have depends on the family
         self.soft = SoftTokens(config, decoder.hidden_size, decoder.initializer_range)
@@ -269,7 +271,9 @@ class ExitModel(nn.Module):
         logits = []
         for depth, layer in enumerate(self.backbone.layers, start=1):
             run = partial(layer, attention_mask=batch.mask, position_ids=batch.positions, position_embeddings=rotation)
-            hidden = checkpoint(run, hidden, use_reentrant=False) if self.recompute and self.training else run(hidden)
+            with torch.autocast(hidden.device.type, torch.bfloat16, enabled=self.mixed_precision):
+                again = self.recompute and self.training
+                hidden = checkpoint(run, hidden, use_reentrant=False) if again else run(hidden)
             if depth in exits:
                 logits.append(exits[depth](hidden.flatten(0, 1)[batch.answer_index]))
         deep = torch.stack(logits, dim=1)

@@ -154,8 +154,9 @@ class _Run:
         self._regression = self._fitted()  # the same each time, also where a training is continued
         begin_together(pretrained.model, job.seed)
         self._parallel = processes.parallel(pretrained.model)
-        groups = [group for group in pretrained.parameter_groups(job.options.weight_decay) if group["params"]]
-        self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        groups = pretrained.parameter_groups(job.options.weight_decay)
+        # Fused: otherwise a step on the table of words, most of whose rows have no gradient, takes longer than layers.
+        self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
         self._best, self.share = self._weights(), 1.0  # the regression alone, until an epoch is better
         self._epochs = self._new_epochs() if processes.is_main else None  # others are told what it says

@@ -48,7 +48,7 @@ class Start:
             CheckpointError: an option is wrong, or the weights cannot be used.
             MissingDependency: a package that they take is not installed.
         """
-        dtype = options.number_format(processes.device)
+        dtype = options.format_of_weights(processes.device)
         return cls(open_checkpoint(options.where, options.layers, dtype), options, processes)
 
 
@@ -116,7 +116,7 @@ def shared_examples(out: Path, lengths: str) -> ShardedExamples:
 
 
 def _fine_tuned(start: Start, job: Job, embedding_dim: int, state_file: StateFile, reporter: Reporter) -> ExitModel:
-    pretrained = PretrainedModel(start.checkpoint, start.options, embedding_dim)
+    pretrained = PretrainedModel(start.checkpoint, start.options, embedding_dim, start.processes.device)
     model = fine_tune(pretrained, job, state_file, reporter, start.processes)
     start.processes.end()
     return model

@@ -80,17 +80,20 @@ STANDARD: Final = replace(
 PRETRAINED: Final = Preset(
     template=WORDS,
     limits=PromptLimits(recent_items=8, title_tokens=16, candidate_title_tokens=24, attributes_shown=2),
-    exits=ExitOptions(epochs=2, batch_tokens=4_096, word_dropout=0.0),
+    exits=ExitOptions(epochs=4, batch_tokens=2_048, word_dropout=0.0, weight_decay=0.1, distillation=0.0),
     most_examples=50_000,
 )
 """For pre-trained weights: titles are shown, because words are what such weights know, and of fewer past items. The
 sizes in `exits` are the checkpoint's own. Its graph is trained as that of a log of the same size without them."""
-DEMO_PRETRAINED: Final = replace(
+COMPACT_PRETRAINED: Final = replace(
     PRETRAINED,
+    template=COMPACT,
+    limits=STANDARD.limits,
     graph=DEMO.graph,
-    exits=replace(PRETRAINED.exits, epochs=1),
-    most_examples=6_000,
-    most_held_out=2_000,
-    most_tested=2_000,
+    exits=replace(PRETRAINED.exits, batch_tokens=384),
+    most_examples=30_000,
+    most_held_out=4_000,
+    most_tested=4_000,
 )
-"""For the demo on pre-trained weights: few examples, so that it ends."""
+"""For pre-trained weights where two cores have to be enough: a candidate takes some ten tokens. A step has about as
+many candidates as one of the longer prompts; with larger ones there are too few steps to learn anything in."""

@@ -15,6 +15,7 @@ from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
 from runtime.errors import CheckpointError, MissingDependency
 
+_WORDS: Final = "backbone.embed_tokens.weight"
 _LORA_TARGETS: Final = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -28,36 +29,40 @@ class PretrainedOptions:
     """How many decoder layers are kept, from the first; None: all."""
     exit_after: tuple[int, ...] = ()
     """Layers with an exit head; empty: about four, evenly spaced."""
-    lora: int = 16
-    """Rank of the adapters on attention and MLP projections; 0 trains all weights of the layers."""
+    lora: int = 0
+    """Rank of the adapters on attention and MLP projections; 0 trains all weights, word embeddings included."""
     dtype: str = "auto"
-    """Format of frozen weights: float32, bfloat16, or auto: bfloat16 where the processor or GPU computes with it."""
+    """Format in which layers compute while they train: float32, bfloat16, or auto: bfloat16 where the processor or GPU
+    computes with it. Frozen weights are kept in it too; what trains is kept in float32."""
     saved_as: str = "float32"
     """Format of the layers and words in the bundle: float32, or bfloat16 for a file of half the size."""
     checkpointing: bool = False
     """Compute a layer's activations again in the backward pass: less memory, about a third more time."""
     rate_of_new: float = 1e-3
     """Learning rate of soft tokens, heads and wide part, which no checkpoint has."""
-    rate_of_lora: float = 2e-4
-    rate_of_full: float = 3e-5
+    rate_of_words: float = 1e-3
+    """Learning rate of the word embeddings. A step meets few of them, and each of these seldom."""
+    rate_of_lora: float = 1e-3
+    rate_of_full: float = 3e-4
     save_every_minutes: float = 10.0
 
     def number_format(self, device: torch.device) -> torch.dtype:
-        """The format of frozen weights on the device that trains.
+        """The format in which layers compute on the device that trains.
 
         Raises:
-            CheckpointError: an unknown format, also of what is saved, or bfloat16 for weights that train.
+            CheckpointError: an unknown format, also of what is saved.
         """
         if self.saved_as not in {"float32", "bfloat16"}:
             raise CheckpointError(f"--save-as {self.saved_as} is unknown; give float32 or bfloat16")
         if self.dtype not in {"auto", "float32", "bfloat16"}:
             raise CheckpointError(f"--dtype {self.dtype} is unknown; give auto, float32 or bfloat16")
-        if not self.lora:
-            if self.dtype == "bfloat16":
-                raise CheckpointError("--dtype bfloat16 is for frozen weights, and with --lora 0 they train; omit it")
-            return torch.float32
         wanted = self.dtype == "bfloat16" or (self.dtype == "auto" and _has_bfloat16(device))
         return torch.bfloat16 if wanted else torch.float32
+
+    def format_of_weights(self, device: torch.device) -> torch.dtype:
+        """The format in which the checkpoint's weights are kept; errors as above."""
+        computing = self.number_format(device)
+        return computing if self.lora else torch.float32
 
 
 class PretrainedModel:
@@ -67,6 +72,7 @@ class PretrainedModel:
         checkpoint: the weights.
         options: which of them train, and where the heads are.
         embedding_dim: dimension of users' and items' embeddings.
+        device: that trains; it decides in which format layers compute.
 
     Attributes:
         model: trains those parameters that require gradients.
@@ -76,7 +82,13 @@ class PretrainedModel:
         MissingDependency: LoRA without the package peft.
     """
 
-    def __init__(self, checkpoint: Checkpoint, options: PretrainedOptions, embedding_dim: int) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        options: PretrainedOptions,
+        embedding_dim: int,
+        device: torch.device = torch.device("cpu"),  # noqa: B008 - it cannot be changed
+    ) -> None:
         backbone = checkpoint.model
         layers = backbone.config.num_hidden_layers
         exits = options.exit_after or default_exits(layers)
@@ -88,29 +100,39 @@ class PretrainedModel:
         self._options = options
         _scale_soft_tokens(self.model)
         self._adapted = _with_lora(backbone, options.lora) if options.lora else None
-        # The table of word embeddings is most of a small model, and a catalogue touches few of its rows.
-        backbone.embed_tokens.requires_grad_(requires_grad=False)
         backbone.norm.requires_grad_(requires_grad=False)  # the heads have norms of their own; this one is unused
         self.model.recompute = options.checkpointing
+        computing = options.number_format(device)
+        self.model.mixed_precision = computing != options.format_of_weights(device)
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def parameter_groups(self, weight_decay: float) -> Iterator[dict[str, Any]]:
-        """Groups for the optimiser: what is new learns faster than what is pre-trained; vectors do not decay."""
+        """Groups for the optimiser: what is new learns faster than what is pre-trained. Vectors do not decay, nor do
+        words: most of them are in no prompt, and stay what they are.
+        """
+        rates: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, part in self.trained().items():
+            decays = part.ndim > 1 and name != _WORDS
+            rates.setdefault((self._rate_of(name), weight_decay if decays else 0.0), []).append(part)
+        for (rate, decay), parts in rates.items():
+            yield {"params": parts, "lr": rate, "weight_decay": decay}
+
+    def _rate_of(self, name: str) -> float:
         options = self._options
-        of_backbone = options.rate_of_lora if options.lora else options.rate_of_full
-        for new, rate in ((True, options.rate_of_new), (False, of_backbone)):
-            chosen = [part for name, part in self.trained().items() if name.startswith("backbone.") is not new]
-            yield {"params": [part for part in chosen if part.ndim > 1], "lr": rate, "weight_decay": weight_decay}
-            yield {"params": [part for part in chosen if part.ndim <= 1], "lr": rate, "weight_decay": 0.0}
+        if not name.startswith("backbone."):
+            return options.rate_of_new
+        if name == _WORDS:
+            return options.rate_of_words
+        return options.rate_of_lora if options.lora else options.rate_of_full
 
     def finished(self) -> ExitModel:
         """The model on the CPU, in float32, with adapters merged into its weights: serving pays nothing for them. With
         `saved_as`, its numbers are those that the file will hold.
         """
-        self.model.recompute = False
+        self.model.recompute = self.model.mixed_precision = False
         backbone = self.model.cpu().backbone
         backbone.float()
         if self._adapted is not None:

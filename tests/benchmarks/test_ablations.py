@@ -9,7 +9,7 @@ import pytest
 from benchmarks.ablation_evidence import CHOICES, chosen, record
 from benchmarks.ablation_models import INPUTS, Variant, prompt_maker
 from benchmarks.ablation_tables import ablations, criteria, graph_evidence
-from benchmarks.ablations import EVIDENCE_REFERENCE, QUICK, SKIPPED, Options, measure
+from benchmarks.ablations import EVIDENCE_REFERENCE, QUICK, Options, measure
 from benchmarks.quality_peers import embeddings_alone
 from event_data.synthetic import SyntheticSize, synthetic_log
 from models.features import EVIDENCE_FEATURES, FEATURES, GRAPH_FEATURES
@@ -173,7 +173,7 @@ def _words(prompt):
 
 @pytest.mark.slow
 def test_every_variant_is_measured_and_told():
-    """Each has an AUC per head; a reference differs from itself by nothing; the start is skipped with the reason."""
+    """Each has an AUC per head; a reference differs from itself by nothing."""
     figures = measure(LOG, Options(TINY, most_tested=50, rounds=1, requests=3), Silent())
     assert set(figures["evidence"]) == set(CHOICES)
     assert set(figures["inputs"]) == set(INPUTS)
@@ -181,9 +181,7 @@ def test_every_variant_is_measured_and_told():
         for row in figures[group].values():
             assert len(row["auc"]) == len(TINY.exits.exit_layers)
     assert figures["evidence"][EVIDENCE_REFERENCE]["minus_reference"]["difference"] == 0
-    assert figures["start"] == SKIPPED
     told = ablations(figures)
-    assert SKIPPED in told
     assert all(choice.words in told for choice in CHOICES.values())
     assert "10 ×" in graph_evidence(figures)
     assert len(criteria(figures).splitlines()) == 2 + 4

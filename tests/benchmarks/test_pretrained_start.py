@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.ablation_start import start_figures
+from benchmarks.ablation_tables import start
+from benchmarks.pretrained_start import start_figures
 from benchmarks.random_start import random_start
 from event_data.synthetic import SyntheticSize, synthetic_log
 from models.checkpoint import open_checkpoint
 from tests.support.tiny_checkpoint import write_checkpoint
-from training.presets import DEMO
+from training.presets import COMPACT_PRETRAINED, DEMO
 from training.pretrained import PretrainedOptions
 from training.progress import Silent
 
@@ -42,10 +43,14 @@ def test_layers_and_tokenizer_are_those_of_the_checkpoint(options, tmp_path):
 
 @pytest.mark.slow
 def test_both_starts_are_scored_by_every_head(options):
-    """With the difference at full depth."""
-    preset = replace(DEMO, graph=replace(DEMO.graph, dim=8, steps=20), most_examples=100, most_held_out=60)
+    """With the difference at full depth; the table shows all of it."""
+    graph = replace(DEMO.graph, dim=8, steps=20)
+    preset = replace(COMPACT_PRETRAINED, graph=graph, most_examples=100, most_held_out=60)
     figures = start_figures(LOG, options, preset, 40, Silent())
     assert figures["layers"] == [1, 2]
     for name in ("random", "pretrained"):
         assert len(figures[name]["auc"]) == 2
-    assert set(figures["pretrained_minus_random"]) == {"difference", "low", "high"}
+        assert " | ".join(f"{value:.4f}" for value in figures[name]["auc"]) in start({"dataset": "d", **figures})
+    gained = figures["pretrained_minus_random"]
+    assert gained["difference"] == pytest.approx(figures["pretrained"]["auc"][-1] - figures["random"]["auc"][-1])
+    assert gained["low"] < gained["difference"] < gained["high"]
