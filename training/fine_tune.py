@@ -33,6 +33,7 @@ from training.train_exits import (
     schedule,
     with_dropout_by_row,
 )
+from training.words_in_use import words_in_use
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +153,10 @@ class _Run:
     def __init__(self, pretrained: PretrainedModel, job: Job, processes: Processes) -> None:
         self._pretrained, self._job, self._processes = pretrained, job, processes
         self._regression = self._fitted()  # the same each time, also where a training is continued
+        pretrained.train_words(processes.from_main(words_in_use(job.train) if processes.is_main else None))
         begin_together(pretrained.model, job.seed)
         self._parallel = processes.parallel(pretrained.model)
         groups = pretrained.parameter_groups(job.options.weight_decay)
-        # Fused: otherwise a step on the table of words, most of whose rows have no gradient, takes longer than layers.
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
         self._best, self.share = self._weights(), 1.0  # the regression alone, until an epoch is better

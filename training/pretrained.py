@@ -14,6 +14,7 @@ from models.checkpoint import Checkpoint, default_exits
 from models.exit_model import ExitConfig, ExitModel
 from models.features import FEATURES
 from runtime.errors import CheckpointError, MissingDependency
+from training.words_in_use import Words, WordsInUse
 
 _WORDS: Final = "backbone.embed_tokens.weight"
 _LORA_TARGETS: Final = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -100,19 +101,24 @@ class PretrainedModel:
         self._options = options
         _scale_soft_tokens(self.model)
         self._adapted = _with_lora(backbone, options.lora) if options.lora else None
+        self._words: WordsInUse | None = None
         backbone.norm.requires_grad_(requires_grad=False)  # the heads have norms of their own; this one is unused
         self.model.recompute = options.checkpointing
         computing = options.number_format(device)
         self.model.mixed_precision = computing != options.format_of_weights(device)
+
+    def train_words(self, words: Words) -> None:
+        """Of the word embeddings, train these (ids, ascending) alone; with adapters none train anyway."""
+        if not self._options.lora:
+            self._words = WordsInUse(self.model.backbone.embed_tokens, words)
+            self.model.backbone.embed_tokens = self._words
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
 
     def parameter_groups(self, weight_decay: float) -> Iterator[dict[str, Any]]:
-        """Groups for the optimiser: what is new learns faster than what is pre-trained. Vectors do not decay, nor do
-        words: most of them are in no prompt, and stay what they are.
-        """
+        """Groups for the optimiser: what is new learns faster than what is not; vectors and words do not decay."""
         rates: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, part in self.trained().items():
             decays = part.ndim > 1 and name != _WORDS
@@ -134,6 +140,8 @@ class PretrainedModel:
         """
         self.model.recompute = self.model.mixed_precision = False
         backbone = self.model.cpu().backbone
+        if self._words is not None:
+            backbone.embed_tokens = self._words.merged()
         backbone.float()
         if self._adapted is not None:
             self._adapted.merge_and_unload()
