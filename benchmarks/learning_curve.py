@@ -44,7 +44,8 @@ QUICK_SIZES: Final = (4_000, 8_000)
 MOST_TESTED: Final = 20_000
 RANDOM: Final = DEMO
 """From random weights: the model of small logs, whatever the size."""
-STARTED: Final = replace(COMPACT_PRETRAINED, most_held_out=PRETRAINED.most_held_out)
+STARTED: Final = replace(COMPACT_PRETRAINED, graph=DEMO.graph, most_held_out=PRETRAINED.most_held_out)
+"""From pre-trained weights: the graph and the prompts are those of small logs too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 r"""What are pre-trained weights worth? The same layers from their weights and from random ones.
 
-Tokenizer, prompts, requests, steps and learning rates are the same; all weights train.
+Tokenizer, prompts, requests and learning rates are the same, and so are steps, unless one stops early; all weights
+train.
 
     python -m benchmarks.pretrained_start --backbone smollm2 --layers 4 --out out/start-synthetic.json
     python -m benchmarks.pretrained_start --backbone smollm2 --layers 4 --data ../shared/datasets/book-crossing \
@@ -40,11 +41,11 @@ def main() -> None:
     """Measure and write down."""
     arguments = _arguments()
     keep_freed_memory()
-    options = PretrainedOptions(arguments.backbone, arguments.layers, lora=arguments.lora)
+    options = PretrainedOptions(arguments.backbone, arguments.layers)
     try:
         log = load_log(arguments.data, arguments.click_at)
         require_suitable(log)
-        preset = replace(_like(preset_for(log)), seed=arguments.seed)
+        preset = replace(preset_for(log, COMPACT_PRETRAINED), seed=arguments.seed)
         if arguments.examples is not None:
             preset = replace(preset, most_examples=arguments.examples)
         figures = start_figures(log, options, preset, MOST_TESTED, reporter_for(Console(stderr=True)))
@@ -58,16 +59,9 @@ def _arguments() -> Namespace:
     add_click_at(arguments)
     arguments.add_argument("--backbone", required=True, help="a Hugging Face folder, GGUF, or smollm2")
     arguments.add_argument("--layers", type=int, help="decoder layers of it to keep, from the first")
-    arguments.add_argument("--lora", type=int, default=0, help="rank of adapters; 0 trains all weights")
     arguments.add_argument("--examples", type=int, help="candidates to train on")
     arguments.add_argument("--seed", type=int, default=0, help="of both trainings")
     return arguments.parse_args()
-
-
-def _like(usual: Preset) -> Preset:
-    """The preset of pre-trained weights and compact prompts, with the graph and the histories of logs of this kind."""
-    limits = replace(COMPACT_PRETRAINED.limits, history_length=usual.limits.history_length)
-    return replace(COMPACT_PRETRAINED, graph=usual.graph, limits=limits)
 
 
 def start_figures(

@@ -47,7 +47,7 @@ class PeerData:
         clicked: (events,)
         rates: (events, features) as of each event.
         prior_weight: of the rates, for the JSON file.
-        statistics: (events, features) of our own model as of each event of the parts; of others, zeros.
+        statistics: (events, features) of our own model as of each event; zeros for events outside the parts.
         train, validation, test: places of the events of each part.
     """
 
@@ -97,16 +97,21 @@ def sentence_scores(data: PeerData, reporter: Reporter) -> tuple[PeerScores, dic
         rows = np.array([row_of.get(event.item_id, len(encoded)) for event in data.log.interactions])
         similarities = title_similarities(data.log.interactions, data.clicked, vectors, rows)
         advance(1, "titles")
-        scores: PeerScores = {}
-        for name, beside, prior in (
-            ("sentences", data.rates, {"prior_weight": data.prior_weight}),
-            ("sentences_statistics", data.statistics, {}),
-        ):
-            for way, fit in WAYS.items():
-                predicted, settings = _best_similarities(data, similarities, beside, fit)
-                scores[f"{name}_{way}"] = predicted, {**settings, **prior}
-                advance(1, f"{name}_{way}")
-    return scores, {}
+        return similarity_scores(data, similarities, advance), {}
+
+
+def similarity_scores(data: PeerData, similarities: Floats, advance: Advance) -> PeerScores:
+    """Scores with similarities (numbers of nearest titles, events, 2), beside the rates and beside our statistics."""
+    scores: PeerScores = {}
+    for name, beside, prior in (
+        ("sentences", data.rates, {"prior_weight": data.prior_weight}),
+        ("sentences_statistics", data.statistics, {}),
+    ):
+        for way, fit in WAYS.items():
+            predicted, settings = _best_similarities(data, similarities, beside, fit)
+            scores[f"{name}_{way}"] = predicted, {**settings, **prior}
+            advance(1, f"{name}_{way}")
+    return scores
 
 
 def _light_gcn(data: PeerData, inputs: NetworkInputs, advance: Advance) -> tuple[Floats, Mapping[str, float]]:

@@ -159,10 +159,10 @@ def peer_scores(
     with reporter.step("rates as of each event", len(PRIOR_WEIGHTS)) as advance:
         rates, prior_weight = _best_rates(log, parts, labels, advance)
     scores |= _on_columns(parts, rates, labels, prior_weight, reporter)
-    told = np.zeros((len(log.interactions), len(FEATURES)))
+    by_event = np.zeros((len(log.interactions), len(FEATURES)))
     for part in parts:
-        told[part.events] = part.values
-    data = PeerData(log, labels, rates.whole, prior_weight, told, *(part.events for part in parts))
+        by_event[part.events] = part.values
+    data = PeerData(log, labels, rates.whole, prior_weight, by_event, *(part.events for part in parts))
     scores |= learned_scores(data, reporter)
     if not sentences:
         return scores, dict.fromkeys(SENTENCES, "left out of a quick run")

@@ -24,7 +24,7 @@ from training.evaluate import Evaluation, evaluate
 from training.freshness import with_freshness
 from training.from_pretrained import assist
 from training.left_out import with_left_out
-from training.presets import COMPACT_PRETRAINED
+from training.presets import COMPACT_PRETRAINED, PRETRAINED
 from training.pretrained import PretrainedOptions
 from training.processes import Processes, require_single_process
 from training.progress import reporter_for
@@ -67,7 +67,7 @@ def train_bundle(
         MissingDependency: a package that they take is not installed.
         PromptTemplateError: the prompt is unknown, or its file malformed.
     """
-    preset = preset_for(log, pretrained=pretrained is not None)
+    preset = preset_for(log, None if pretrained is None else PRETRAINED)
     preset = (changes or PresetChanges()).of(preset)
     require_suitable(log)
     console = Console(highlight=False)
@@ -127,8 +127,8 @@ def evaluate_bundle(
 
 
 def reuse_or_train(log: EventLog, folder: Path, console: Console, pretrained: PretrainedOptions | None = None) -> Path:
-    """The bundle in the folder if it is valid and was trained on this log; otherwise train one there, from few examples
-    where it starts from pre-trained weights.
+    """The bundle in the folder if it is valid and was trained on this log; otherwise train one there. Pre-trained
+    weights read compact prompts of the latest examples.
     """
     if (folder / MANIFEST).exists():
         try:
@@ -139,7 +139,7 @@ def reuse_or_train(log: EventLog, folder: Path, console: Console, pretrained: Pr
         except BundleError as error:
             console.print(f"{error}; training again")
     require_suitable(log)
-    preset = None if pretrained is None else COMPACT_PRETRAINED
+    preset = preset_for(log, None if pretrained is None else COMPACT_PRETRAINED)
     bundle = train(log, folder, preset, reporter_for(console), pretrained)
     _warn_of_no_gain(bundle.metrics, console)
     return folder

@@ -7,6 +7,7 @@ one does with as many times the batch: each takes its share of the rows, with th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ class Job:
         options: hyperparameters; sizes are not read.
         seed: of shuffling and dropout.
         save_every_s: seconds between two writings of the state.
+        step_candidates: of a step and process, about; None: as many as the options' `batch_tokens` hold.
     """
 
     train: ShardedExamples
@@ -53,11 +55,19 @@ class Job:
     options: ExitOptions
     seed: int = 0
     save_every_s: float = 600.0
+    step_candidates: int | None = None
 
     def epoch(self, number: int, processes: int = 1) -> list[Batch]:
         """The batches of an epoch; a batch holds the shares of all processes."""
         random = np.random.default_rng([self.seed, number])
-        return list(planned(self.train.tokens, self.options.batch_tokens * processes, random))
+        return list(planned(self.train.tokens, self.step_tokens * processes, random))
+
+    @property
+    def step_tokens(self) -> int:
+        """Most tokens of a step and process."""
+        if self.step_candidates is None:
+            return self.options.batch_tokens
+        return min(self.options.batch_tokens, math.ceil(self.step_candidates * self.tokens / self.candidates))
 
     @property
     def candidates(self) -> int:
@@ -104,10 +114,7 @@ def fine_tune(
         CheckpointError: the kept state is of another training, or cannot be written.
     """
     run = _Run(pretrained, job, processes)
-    kept = processes.from_main(_Kept(state_file.read()) if processes.is_main else None).state
-    if kept is not None:
-        run.continue_from(kept)
-        reporter.say(f"continuing an interrupted training after step {kept.step:,}")
+    _continue(run, state_file, processes, reporter)
     _say_size(pretrained, job, reporter)
     _say_duration(run, job, reporter, processes)
     epochs = range(job.options.epochs)
@@ -134,6 +141,14 @@ def fine_tune(
     return run.best_model()
 
 
+def _continue(run: _Run, state_file: StateFile, processes: Processes, reporter: Reporter) -> None:
+    """Go on from the kept state, if there is one; it takes much memory, and nothing of it stays here."""
+    kept = processes.from_main(_Kept(state_file.read()) if processes.is_main else None).state
+    if kept is not None:
+        run.continue_from(kept)
+        reporter.say(f"continuing an interrupted training after step {kept.step:,}")
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     """The state of an interrupted training, if there is one."""
@@ -153,13 +168,14 @@ class _Run:
     def __init__(self, pretrained: PretrainedModel, job: Job, processes: Processes) -> None:
         self._pretrained, self._job, self._processes = pretrained, job, processes
         self._regression = self._fitted()  # the same each time, also where a training is continued
-        pretrained.train_words(processes.from_main(words_in_use(job.train) if processes.is_main else None))
+        if pretrained.trains_words:
+            pretrained.train_words(processes.from_main(words_in_use(job.train) if processes.is_main else None))
         begin_together(pretrained.model, job.seed)
         self._parallel = processes.parallel(pretrained.model)
         groups = pretrained.parameter_groups(job.options.weight_decay)
         self._optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
         self._rates = [group["lr"] for group in self._optimiser.param_groups]
-        self._best, self.share = self._weights(), 1.0  # the regression alone, until an epoch is better
+        self._best, self.share = _on_cpu(self._weights()), 1.0  # the regression alone, until an epoch is better
         self._epochs = self._new_epochs() if processes.is_main else None  # others are told what it says
         self.step = 0
         self.finished = False
@@ -206,7 +222,7 @@ class _Run:
         # By the main process alone: others' last digits may differ, and all must decide the same.
         is_best, self.share, self.finished = self._processes.from_main(self._judged(reporter))
         if is_best:
-            self._best = self._weights()
+            self._best = _on_cpu(self._weights())
 
     def _judged(self, reporter: Reporter) -> tuple[bool, float, bool] | None:
         """Whether the epoch is the best so far, the regression's share in the best, whether it was the last."""
@@ -257,11 +273,14 @@ class _Run:
                 parameter.copy_(weights[name])
 
 
+def _on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.cpu() for name, weight in weights.items()}
+
+
 def _say_size(pretrained: PretrainedModel, job: Job, reporter: Reporter) -> None:
-    parameters = sum(part.numel() for part in pretrained.model.parameters())
     trained = sum(part.numel() for part in pretrained.trained().values())
     reporter.say(
-        f"pre-trained model: {parameters / 1e6:,.1f} million parameters, {trained / 1e6:,.2f} million trained; "
+        f"pre-trained model: {pretrained.size / 1e6:,.1f} million parameters, {trained / 1e6:,.2f} million trained; "
         f"{len(job.train):,} examples, {job.tokens / 1e6:,.2f} million tokens, up to {job.options.epochs} epochs"
     )
 

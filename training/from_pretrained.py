@@ -11,6 +11,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from models.bundle import TRAINING
 from models.checkpoint import Checkpoint, open_checkpoint
 from models.exit_model import ExitModel
@@ -34,11 +36,13 @@ class Start:
         checkpoint: the weights, opened.
         options: how to train from them.
         processes: that train together.
+        compute_dtype: in which layers compute, on all of them.
     """
 
     checkpoint: Checkpoint
     options: PretrainedOptions
     processes: Processes
+    compute_dtype: torch.dtype
 
     @classmethod
     def of(cls, options: PretrainedOptions, processes: Processes) -> Start:
@@ -48,8 +52,10 @@ class Start:
             CheckpointError: an option is wrong, or the weights cannot be used.
             MissingDependency: a package that they take is not installed.
         """
-        dtype = options.format_of_weights(processes.device)
-        return cls(open_checkpoint(options.where, options.layers, dtype), options, processes)
+        own = options.compute_dtype(processes.device)
+        compute_dtype = processes.from_main(own if processes.is_main else None)  # machines may differ
+        checkpoint = open_checkpoint(options.where, options.layers, options.weights_dtype(compute_dtype))
+        return cls(checkpoint, options, processes, compute_dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,14 @@ def train_from(
     """
     identity = identity_of((start.options, preset, start.processes.count), examples.train)
     start.processes.from_main(_Told(preset, embedding_dim, lengths_of(examples.train)))
-    job = Job(examples.train, examples.to_fit, preset.exits, preset.seed, start.options.save_every_minutes * 60)
+    job = Job(
+        examples.train,
+        examples.to_fit,
+        preset.exits,
+        preset.seed,
+        start.options.save_every_minutes * 60,
+        start.options.step_candidates,
+    )
     return _fine_tuned(start, job, embedding_dim, StateFile(out / TRAINING, identity), reporter)
 
 
@@ -92,7 +105,8 @@ def assist(options: PretrainedOptions, out: Path, processes: Processes) -> None:
     """
     start = Start.of(options, processes)
     told: _Told = processes.from_main(None)
-    job = Job(shared_examples(out, told.lengths), (), told.preset.exits, told.preset.seed)
+    examples = shared_examples(out, told.lengths)
+    job = Job(examples, (), told.preset.exits, told.preset.seed, step_candidates=options.step_candidates)
     _fine_tuned(start, job, told.embedding_dim, StateFile(out / TRAINING, ""), Silent())
 
 
@@ -116,7 +130,7 @@ def shared_examples(out: Path, lengths: str) -> ShardedExamples:
 
 
 def _fine_tuned(start: Start, job: Job, embedding_dim: int, state_file: StateFile, reporter: Reporter) -> ExitModel:
-    pretrained = PretrainedModel(start.checkpoint, start.options, embedding_dim, start.processes.device)
+    pretrained = PretrainedModel(start.checkpoint, start.options, embedding_dim, start.compute_dtype)
     model = fine_tune(pretrained, job, state_file, reporter, start.processes)
     start.processes.end()
     return model

@@ -1,4 +1,4 @@
-"""All hyperparameters of a training run, and the two presets that ship."""
+"""All hyperparameters of a training run, and the presets that ship."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ STANDARD: Final = replace(
 PRETRAINED: Final = Preset(
     template=WORDS,
     limits=PromptLimits(recent_items=8, title_tokens=16, candidate_title_tokens=24, attributes_shown=2),
-    exits=ExitOptions(epochs=4, batch_tokens=2_048, word_dropout=0.0, weight_decay=0.1, distillation=0.0),
+    exits=ExitOptions(epochs=4, batch_tokens=4_096, word_dropout=0.0, weight_decay=0.1, distillation=0.0),
     most_examples=50_000,
 )
 """For pre-trained weights: titles are shown, because words are what such weights know, and of fewer past items. The
@@ -89,11 +89,8 @@ COMPACT_PRETRAINED: Final = replace(
     PRETRAINED,
     template=COMPACT,
     limits=STANDARD.limits,
-    graph=DEMO.graph,
-    exits=replace(PRETRAINED.exits, batch_tokens=384),
     most_examples=30_000,
     most_held_out=4_000,
     most_tested=4_000,
 )
-"""For pre-trained weights where two cores have to be enough: a candidate takes some ten tokens. A step has about as
-many candidates as one of the longer prompts; with larger ones there are too few steps to learn anything in."""
+"""For pre-trained weights where two cores have to be enough: a candidate takes some ten tokens."""

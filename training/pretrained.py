@@ -45,9 +45,12 @@ class PretrainedOptions:
     """Learning rate of the word embeddings. A step meets few of them, and each of these seldom."""
     rate_of_lora: float = 1e-3
     rate_of_full: float = 3e-4
+    step_candidates: int | None = 48
+    """Candidates of a step and process, about: with larger steps there are too few to learn anything in. None takes as
+    many as `batch_tokens` of the preset hold, which are the most in any case."""
     save_every_minutes: float = 10.0
 
-    def number_format(self, device: torch.device) -> torch.dtype:
+    def compute_dtype(self, device: torch.device) -> torch.dtype:
         """The format in which layers compute on the device that trains.
 
         Raises:
@@ -60,10 +63,9 @@ class PretrainedOptions:
         wanted = self.dtype == "bfloat16" or (self.dtype == "auto" and _has_bfloat16(device))
         return torch.bfloat16 if wanted else torch.float32
 
-    def format_of_weights(self, device: torch.device) -> torch.dtype:
-        """The format in which the checkpoint's weights are kept; errors as above."""
-        computing = self.number_format(device)
-        return computing if self.lora else torch.float32
+    def weights_dtype(self, compute_dtype: torch.dtype) -> torch.dtype:
+        """The format in which the checkpoint's weights are kept: that of computing where they are frozen."""
+        return compute_dtype if self.lora else torch.float32
 
 
 class PretrainedModel:
@@ -73,10 +75,11 @@ class PretrainedModel:
         checkpoint: the weights.
         options: which of them train, and where the heads are.
         embedding_dim: dimension of users' and items' embeddings.
-        device: that trains; it decides in which format layers compute.
+        compute_dtype: in which layers compute.
 
     Attributes:
         model: trains those parameters that require gradients.
+        size: number of parameters, adapters included.
 
     Raises:
         CheckpointError: the exits do not fit the layers.
@@ -88,7 +91,7 @@ class PretrainedModel:
         checkpoint: Checkpoint,
         options: PretrainedOptions,
         embedding_dim: int,
-        device: torch.device = torch.device("cpu"),  # noqa: B008 - it cannot be changed
+        compute_dtype: torch.dtype = torch.float32,
     ) -> None:
         backbone = checkpoint.model
         layers = backbone.config.num_hidden_layers
@@ -104,14 +107,18 @@ class PretrainedModel:
         self._words: WordsInUse | None = None
         backbone.norm.requires_grad_(requires_grad=False)  # the heads have norms of their own; this one is unused
         self.model.recompute = options.checkpointing
-        computing = options.number_format(device)
-        self.model.mixed_precision = computing != options.format_of_weights(device)
+        self.model.mixed_precision = compute_dtype != options.weights_dtype(compute_dtype)
+        self.size = sum(part.numel() for part in self.model.parameters())
+
+    @property
+    def trains_words(self) -> bool:
+        """Whether word embeddings train."""
+        return not self._options.lora
 
     def train_words(self, words: Words) -> None:
-        """Of the word embeddings, train these (ids, ascending) alone; with adapters none train anyway."""
-        if not self._options.lora:
-            self._words = WordsInUse(self.model.backbone.embed_tokens, words)
-            self.model.backbone.embed_tokens = self._words
+        """Train only these rows (ids, ascending) of the table of word embeddings; without a call, all of them."""
+        self._words = WordsInUse(self.model.backbone.embed_tokens, words)
+        self.model.backbone.embed_tokens = self._words
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that train, by name."""

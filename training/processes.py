@@ -37,15 +37,21 @@ class Processes:
     def __init__(self) -> None:
         try:
             from accelerate import Accelerator  # noqa: PLC0415 - an optional extra
-            from accelerate.utils import InitProcessGroupKwargs  # noqa: PLC0415 - an optional extra
+            from accelerate.utils import (  # noqa: PLC0415 - an optional extra
+                DistributedDataParallelKwargs,
+                InitProcessGroupKwargs,
+            )
         except ImportError as error:
             raise MissingDependency(
                 "training from pre-trained weights takes the package accelerate: pip install 'exitstream[pretrained]'"
             ) from error
         self._accelerator = Accelerator(
             cpu=not torch.cuda.is_available(),  # accelerate knows more kinds of devices than this code has seen
-            mixed_precision="no",  # frozen weights have the format of --dtype, and what trains is float32
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+            mixed_precision="no",  # the model does itself what --dtype asks for
+            kwargs_handlers=[
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+                DistributedDataParallelKwargs(broadcast_buffers=False),  # they are constants, and the same everywhere
+            ],
         )
         self.count: int = self._accelerator.num_processes
         self.rank: int = self._accelerator.process_index

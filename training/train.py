@@ -57,7 +57,7 @@ def train(
         MissingDependency: a package that they take is not installed.
         PromptTemplateError: the prompt's limits of tokens leave no room for its own words.
     """
-    preset = preset or preset_for(log, pretrained=pretrained is not None)
+    preset = preset or preset_for(log, None if pretrained is None else PRETRAINED)
     with computing_on(preset.threads):
         return _train(log, out, preset, reporter or Silent(), pretrained)
 
@@ -101,10 +101,12 @@ def _train(
     return with_golden(bundle, invented_requests(log.items, preset.seed)).save(out)
 
 
-def preset_for(log: EventLog, *, pretrained: bool = False) -> Preset:
-    """The preset for logs of this size, with longer histories where events have grades."""
+def preset_for(log: EventLog, pretrained: Preset | None = None) -> Preset:
+    """The preset for logs of this size, or one for pre-trained weights with the graph of logs of this size; and longer
+    histories where events have grades.
+    """
     usual = DEMO if len(log.interactions) < 50_000 else STANDARD
-    chosen = replace(PRETRAINED, graph=usual.graph) if pretrained else usual
+    chosen = usual if pretrained is None else replace(pretrained, graph=usual.graph)
     if not any(event.grade is not None for event in log.interactions):
         return chosen
     return replace(chosen, limits=replace(chosen.limits, history_length=GRADED_HISTORY_LENGTH))

@@ -1,4 +1,4 @@
-"""Word embeddings of which those train that the examples have.
+"""Trains only the embeddings of words that occur in the training examples.
 
 A table of fifty thousand words is most of a small model, and a catalogue has few of them. A step of Adam goes through
 all that trains, so one on the whole table takes as long as the layers do.
@@ -37,7 +37,7 @@ class WordsInUse(nn.Module):
         words: ids (words,) of those that train.
 
     Attributes:
-        weight: (words, hidden) their embeddings, in float32.
+        weight: (words, hidden) their embeddings, in the table's format.
     """
 
     def __init__(self, table: nn.Embedding, words: Words) -> None:

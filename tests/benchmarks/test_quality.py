@@ -8,13 +8,14 @@ import pytest
 
 from benchmarks import quality_learned_peers
 from benchmarks.quality import Options, log_figures, means_of, measure, time_figures
-from benchmarks.quality_learned_peers import SENTENCES
+from benchmarks.quality_learned_peers import SENTENCES, PeerData, similarity_scores
 from benchmarks.quality_peers import embeddings_alone, statistics_parts
 from benchmarks.quality_tables import OURS, PEERS, exits, peers
 from evaluation.baseline import running_means_auc
 from evaluation.metrics import auc
 from evaluation.peers import fit_networks, fitting, light_gcn
 from evaluation.peers.light_gcn import LightGcnSettings
+from evaluation.peers.title_similarity import NEAREST
 from event_data.synthetic import SyntheticSize, synthetic_log
 from models.prompt import PromptLimits
 from training.presets import DEMO
@@ -103,6 +104,24 @@ def test_a_given_bundle_is_measured_as_it_is(measured):
     for name in SENTENCES:
         assert again["peers"][name] == {"skipped": "left out of a quick run"}
         assert f"| {PEERS[name]} | left out of a quick run |" in peers(again)
+
+
+@pytest.mark.parametrize("told_by", ["rates", "statistics", "similarities"])
+def test_similarities_stand_beside_the_rates_or_beside_our_statistics(told_by):
+    """Whoever is given what decides the clicks ranks by it; others rank at random."""
+    random = np.random.default_rng(0)
+    features = {"rates": random.random((900, 2)), "statistics": random.random((900, 3))}
+    similarities = random.random((len(NEAREST), 900, 2))
+    clicked = (features | {"similarities": similarities[1]})[told_by][:, 0] > 0.5
+    parts = np.split(np.arange(900), 3)
+    data = PeerData(LOG, clicked, features["rates"], 3.0, features["statistics"], *parts)
+    scores = similarity_scores(data, similarities, lambda *_: None)
+    assert set(scores) == set(SENTENCES)
+    for name, (predicted, settings) in scores.items():
+        knows = told_by in {"similarities", "statistics" if "statistics" in name else "rates"}
+        value = auc(clicked[parts[2]], predicted)
+        assert value > 0.95 if knows else 0.3 < value < 0.7, name
+        assert ("prior_weight" in settings) is ("statistics" not in name)
 
 
 def test_a_peer_that_an_older_file_lacks_is_told_as_not_measured():

@@ -41,8 +41,8 @@ def preset(batch_tokens=BATCH_TOKENS):
 
 
 def options(folder):
-    """Two layers of the checkpoint, in full."""
-    return PretrainedOptions(str(folder / "checkpoint"), layers=2, lora=0)
+    """Two layers of the checkpoint, in full, with nothing rounded; a step takes what the preset's tokens hold."""
+    return PretrainedOptions(str(folder / "checkpoint"), layers=2, dtype="float32", step_candidates=None)
 
 
 def new_model(folder, seed=0):

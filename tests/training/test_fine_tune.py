@@ -1,5 +1,6 @@
 """Training from pre-trained weights: what trains, what stays, and going on after being killed."""
 
+import math
 from dataclasses import replace
 
 import msgspec
@@ -65,7 +66,8 @@ def new_model(folder, **options):
     usual = {"lora": 2, "dtype": "float32"}
     wanted = PretrainedOptions(str(folder), layers=2, **(usual | options))
     torch.manual_seed(5)
-    return PretrainedModel(open_checkpoint(wanted.where, wanted.layers, wanted.format_of_weights(CPU)), wanted, 8)
+    dtype = wanted.compute_dtype(CPU)
+    return PretrainedModel(open_checkpoint(wanted.where, wanted.layers, wanted.weights_dtype(dtype)), wanted, 8, dtype)
 
 
 def fine_tune(pretrained, job, kept, reporter, after_step=lambda _step: None):
@@ -98,6 +100,16 @@ def test_a_training_killed_after_any_step_ends_with_the_same_weights(folder, exa
         assert len(done) < len(steps) or last == 1
         for name, weight in whole.state_dict().items():
             assert torch.equal(weight, resumed.state_dict()[name]), (last, name)
+
+
+def test_a_step_takes_about_as_many_candidates_as_asked_for(examples, small):
+    """Rows are whole, and padding counts. There are never more tokens than the preset allows."""
+    job = replace(job_of(examples, small), step_candidates=8)
+    counts = [job.candidates_of(batch) for batch in job.epoch(0)]
+    assert 4 <= np.mean(counts) <= 8
+    assert job.step_tokens == math.ceil(8 * job.tokens / job.candidates)
+    assert replace(job, step_candidates=100_000).step_tokens == job.options.batch_tokens
+    assert job_of(examples, small).step_tokens == job.options.batch_tokens
 
 
 def test_a_continued_training_remembers_the_epochs_before(folder, examples, small, tmp_path):
@@ -253,7 +265,7 @@ def test_nothing_deprecated_is_used(folder, examples, small, tmp_path):
 def test_frozen_weights_may_be_bfloat16(folder, examples, small, tmp_path):
     """What trains is float32 beside them, and so is the result."""
     options = PretrainedOptions(str(folder), layers=2, lora=2, dtype="bfloat16")
-    pretrained = PretrainedModel(open_checkpoint(options.where, 2, options.format_of_weights(CPU)), options, 8)
+    pretrained = PretrainedModel(open_checkpoint(options.where, 2, torch.bfloat16), options, 8, torch.bfloat16)
     assert {part.dtype for part in pretrained.trained().values()} == {torch.float32}
     assert pretrained.model.backbone.embed_tokens.weight.dtype == torch.bfloat16
     model = fine_tune(pretrained, job_of(examples, small, 600), StateFile(tmp_path, "x"), Silent())
@@ -278,7 +290,7 @@ def test_an_unknown_format_is_told_before_anything_is_read():
     """Of frozen weights, and of those that are saved."""
     for options, name in (({"dtype": "int4"}, "--dtype int4"), ({"saved_as": "int4"}, "--save-as int4")):
         with pytest.raises(CheckpointError, match=f"{name} is unknown"):
-            PretrainedOptions("x", **options).number_format(CPU)
+            PretrainedOptions("x", **options).compute_dtype(CPU)
 
 
 def test_soft_tokens_start_at_the_scale_of_words(folder):

@@ -19,7 +19,7 @@ from models.golden_check import check_golden
 from training.evaluate import evaluate
 from training.exit_costs import TokenCosts, answers_at, confidences, exit_heads
 from training.golden import REQUESTS
-from training.presets import DEMO, STANDARD
+from training.presets import COMPACT_PRETRAINED, DEMO, PRETRAINED, STANDARD
 from training.replay import Replay, replay_examples
 from training.train import preset_for, train
 from training.train_exits import predict
@@ -195,13 +195,14 @@ def test_small_logs_get_the_demo_preset_and_large_ones_the_standard(log):
     assert preset_for(replace(log, interactions=list(log.interactions) * 100)) is STANDARD
 
 
-@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize("pretrained", [None, PRETRAINED, COMPACT_PRETRAINED])
 def test_logs_with_grades_get_longer_histories(log, pretrained):
     """What a rating says holds for long; nothing else of the preset changes, and nothing without grades."""
-    usual = preset_for(log, pretrained=pretrained)
+    usual = preset_for(log, pretrained)
+    assert usual.graph == DEMO.graph
     first, *others = log.interactions
     graded = replace(log, interactions=[msgspec.structs.replace(first, grade=0.5), *others])
-    longer = preset_for(graded, pretrained=pretrained)
+    longer = preset_for(graded, pretrained)
 
     assert (usual.limits.history_length, longer.limits.history_length) == (50, 200)
     assert replace(longer, limits=usual.limits) == usual
