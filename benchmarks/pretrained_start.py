@@ -91,3 +91,7 @@ def start_figures(
         **{name: told.figures() for name, told in answers.items()},
         "pretrained_minus_random": asdict(difference),
     }
+
+
+if __name__ == "__main__":
+    main()

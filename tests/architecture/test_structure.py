@@ -98,6 +98,14 @@ def test_a_file_is_one_documented_idea(path):
     assert [f.name for f in functions if _parameters(f) > MOST_PARAMETERS] == []
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=name_of)
+def test_a_benchmark_with_a_main_function_runs_it(path):
+    """`python -m benchmarks.NAME` would otherwise end at once, with status 0 and without a word."""
+    body = tree_of(path).body
+    if "main" in {node.name for node in body if isinstance(node, ast.FunctionDef)}:
+        assert ast.unparse(body[-1]).splitlines() == ["if __name__ == '__main__':", "    main()"]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nothing_is_left_for_later(path):
     """No marks of unfinished work, and no exception swallowed without a word."""
