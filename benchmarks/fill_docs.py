@@ -39,7 +39,7 @@ SOURCES: Final = {
     "quality-book-crossing-ours": "`benchmarks.quality --data … --click-at 8 --seeds 3 --no-peers`",
     "ablations-synthetic": "`benchmarks.ablations`",
     "ablations-ml-100k": "`benchmarks.ablations --data … --examples 20000`",
-    "start-synthetic": "`benchmarks.pretrained_start --backbone smollm2 --layers 4`",
+    "start-synthetic": "`benchmarks.pretrained_start --backbone smollm2 --layers 4 --seed 1`",
     "learning-curve": "`benchmarks.learning_curve`",
     "joint-embeddings": "`benchmarks.joint_embeddings`",
     "promise": "`benchmarks.promise`",
