@@ -33,7 +33,7 @@ SOURCES: Final = {
     "demo": "`make demo`, then its `report.json`",
     "evaluate-ml-100k": "`exitstream evaluate --leave-out --data … --out …`",
     "evaluate-synthetic": "`exitstream evaluate --leave-out --refresh --out …`",
-    "quality-ml-100k": "`benchmarks.quality --data …`",
+    "quality-ml-100k": "`benchmarks.quality --data … --peers-only`",
     "quality-synthetic": "`benchmarks.quality --seeds 3`",
     "quality-book-crossing": "`benchmarks.quality --data … --click-at 8 --peers-only`",
     "quality-book-crossing-ours": "`benchmarks.quality --data … --click-at 8 --seeds 3 --no-peers`",

@@ -8,6 +8,7 @@ for all. The other processes read its examples from the Parquet files that it wr
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from training.presets import Preset
 from training.pretrained import PretrainedModel, PretrainedOptions
 from training.processes import Processes
 from training.progress import Reporter, Silent
+from training.replay import Example
 from training.shards import Keep, ShardedExamples, in_memory
 
 
@@ -85,14 +87,7 @@ def train_from(
     """
     identity = identity_of((start.options, preset, start.processes.count), examples.train)
     start.processes.from_main(_Told(preset, embedding_dim, lengths_of(examples.train)))
-    job = Job(
-        examples.train,
-        examples.to_fit,
-        preset.exits,
-        preset.seed,
-        start.options.save_every_minutes * 60,
-        start.options.step_candidates,
-    )
+    job = _job(start.options, preset, examples.train, examples.to_fit)
     return _fine_tuned(start, job, embedding_dim, StateFile(out / TRAINING, identity), reporter)
 
 
@@ -105,8 +100,7 @@ def assist(options: PretrainedOptions, out: Path, processes: Processes) -> None:
     """
     start = Start.of(options, processes)
     told: _Told = processes.from_main(None)
-    examples = shared_examples(out, told.lengths)
-    job = Job(examples, (), told.preset.exits, told.preset.seed, step_candidates=options.step_candidates)
+    job = _job(options, told.preset, shared_examples(out, told.lengths), ())
     _fine_tuned(start, job, told.embedding_dim, StateFile(out / TRAINING, ""), Silent())
 
 
@@ -127,6 +121,12 @@ def shared_examples(out: Path, lengths: str) -> ShardedExamples:
             "--out must name a folder that all machines share"
         )
     return examples
+
+
+def _job(options: PretrainedOptions, preset: Preset, train: ShardedExamples, validation: Sequence[Example]) -> Job:
+    """The same for all processes, but that the main one alone has validation examples."""
+    every_s = options.save_every_minutes * 60
+    return Job(train, validation, preset.exits, preset.seed, every_s, options.step_candidates)
 
 
 def _fine_tuned(start: Start, job: Job, embedding_dim: int, state_file: StateFile, reporter: Reporter) -> ExitModel:

@@ -87,11 +87,7 @@ class PretrainedModel:
     """
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        options: PretrainedOptions,
-        embedding_dim: int,
-        compute_dtype: torch.dtype = torch.float32,
+        self, checkpoint: Checkpoint, options: PretrainedOptions, embedding_dim: int, compute_dtype: torch.dtype
     ) -> None:
         backbone = checkpoint.model
         layers = backbone.config.num_hidden_layers

@@ -49,7 +49,7 @@ def new_model(folder, seed=0):
     """A model ready to train."""
     torch.manual_seed(seed)
     wanted = options(folder)
-    return PretrainedModel(open_checkpoint(wanted.where, wanted.layers), wanted, 8)
+    return PretrainedModel(open_checkpoint(wanted.where, wanted.layers), wanted, 8, torch.float32)
 
 
 def job(folder, batch_tokens=BATCH_TOKENS):

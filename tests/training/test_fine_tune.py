@@ -208,6 +208,36 @@ def test_everything_that_is_asked_for_trains(folder, examples, small, tmp_path, 
     assert not torch.equal(after[name], open_checkpoint(str(folder)).model.layers[0].mlp.up_proj.weight), name
 
 
+@pytest.mark.parametrize("lora", [0, 2])
+def test_parts_learn_at_rates_of_their_own(folder, lora):
+    """What is new, words, adapters, or pre-trained layers; of layers and what is new, matrices alone decay."""
+    rates = {"rate_of_new": 0.1, "rate_of_words": 0.2, "rate_of_lora": 0.3, "rate_of_full": 0.4}
+    pretrained = new_model(folder, lora=lora, **rates)
+    names = {id(part): name for name, part in pretrained.trained().items()}
+    told = {
+        names[id(part)]: (group["lr"], group["weight_decay"])
+        for group in pretrained.parameter_groups(0.5)
+        for part in group["params"]
+    }
+    assert told.keys() == set(names.values())
+    assert told.pop("backbone.embed_tokens.weight", None) == (None if lora else (0.2, 0.0))
+    for name, (rate, decay) in told.items():
+        layers = 0.3 if lora else 0.4
+        assert rate == (layers if name.startswith("backbone.") else 0.1), name
+        assert decay == (0.5 if pretrained.trained()[name].ndim > 1 else 0.0), name
+
+
+def test_the_size_of_a_step_and_the_format_to_compute_in_reach_the_training(log, folder, small, tmp_path):
+    """Each makes another model than the usual one does."""
+    usual = PretrainedOptions(str(folder), layers=2, dtype="float32", step_candidates=None)
+    ways = (usual, replace(usual, step_candidates=8), replace(usual, dtype="bfloat16"))
+    bundles = [train(log, tmp_path / str(place), small, pretrained=way) for place, way in enumerate(ways)]
+    layer = "backbone.layers.0.mlp.up_proj.weight"
+    weights = [bundle.model.state_dict()[layer] for bundle in bundles]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
 def words_of(examples):
     """All words that examples look up; where soft tokens or summed words stand, nothing of the table is used."""
     told = set()
@@ -298,7 +328,7 @@ def test_soft_tokens_start_at_the_scale_of_words(folder):
     checkpoint = open_checkpoint(str(folder))
     with torch.no_grad():
         checkpoint.model.embed_tokens.weight.mul_(20)
-    soft = PretrainedModel(checkpoint, PretrainedOptions(str(folder), lora=2), 8).model.soft
+    soft = PretrainedModel(checkpoint, PretrainedOptions(str(folder), lora=2), 8, torch.float32).model.soft
     words = float(checkpoint.model.embed_tokens.weight.std())
     assert float(soft.item.weight.detach().std()) == pytest.approx(words, rel=0.3)
     statistics = soft.statistics(torch.randn(500, soft.statistics[0].in_features))
