@@ -82,8 +82,8 @@ class Lane:
     took place. If not it ends. Outages, and rights that were withdrawn, are waited out.
 
     A broker that is shut down can confirm a commit and yet write no marker of it; the next abort then takes that
-    transaction back, outputs and offset (seen with Kafka 4.3.1). So an offset before what was confirmed ends the lane
-    as well, and the records from there on are read again.
+    transaction back, outputs and offset (seen with Kafka 4.3.1). So an offset before what was confirmed, to this lane
+    or to those before it, ends the lane as well, and the records from there on are read again.
 
     Args:
         partition: of the input.
@@ -234,7 +234,7 @@ class Lane:
             except BrokerError as error:
                 await self._pause(error)
             else:
-                if (offset or 0) < self._confirmed:
+                if (offset or 0) < max(self._confirmed, self._source.first_offset(self.partition)):
                     self._owner.forgotten(self, offset)
                     return _Outcome.ENDED
                 took_place = offset is not None and offset > run[-1].record.offset

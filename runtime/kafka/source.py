@@ -18,6 +18,7 @@ from runtime.clock import SystemClock
 from runtime.errors import BrokerError, BrokerUnreachable
 from runtime.kafka.backlog import Backlog
 from runtime.kafka.committing import vendor_offsets
+from runtime.kafka.epochs import Epochs
 from runtime.kafka.reader import OutOfRange, PartitionReader, StartFrom
 from runtime.kafka.rebalance import RebalanceHooks, RebalanceListener
 from runtime.kafka.topics import require_topics
@@ -46,9 +47,8 @@ class LeftBehind(NamedTuple):
 class RecordSource(PartitionReader):
     """Reads topics as a member of a consumer group.
 
-    Every assignment of a partition has an epoch, a number that grows with each of them; records carry it. It tells what
-    was begun before a rebalance from what was begun after it, also where the same member keeps the partition. An epoch
-    is over once the hooks have seen its revocation.
+    Records carry the epoch of the assignment that they were read in (`Epochs`). An epoch is over once the hooks have
+    seen its revocation.
 
     Args:
         settings: how to reach Kafka.
@@ -85,8 +85,7 @@ class RecordSource(PartitionReader):
         self._settled = asyncio.Event()
         self._failure: BaseException | None = None
         self._starting = False
-        self._assignments = 0
-        self._epochs: dict[TopicPartition, int] = {}
+        self._epochs = Epochs()
         self._preparing: frozenset[TopicPartition] = frozenset()
         self._to_begin_again: dict[TopicPartition, int] = {}  # and the epoch that ends with it
         self._committing = asyncio.Lock()
@@ -150,7 +149,11 @@ class RecordSource(PartitionReader):
 
     def epoch(self, partition: TopicPartition) -> int:
         """The number of the partition's present assignment; 0 if it is not assigned."""
-        return self._epochs.get(partition, 0)
+        return self._epochs.of(partition)
+
+    def first_offset(self, partition: TopicPartition) -> int:
+        """The group's offset that its present assignment began with; 0 where there was none, or it was lost."""
+        return self._epochs.first_offset(partition)
 
     async def commit(
         self, offsets: Mapping[TopicPartition, int], metadata: Mapping[TopicPartition, str] = MappingProxyType({})
@@ -168,7 +171,7 @@ class RecordSource(PartitionReader):
         epochs = {partition: self.epoch(partition) for partition in offsets}
         async with self._committing:
             present = {
-                partition: offset for partition, offset in offsets.items() if self._is_present(partition, epochs)
+                partition: offset for partition, offset in offsets.items() if self._epochs.stands(partition, epochs)
             }
             if not present or self._is_expelled:
                 return {}
@@ -179,10 +182,10 @@ class RecordSource(PartitionReader):
                 log.info("commit refused by a rebalance", group=self.group_id, cause=type(error).__name__)
                 return {}
             except (KafkaError, TimeoutError) as error:
-                if not any(self._is_present(one, epochs) for one in present):
+                if not any(self._epochs.stands(one, epochs) for one in present):
                     return {}
                 raise translate(error, f"committing offsets of the group {self.group_id}") from error
-        return {one: offset for one, offset in present.items() if self._is_present(one, epochs)}
+        return {one: offset for one, offset in present.items() if self._epochs.stands(one, epochs)}
 
     async def left_behind(self, partition: TopicPartition, first_read: int) -> LeftBehind:
         """What the group has committed for a partition that is ours, and where the partition ends now. Where nothing is
@@ -220,9 +223,6 @@ class RecordSource(PartitionReader):
             raise BrokerUnreachable(f"{doing}: its coordinator does not answer")
         return answered and self.epoch(partition) == epoch
 
-    def _is_present(self, partition: TopicPartition, epochs: Mapping[TopicPartition, int]) -> bool:
-        return partition in self._epochs and self._epochs[partition] == epochs[partition]
-
     @property
     def _coordinator(self) -> Any:  # noqa: ANN401 - aiokafka carries no types
         """The client library's part that talks to the group. Only it knows the membership. A commit would ask the group
@@ -254,8 +254,7 @@ class RecordSource(PartitionReader):
 
     async def _end_epochs(self, partitions: frozenset[TopicPartition]) -> None:
         """Ends them, and a commit in flight: the library would repeat it under the membership that comes next."""
-        for partition in partitions:
-            self._epochs.pop(partition, None)
+        self._epochs.end(partitions)
         if self._committing.locked() and self._commit_limit is not None and not self._commit_limit.expired():
             self._commit_limit.reschedule(0)
         async with self._committing:
@@ -264,7 +263,7 @@ class RecordSource(PartitionReader):
     async def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
         # Nothing can have been fetched yet: the library fetches only once it knows the offsets, for which it asks.
         self.pause(partitions)
-        self._begin_epochs(partitions)
+        self._epochs.begin(partitions)
         self._preparing = partitions
         try:
             is_ours = await self._until_answered(partial(self._prepare, partitions))
@@ -275,10 +274,6 @@ class RecordSource(PartitionReader):
                 self._preparing = frozenset()
                 self.resume(partitions)
         self._settled.set()
-
-    def _begin_epochs(self, partitions: Iterable[TopicPartition]) -> None:
-        self._assignments += 1
-        self._epochs.update(dict.fromkeys(partitions, self._assignments))
 
     async def _prepare(self, partitions: frozenset[TopicPartition]) -> None:
         if self._hooks is not None:
@@ -294,18 +289,17 @@ class RecordSource(PartitionReader):
 
     async def _renew(self, partitions: Iterable[TopicPartition], *, at_committed: bool = True) -> None:
         """Begins new epochs of partitions that are ours, where they are read now or at the group's offsets."""
-        renewed = frozenset(partitions) & self._epochs.keys()
+        renewed = frozenset(partitions) & frozenset(self._epochs.present())
         if self._backlog is not None:
             await self._backlog.revoke(renewed)
-        self._begin_epochs(renewed)
-        epochs = {partition: self._epochs[partition] for partition in renewed}
+        epochs = self._epochs.begin(renewed)
 
         async def prepare() -> None:
-            still_ours = frozenset(partition for partition in renewed if self._is_present(partition, epochs))
+            still_ours = frozenset(partition for partition in renewed if self._epochs.stands(partition, epochs))
             if self._hooks is not None and still_ours:
                 await self._hooks.on_assigned(still_ours)
             if at_committed:
-                await self._start_at_committed(one for one in still_ours if self._is_present(one, epochs))
+                await self._start_at_committed(one for one in still_ours if self._epochs.stands(one, epochs))
 
         await self._until_answered(prepare)
 
@@ -337,12 +331,13 @@ class RecordSource(PartitionReader):
         """
         epochs = {partition: self.epoch(partition) for partition in partitions}
         for partition, offset in (await self.committed(epochs)).items():
-            if not self._is_present(partition, epochs):
+            if not self._epochs.stands(partition, epochs):
                 continue
             if offset is None:
                 await self._seek_end_of_range(partition, self._start_from)
             else:
                 self.seek(partition, offset)
+                self._epochs.begin_at(partition, offset)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

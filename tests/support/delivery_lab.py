@@ -25,6 +25,9 @@ class Copier:
         group: members share the input.
         seed: of the pace.
         slowest_s: the longest that one copy takes.
+
+    Attributes:
+        joined: it has partitions, and reads them.
     """
 
     def __init__(self, settings, topics, group, seed=0, slowest_s=0.03):
@@ -35,6 +38,7 @@ class Copier:
         self._random = random.Random(seed)
         self._slots = asyncio.Semaphore(_CONCURRENT)
         self._stopping = asyncio.Event()
+        self.joined = asyncio.Event()
         self.copied = 0
         self.delivered = 0
 
@@ -44,6 +48,7 @@ class Copier:
         async with delivery:
             try:
                 await self._source.start(delivery)
+                self.joined.set()
                 async with owned_tasks() as spawn:
                     spawn(delivery.run(), "commits")
                     async with owned_tasks() as start_copy:

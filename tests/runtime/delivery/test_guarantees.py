@@ -281,6 +281,21 @@ async def test_a_confirmed_transaction_that_the_broker_lost_is_no_part_of_the_of
     assert (broker.outputs, broker.offsets) == ([b"0", b"1", b"1", b"2"], {HERE: 3})
 
 
+async def test_what_was_confirmed_to_the_last_owner_and_lost_is_read_again(broker):
+    """This member has confirmed nothing yet: that the group's offset is before the one that it began with tells it."""
+    broker.offsets[HERE] = 2
+    async with member(broker, "exactly_once", HERE) as (source, delivery):
+        assert delivery.started(record(2))
+        broker.offsets[HERE] = 1
+        async with TransactionalSink(KafkaSettings(), "group.in.0"):
+            await delivery.finished(record(2), outputs(b"2"))
+            async with asyncio.timeout(10):
+                await delivery.idle()
+        await source.poll(timeout_ms=0)
+        assert (source.epoch(HERE), source.starts) == (2, {HERE: 1})
+    assert (broker.outputs, broker.offsets) == ([], {HERE: 1})
+
+
 @asynccontextmanager
 async def member_that_begins_again(broker):
     """The broker has taken back its transaction of record 1, and the lane knows. It has attempts noted."""

@@ -147,11 +147,14 @@ async def test_the_group_is_asked_whether_an_assignment_still_stands():
 
 async def test_offsets_that_begin_anew_begin_an_epoch():
     """After a reset, as when a topic was made again, smaller offsets are no repetition of what was read before."""
-    hooks = Hooks()
-    source = await member(hooks)
+    broker, hooks = MemoryBroker(), Hooks()
+    broker.offsets[HERE] = broker.offsets[THERE] = 1_000
+    source = await member(hooks, broker)
     await source.give(HERE, THERE)
+    assert (source.first_offset(HERE), source.first_offset(THERE)) == (1_000, 1_000)
     await source._recover({HERE: 1_000})
     assert (source.epoch(HERE), source.epoch(THERE)) == (2, 1)
+    assert (source.first_offset(HERE), source.first_offset(THERE)) == (0, 1_000)
     assert hooks.events == [("assigned", {HERE, THERE}), ("assigned", {HERE})]
     assert source.starts[HERE] == 0
 
