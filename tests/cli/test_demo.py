@@ -12,8 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from own_data import write_own_data
+from tiny_checkpoint import write_checkpoint
 
 from event_data.synthetic import NAME
+from models.bundle import Bundle
+from models.prompt_template import COMPACT
 
 PATIENCE_S = 240
 REQUESTS = 40
@@ -58,6 +62,21 @@ def test_the_demo_answers_every_request_and_ends(folder):
     assert report["lost"] == 0
     assert sum(report["made_by"].values()) == report["candidates"]
     assert list(report["seconds"]) == ["model", "topics", "updater", "worker", "replay"]
+
+
+@pytest.mark.slow
+def test_a_demo_on_pretrained_weights_trains_four_layers_that_read_compact_prompts(tmp_path):
+    """More layers, or prompts in words, would take hours on two cores."""
+    data = write_own_data(tmp_path, 1_000)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", ["some words to learn", "and some more"], layers=5)
+    demo = start(tmp_path / "demo", "--data", str(data), "--backbone", str(checkpoint))
+    said, _ = demo.communicate(timeout=PATIENCE_S)
+    assert demo.returncode == 0, said
+    [folder] = (tmp_path / "demo").iterdir()
+    bundle = Bundle.load(folder / "bundle")
+    assert len(bundle.model.backbone.layers) == 4
+    assert bundle.template == COMPACT
+    assert json.loads((folder / "report.json").read_text())["lost"] == 0
     assert processes_of(folder) == []
 
 

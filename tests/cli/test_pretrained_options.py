@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from own_data import write_own_data
 from tiny_checkpoint import write_checkpoint
 from typer.testing import CliRunner
 
@@ -25,17 +26,8 @@ def _run(*words):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A folder of one's own data: the first events of the synthetic log, with its titles."""
-    folder, log = tmp_path_factory.mktemp("data"), load_log(None)
-    events = log.interactions[:1_500]
-    with (folder / "interactions.jsonl").open("w") as file:
-        for event in events:
-            row = {"user_id": event.user_id, "item_id": event.item_id, "event_time_ms": event.event_time_ms}
-            file.write(json.dumps(row | {"clicked": event.positive}) + "\n")
-    with (folder / "items.jsonl").open("w") as file:
-        for item in log.items:
-            file.write(json.dumps({"item_id": item.item_id, "title": item.title}) + "\n")
-    return folder
+    """A folder of one's own data."""
+    return write_own_data(tmp_path_factory.mktemp("data"), 1_500)
 
 
 @pytest.mark.slow
