@@ -50,6 +50,17 @@ def test_full_depth_equals_transformers(family, calibration, make_prompt):
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_coarser_numbers_stay_close_to_transformers(family, calibration, make_prompt, precision):
+    """In each family, norms of heads and biases included: errors are small against the logits' spread."""
+    prompts = [make_prompt(9, [4, 6, 1]), make_prompt(1, [5]), make_prompt(17, [3, 3])]
+    expected = family(collate(prompts)).numpy()
+    engine = ScoringEngine(family, calibration, EngineSettings(precision=precision))
+    got = np.concatenate([engine.trace(prompt).logits for prompt in prompts])
+    assert np.abs(got - expected).max() < 0.15 * expected.std()
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_an_engine_that_owns_its_model_holds_the_layers_once(make_model, calibration, make_prompt, precision):
     """The model's own copies are gone, and the answers are the same to the last digit."""
