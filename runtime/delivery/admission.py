@@ -65,8 +65,11 @@ class Admission:
         left = await self._answered(partition, lambda one: self._source.left_behind(one, record.offset))
         if left is None or record.epoch != self._source.epoch(partition):
             return
+        if self._delivery.reads_again(partition, left.offset):
+            return
         found = Note.read(left.metadata)
-        self._delivery.begin_attempts(partition, left.offset, PartitionAttempts(found, left.offset, left.end))
+        begin = min(left.offset, record.offset)  # after a reset the group's offset is not the reader's
+        self._delivery.begin_attempts(partition, begin, PartitionAttempts(found, begin, left.end))
         if found is not None:
             log.warning(
                 "the last owner of a partition died at work; its records are begun with care",

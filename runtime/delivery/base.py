@@ -143,6 +143,13 @@ class Delivery(ABC):
         """
         self._attempts[partition] = _Assignment(committed, attempts)
 
+    def reads_again(self, partition: TopicPartition, offset: int) -> bool:  # noqa: ARG002 - for those that lose by it
+        """To be told the group's offset before anything of an assignment begins. True if it lies before the one that
+        the assignment began with and outputs are lost with it: then nothing of this assignment begins, and another one
+        reads from there.
+        """
+        return False
+
     async def commit_note(self, partition: TopicPartition) -> None:
         """Commits the partition's note at once, beside the offset that is reached. Without effect if it is not ours.
 

@@ -133,16 +133,23 @@ class ExactlyOnceDelivery(Delivery):
         """As in `LaneOwner`. What the lane would still have written is dropped, so that nothing waits for it."""
         if self._lanes.get(lane.partition) is not lane:
             return
-        log.warning(
-            LOST_TRANSACTIONS,
-            partition=str(lane.partition),
-            going_on_from=offset,
-        )
         if (attempts := self.attempts_of(lane.partition)) is not None:
             self._carried[lane.partition] = (offset or 0, attempts)
         del self._lanes[lane.partition]
-        self._forget([lane.partition])
-        self._source.begin_again(lane.partition, lane.epoch)
+        self._read_again(lane.partition, offset)
+
+    def reads_again(self, partition: TopicPartition, offset: int) -> bool:
+        """As in `Delivery`."""
+        if offset >= self._source.first_offset(partition):
+            return False
+        self._close(frozenset([partition]))
+        self._read_again(partition, offset)
+        return True
+
+    def _read_again(self, partition: TopicPartition, offset: int | None) -> None:
+        log.warning(LOST_TRANSACTIONS, partition=str(partition), going_on_from=offset)
+        self._forget([partition])
+        self._source.begin_again(partition, self._source.epoch(partition))
 
     def failed(self, error: BaseException) -> None:
         """As in `LaneOwner`."""

@@ -44,7 +44,7 @@ class Epochs:
         """Whether its assignment is still the one that is named there."""
         return partition in self._present and self._present[partition] == epochs[partition]
 
-    def begin_at(self, partition: TopicPartition, offset: int) -> None:
+    def note_first_offset(self, partition: TopicPartition, offset: int) -> None:
         """Notes the group's offset from which the present assignment is read."""
         self._first_offsets[partition] = offset
 

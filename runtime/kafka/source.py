@@ -152,7 +152,9 @@ class RecordSource(PartitionReader):
         return self._epochs.of(partition)
 
     def first_offset(self, partition: TopicPartition) -> int:
-        """The group's offset that its present assignment began with; 0 where there was none, or it was lost."""
+        """The group's offset that its present assignment began with; 0 where the group had none, where that offset was
+        out of range, and before it is known.
+        """
         return self._epochs.first_offset(partition)
 
     async def commit(
@@ -333,11 +335,11 @@ class RecordSource(PartitionReader):
         for partition, offset in (await self.committed(epochs)).items():
             if not self._epochs.stands(partition, epochs):
                 continue
+            self._epochs.note_first_offset(partition, offset or 0)
             if offset is None:
                 await self._seek_end_of_range(partition, self._start_from)
             else:
                 self.seek(partition, offset)
-                self._epochs.begin_at(partition, offset)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

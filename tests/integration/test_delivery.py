@@ -138,7 +138,8 @@ async def test_transactions_that_the_broker_confirmed_and_lost_are_repeated(brok
         copier = Copier(settings, topics, group)
     partitions = [TopicPartition(topics[0], number) for number in range(PARTITIONS)]
     async with running(copier):
-        await copier.joined.wait()
+        async with asyncio.timeout(60):
+            await copier.joined.wait()
         while await offsets_left(settings, topics[0], group):
             await asyncio.sleep(0.05)
         async with TransactionalSink(settings, broker.name("id")) as other, other.transaction() as transaction:
@@ -196,4 +197,6 @@ async def until_kept(broker, topic, guarantee, count=COUNT):
 
 async def offsets_left(settings, topic, group):
     """How far the group's offsets are from the ends, asked by nobody who joins it: that would be a rebalance."""
-    return (await survey(settings, [topic], {group: topic}, SystemClock())).groups[group].lag
+    facts = (await survey(settings, [topic], {group: topic}, SystemClock())).groups[group]
+    assert len(facts.lags) == PARTITIONS, "the broker did not tell"
+    return facts.lag

@@ -69,6 +69,31 @@ async def test_after_an_orderly_end_everything_is_begun_together(broker, guarant
     assert Note.read(broker.metadata[HERE]) == Note()
 
 
+async def test_what_was_lost_before_anything_began_is_read_again(broker):
+    """The group's offset went back after reading had begun at it: no note may set it to where reading is."""
+    broker.end, broker.offsets[HERE] = 10, 5
+    async with member(broker, "exactly_once", HERE) as (source, delivery):
+        broker.offsets[HERE] = 2
+        assert await work(source, delivery, [record(5)]) == [(Handling.TOGETHER, [5])]
+        assert (broker.offsets[HERE], broker.outputs) == (2, [])
+        await source.poll(timeout_ms=0)
+        assert (source.epoch(HERE), source.starts) == (2, {HERE: 2})
+        await work(source, delivery, [record(offset, epoch=2) for offset in range(2, 10)])
+        assert await delivery.drain(5)
+    assert (broker.offsets[HERE], broker.outputs) == (10, [b"%d" % offset for offset in range(2, 10)])
+
+
+@BOTH
+async def test_after_a_reset_notes_do_not_bring_the_old_offset_back(broker, guarantee):
+    """The group's offset was out of range and reading began at the earliest record there is."""
+    broker.end, broker.offsets[HERE] = 10, 1_000
+    async with member(broker, guarantee, HERE) as (source, delivery):
+        await source._recover({HERE: 1_000})
+        await work(source, delivery, [record(offset, epoch=2) for offset in range(3)])
+        assert await delivery.drain(5)
+    assert broker.offsets[HERE] == 3
+
+
 @BOTH
 async def test_the_record_that_kills_is_found_and_everything_else_is_answered(broker, guarantee):
     """Three deaths: together, in its group, alone. Then it is condemned, and the next end is orderly."""

@@ -249,6 +249,18 @@ async def test_a_lane_that_was_fenced_off_takes_its_id_back_and_repeats_the_tran
     assert (broker.outputs, broker.offsets) == ([b"0"], {HERE: 1})
 
 
+async def test_an_offset_of_before_a_reset_does_not_tell_that_a_transaction_took_place(broker):
+    """It is larger than that of any record there is."""
+    broker.offsets[HERE] = 1_000
+    async with member(broker, "exactly_once", HERE) as (source, delivery):
+        await source._recover({HERE: 1_000})
+        broker.commit_failures.append("lost")
+        assert delivery.started(record(0, epoch=2))
+        await delivery.finished(record(0, epoch=2), outputs(b"0"))
+        assert await delivery.drain(5)
+    assert (broker.outputs, broker.offsets) == ([b"0"], {HERE: 1})
+
+
 async def answer_two_and_take_the_second_back(broker, delivery):
     """Records 0 and 1 are answered and confirmed; then the group's offset is before 1, and the lane learns of it with
     record 2.
