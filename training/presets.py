@@ -80,7 +80,7 @@ STANDARD: Final = replace(
 PRETRAINED: Final = Preset(
     template=WORDS,
     limits=PromptLimits(recent_items=8, title_tokens=16, candidate_title_tokens=24, attributes_shown=2),
-    exits=ExitOptions(epochs=4, batch_tokens=4_096, word_dropout=0.0, weight_decay=0.1, distillation=0.0),
+    exits=ExitOptions(epochs=8, patience=2, batch_tokens=4_096, word_dropout=0.0, weight_decay=0.1, distillation=0.0),
     most_examples=50_000,
 )
 """For pre-trained weights: titles are shown, because words are what such weights know, and of fewer past items. The

@@ -39,7 +39,7 @@ def test_a_bundle_of_a_checkpoint_trains_loads_and_explains_itself_in_words(data
     options = ("--layers", 2, "--exit-after", "1,2", "--lora", 2, "--most-examples", 700, "--examples-in-memory", 0)
     told = _run("train", "--data", data, "--out", out, "--backbone", checkpoint, *options)
     assert "million trained" in told
-    assert re.search(r"exit heads: 2,800 (to do|of)|2,?800/2,?800", told), "700 candidates in four epochs"
+    assert re.search(r"exit heads: 5,600 (to do|of)|5,?600/5,?600", told), "700 candidates in eight epochs"
     assert "its training will take about" in told
     assert told.index("will take") < told.index("exit heads")
     bundle = Bundle.load(out)
