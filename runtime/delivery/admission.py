@@ -68,7 +68,7 @@ class Admission:
         if self._delivery.reads_again(partition, left.offset):
             return
         found = Note.read(left.metadata)
-        begin = min(left.offset, record.offset)  # after a reset the group's offset is not the reader's
+        begin = min(left.offset, record.offset)  # after a reset the group's offset lies beyond what is read
         self._delivery.begin_attempts(partition, begin, PartitionAttempts(found, begin, left.end))
         if found is not None:
             log.warning(

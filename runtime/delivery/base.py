@@ -144,9 +144,9 @@ class Delivery(ABC):
         self._attempts[partition] = _Assignment(committed, attempts)
 
     def reads_again(self, partition: TopicPartition, offset: int) -> bool:  # noqa: ARG002 - for those that lose by it
-        """To be told the group's offset before anything of an assignment begins. True if it lies before the one that
-        the assignment began with and outputs are lost with it: then nothing of this assignment begins, and another one
-        reads from there.
+        """Compares the group's offset, before the first record of an assignment is begun, with the one that the
+        assignment began with. True if it lies before that, and outputs were lost with it: no record of this assignment
+        may begin then, and with the next poll another assignment begins at the group's offset.
         """
         return False
 

@@ -142,7 +142,6 @@ class ExactlyOnceDelivery(Delivery):
         """As in `Delivery`."""
         if offset >= self._source.first_offset(partition):
             return False
-        self._close(frozenset([partition]))
         self._read_again(partition, offset)
         return True
 

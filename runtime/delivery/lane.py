@@ -237,7 +237,7 @@ class Lane:
                 if (offset or 0) < max(self._confirmed, self._source.first_offset(self.partition)):
                     self._owner.forgotten(self, offset)
                     return _Outcome.ENDED
-                took_place = offset == run[-1].record.offset + 1  # another one is of before a reset
+                took_place = offset == run[-1].record.offset + 1  # a larger one was committed before a reset
                 return _Outcome.COMMITTED if took_place else _Outcome.NOT_COMMITTED
 
     async def _pause(self, error: BrokerError) -> None:

@@ -159,6 +159,18 @@ async def test_offsets_that_begin_anew_begin_an_epoch():
     assert source.starts[HERE] == 0
 
 
+async def test_a_first_offset_is_the_one_of_the_last_attempt_to_begin():
+    """An attempt that failed after it had asked is repeated; by then the group may have no offset any more."""
+    broker = MemoryBroker()
+    broker.offsets[HERE] = 7
+    source = await member(None, broker)
+    await source.give(HERE)
+    assert source.first_offset(HERE) == 7
+    del broker.offsets[HERE]
+    await source._start_at_committed([HERE])
+    assert source.first_offset(HERE) == 0
+
+
 async def test_a_confirmation_counts_for_its_own_epoch_only():
     """What the group says after a revocation is said of another assignment."""
     source = await member(None)
